@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import streams
 from .completion import bundled_studies
 from .options import (
     AsJson,
@@ -54,23 +55,24 @@ def run(
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to check that everything works.")] = False,
 ) -> None:
     """Run or continue a study; print its front."""
-    from ..carbon.intensity import check_pue
-    from ..carbon.zones import choose_intensity
-    from ..energy import discover
-    from ..formatting import for_stream
-    from ..integrations.run_log import loggers_of
-    from ..records.run_folder import RunFolder
-    from ..running.carbon_session import carbon_time_of
-    from ..running.course import finished
-    from ..running.identity import refuse_other_study
-    from ..running.progress import Console
-    from ..running.run import load
-    from ..running.run import run as run_study
-    from ..stopping.limits import seconds_of, share_of
-    from ..stopping.rules import STOP_GAIN
-    from ..study import Budget, LimitReachedError
-    from .study_source import adapt, command_line, find_study, origin_of
-    from .study_toml import with_session
+    with streams.loading(context.obj[1]):
+        from ..carbon.intensity import check_pue
+        from ..carbon.zones import choose_intensity
+        from ..energy import discover
+        from ..formatting import for_stream
+        from ..integrations.run_log import loggers_of
+        from ..records.run_folder import RunFolder
+        from ..running.carbon_session import carbon_time_of
+        from ..running.course import finished
+        from ..running.identity import refuse_other_study
+        from ..running.progress import Console
+        from ..running.run import load
+        from ..running.run import run as run_study
+        from ..stopping.limits import seconds_of, share_of
+        from ..stopping.rules import STOP_GAIN
+        from ..study import Budget, LimitReachedError
+        from .study_source import adapt, command_line, find_study, origin_of
+        from .study_toml import with_session
 
     if study.study.endswith(".toml"):
         limits, place, machine, protocol, own = with_session(context, study.study, limits, place, machine, protocol, own)

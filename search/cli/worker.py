@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import streams
 from .options import Out, TrainingMachineOptions, with_options
 
 
@@ -39,11 +40,12 @@ def worker(
     The study, its data, seed and budget are those that joulefront run wrote to the storage. The worker has its own meter, and its ledger in
     a run folder of its own; it ends when the budget of all workers is spent.
     """
-    from ..records.storage_url import STORAGE_VARIABLE
-    from ..running.progress import Console
-    from ..running.run import run as run_study
-    from ..stopping.limits import seconds_of
-    from ..study import LimitReachedError
+    with streams.loading(context.obj[1]):
+        from ..records.storage_url import STORAGE_VARIABLE
+        from ..running.progress import Console
+        from ..running.run import run as run_study
+        from ..stopping.limits import seconds_of
+        from ..study import LimitReachedError
 
     url = storage or os.environ.get(STORAGE_VARIABLE)
     if url is None:

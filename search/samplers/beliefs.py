@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtr
+import scipy  # loads each of its parts at the first use
 
 #: Before anything is measured the models are thought to be off like so many measurements with this mean square of their z-scores: on few
 #: measurements they are too sure of themselves. Bias counts as zero on so many.
@@ -48,8 +48,8 @@ class Belief:
         Source: Rosenblatt 1952, "Remarks on a multivariate transformation", for the probability integral transform.
         """
         off = self.z_score(quality)
-        beyond = stdtr(_FREEDOM, -abs(off) / np.sqrt(1 - 2 / _FREEDOM))
-        return float(np.copysign(ndtri(beyond), off))
+        beyond = scipy.special.stdtr(_FREEDOM, -abs(off) / np.sqrt(1 - 2 / _FREEDOM))
+        return float(np.copysign(scipy.special.ndtri(beyond), off))
 
     def raw_z_score(self, quality: float) -> float:
         """Return the z-score by what the models alone believe."""

@@ -15,8 +15,8 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import scipy  # loads each of its parts at the first use
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from .encoding import Array
 
@@ -42,7 +42,7 @@ class Normal:
     def expected_improvement(self, levels: Array) -> Array:
         """Closed form of the expected improvement of a Gaussian, ``(n, m)``."""
         z = (self.mean[:, None] - levels[None, :]) / self.sd[:, None]
-        return np.asarray(self.sd[:, None] * (z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
+        return np.asarray(self.sd[:, None] * (z * scipy.special.ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class BoundedLogNormal:
         headroom = np.maximum((self.limit - levels) / self.scale, 1e-300)
         z = (np.log(headroom)[None, :] + self.mean[:, None]) / self.sd[:, None]
         shortfall = np.exp(np.minimum(-self.mean + 0.5 * self.sd**2, 500.0))[:, None]
-        return np.asarray(self.scale * np.maximum(headroom[None, :] * ndtr(z) - shortfall * ndtr(z - self.sd[:, None]), 0.0))
+        reached, priced = scipy.special.ndtr(z), scipy.special.ndtr(z - self.sd[:, None])
+        return np.asarray(self.scale * np.maximum(headroom[None, :] * reached - shortfall * priced, 0.0))
 
 
 @dataclass(frozen=True)

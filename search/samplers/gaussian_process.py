@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads each of its parts at the first use
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.optimize import minimize
 
 from .encoding import Array
 
@@ -75,7 +74,7 @@ class GaussianProcess:
         start: the optimum of few measurements can be a trap for more.
         """
         results = [
-            minimize(
+            scipy.optimize.minimize(
                 self.loss,
                 start,
                 (X, u, y, known),
@@ -97,8 +96,8 @@ class GaussianProcess:
         times, plus = self._curves(u, u)
         K = _matern(_squared_distances(self.W, self.W), slope=False)[0] * times + plus
         K[np.diag_indices_from(K)] += self._noise(u) + known
-        self.L = cholesky(K, lower=True, check_finite=False)
-        self.alpha = cho_solve((self.L, True), y, check_finite=False)
+        self.L = scipy.linalg.cholesky(K, lower=True, check_finite=False)
+        self.alpha = scipy.linalg.cho_solve((self.L, True), y, check_finite=False)
 
     def predict(self, X: Array, rungs: Array, *, first_sd_only: bool = False) -> Posterior:
         """Return the posterior of ``(n, d)`` configurations, each at all of ``(r,)`` scaled log epochs.
@@ -114,7 +113,7 @@ class GaussianProcess:
             K[:, j] += plus
         mean = np.tensordot(self.alpha, K, 1)
         needed = np.ascontiguousarray(K[:, :1]) if first_sd_only else K
-        whitened = solve_triangular(self.L, needed.reshape(m, -1), lower=True, check_finite=False).reshape(needed.shape)
+        whitened = scipy.linalg.solve_triangular(self.L, needed.reshape(m, -1), lower=True, check_finite=False).reshape(needed.shape)
         variance = self.amplitude - np.einsum("ijk,ijk->jk", whitened, whitened)
         sd = np.sqrt(np.maximum(variance, 1e-9)).T
         return Posterior(mean.T, np.repeat(sd, r, 1) if first_sd_only else sd, whitened)
@@ -157,10 +156,10 @@ class GaussianProcess:
         K = M * (a0 + a1 * E) + a2 * E2
         K[np.diag_indices_from(K)] += noise + known
         try:
-            L = cholesky(K, lower=True, check_finite=False)
+            L = scipy.linalg.cholesky(K, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
-        inverse = cho_solve((L, True), np.eye(len(y)), check_finite=False)
+        inverse = scipy.linalg.cho_solve((L, True), np.eye(len(y)), check_finite=False)
         alpha = inverse @ y
         off = (theta - self.prior_mean) / self.prior_sd
         value = 0.5 * y @ alpha + np.log(np.diag(L)).sum() + 0.5 * off @ off

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy  # loads each of its parts at the first use
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from .ehvi import BoundedLogNormal, Marginal, Normal
 from .encoding import Array, Encoder, ObservationTable, diverged
@@ -288,7 +288,7 @@ class SurrogateModels:
         feasibility = np.ones(len(X))
         for model in self._constraints.values():
             there = model.predict(X, u[-1:])
-            feasibility *= ndtr(-(model.mean + model.sd * there.mean[:, 0]) / (model.sd * there.sd[:, 0]))
+            feasibility *= scipy.special.ndtr(-(model.mean + model.sd * there.mean[:, 0]) / (model.sd * there.sd[:, 0]))
         if self._failure is not None:
             feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
         return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_FEASIBILITY))

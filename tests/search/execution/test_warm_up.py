@@ -74,6 +74,21 @@ def test_no_library_is_loaded_inside_the_window_of_a_trial_and_no_compiler_at_al
     assert len({trial["params"].get("classical.estimator") for trial in trials}) > 3
 
 
+def test_a_start_loads_neither_scipy_nor_the_colours_of_error_pages_and_what_it_loads_is_not_searched_for_garbage(tmp_path):
+    code = (
+        "import gc, sys; from pathlib import Path\n"
+        "from joulefront.search.cli.streams import loading\n"
+        "with loading(True):\n    assert not gc.isenabled()\n    import joulefront.search.running.run\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
+        "from joulefront.search.records.database import open_storage\n"
+        "open_storage(Path(sys.argv[1]), None, 'create')\n"
+        "print({'scipy.special', 'scipy.optimize', 'pygments.lexers.python', 'torch._dynamo'} & sys.modules.keys())\n"
+        "import mako.ext.pygmentplugin\n"  # later it is there for who wants it
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "study.db")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
 @pytest.fixture(scope="module", params=[1, 2])
 def forests(request, tmp_path_factory):
     space = "Classical(estimators='random_forest', depths=(3, 5), leaves=1, features=0.5)"
