@@ -37,7 +37,7 @@ def prepare(whole_process: bool) -> None:
 
 @contextmanager
 def loading(whole_process: bool) -> Iterator[None]:
-    """Load libraries without looking for garbage, a tenth of their CPU time; with ``whole_process`` what is there then is never looked at."""
+    """Load libraries without looking for garbage, a tenth of their time; with ``whole_process`` what is there then is never looked at."""
     collecting = gc.isenabled()
     gc.disable()
     try:
