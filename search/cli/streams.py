@@ -28,6 +28,8 @@ def prepare(whole_process: bool) -> None:
     """Make stdout and stderr of this process take every text; with ``whole_process`` also survive a reader that leaves (``| head -1``)."""
     codecs.register_error(PLAIN, _plain)
     for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None and whole_process:  # `>&-`: nobody reads it, and a file that is opened must not get its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
         stream = getattr(sys, name)
         if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace", "replace"):
             stream.reconfigure(errors=PLAIN)

@@ -178,6 +178,10 @@ class EpochMeter:
         Raises:
             RuntimeError: If no training has ended.
         """
+        if self._window is not None:  # of an interrupt Keras and transformers tell no callback
+            raise RuntimeError(
+                'the emissions must be read after a training, got one under way; call energy.end("stopped") if it was broken off'
+            )
         if self.record is None:
             raise RuntimeError("the emissions must be read after a training, got none; call the trainer's fit or train first")
         return Emissions(self.record, self.intensity, self.training_type)

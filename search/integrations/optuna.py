@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 JOULES, FROM_SCRATCH = f"{PREFIX}joules", f"{PREFIX}joules_from_scratch"
 #: Attribute that keeps the record for further blocks of the same trial.
 RECORD = f"{PREFIX}record"
+#: The trials whose blocks are open in this thread.
+_open: ContextVar[tuple[Any, ...]] = ContextVar("open trials", default=())
 #: Attribute of a study that a callback of this module has ended: why.
 STOPPED = "stopped_because"
 
@@ -64,7 +67,7 @@ def energy_trial(
 
     With several jobs (``study.optimize(n_jobs=2)``) each trial has what its own thread used, its child processes included, and says
     ``shared``. A training that fails or is pruned is measured, too. Of several blocks in one trial, e.g. one a fold, the attributes have
-    the sum.
+    the sum; a block within another one of the same trial is a part of that.
 
     Args:
         trial: The trial of the objective.
@@ -76,16 +79,18 @@ def energy_trial(
 
     Raises:
         SingleObjectiveError: If the study has a single objective, before anything is trained; the study stops.
+        ValueError: If the meter is unknown; the study stops.
         EnergyUnknownError: If no meter can read the energy (before anything is trained), or one was lost; the study stops, so that the
             error comes once.
     """
     number = getattr(trial, "number", 0)
-    with _stopping(trial):
+    with _stopping(trial, EnergyUnknownError, ValueError):  # each of them would end every trial
         _refuse_single_objective(trial)
         found = discover(meter) if isinstance(meter, str) else meter
         _parent_joules(trial)
-        energy = EnergyTrial()
         refuse_unknown(found)
+    energy, inner = EnergyTrial(), any(one is trial for one in _open.get())
+    with _stopping(trial, EnergyUnknownError), _opened(trial):
         with Ledger(found) as ledger:
             window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
             failed: BaseException | None = None
@@ -100,8 +105,8 @@ def energy_trial(
                     failed.add_note(f"closing the energy window failed too: {later!r}")
                 failed = failed or later
             energy.record = record = window.record
-            whole = _with_earlier(trial, record)
-            for name, value in {**facts_of(whole), RECORD: whole.to_json() | {"hardware": {}}}.items():
+            whole = record if inner else _with_earlier(trial, record)
+            for name, value in {} if inner else {**facts_of(whole), RECORD: whole.to_json() | {"hardware": {}}}.items():
                 trial.set_user_attr(name, value)
             if failed is not None:
                 raise failed
@@ -154,11 +159,20 @@ def _parent_joules(trial: Any) -> float:
 
 
 @contextmanager
-def _stopping(trial: Any) -> Iterator[None]:
-    """Stop a study whose next trials would end the same way (unknown energy, one objective), also where ``optimize`` catches errors."""
+def _opened(trial: Any) -> Iterator[None]:
+    before = _open.set((*_open.get(), trial))
     try:
         yield
-    except (EnergyUnknownError, SingleObjectiveError):
+    finally:
+        _open.reset(before)
+
+
+@contextmanager
+def _stopping(trial: Any, *errors: type[Exception]) -> Iterator[None]:
+    """Stop a study whose next trials would end by the same error, also where ``optimize`` catches errors."""
+    try:
+        yield
+    except errors:
         with suppress(RuntimeError, AttributeError):  # ask and tell, or no study
             trial.study.stop()
         raise

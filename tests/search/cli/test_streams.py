@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,15 @@ def test_a_reader_that_leaves_costs_nothing_but_what_it_did_not_read() -> None:
         stream.write("a line\n")
         stream.flush()
     stream.close()
+
+
+@pytest.mark.parametrize(("closed", "number"), [(">&-", 1), ("2>&-", 2)])
+def test_a_stream_that_is_closed_is_read_by_nobody(closed: str, number: int) -> None:
+    code = "import sys; from joulefront.search.cli import main; sys.argv[1:] = ['measure', '--meter', 'cpu_time', '--', 'true']; main()"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    record = "true: exit code 0" in done.stderr
+    assert (done.returncode, done.stdout, record, "Traceback" in done.stderr) == (0, "", number == 1, False), done
 
 
 @pytest.mark.slow

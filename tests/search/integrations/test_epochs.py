@@ -77,6 +77,18 @@ def test_a_device_that_is_lost_keeps_the_record_and_leaves_no_thread(
         assert threading.active_count() == before
 
 
+def test_a_training_that_was_broken_off_without_a_word_is_not_called_none() -> None:
+    meter = EpochMeter(meter="cpu_time", grams_per_kwh=56.0)
+    with pytest.raises(RuntimeError, match="got none"):
+        _ = meter.emissions
+    meter.begin()
+    meter.begin_epoch()  # an interrupt, of which Keras and transformers tell no callback
+    with pytest.raises(RuntimeError, match="under way"):
+        _ = meter.emissions
+    assert meter.end("stopped") is not None
+    assert meter.emissions.record.state == "stopped" == meter.epochs[0].state
+
+
 def test_a_card_keeps_what_it_has_and_unknown_grams_are_absent(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("---\nlicense: mit\n---\n\n# Mine\n")

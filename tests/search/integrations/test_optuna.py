@@ -145,6 +145,36 @@ def test_several_blocks_in_one_trial_add_up_and_a_trial_that_is_tried_again_has_
     assert EnergyBudgetCallback("5Wh").spent(study) == pytest.approx(first["energy_joules"] + facts["energy_joules"])
 
 
+def test_a_block_within_another_of_the_same_trial_is_a_part_of_it_and_is_counted_once() -> None:
+    study, within = two_objectives(), list[float]()
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        with energy_trial(trial, "cpu_time"):
+            burn(0.02)
+        with energy_trial(trial, "cpu_time") as outer:
+            for _ in range(2):
+                with energy_trial(trial, "cpu_time") as inner:
+                    burn(0.02)
+                within.append(inner.joules)
+        return outer.joules, 0.0
+
+    study.optimize(objective, n_trials=1)
+    facts, outer = study.trials[0].user_attrs, study.trials[0].values[0]
+    assert all(joules > 0 for joules in within)
+    assert sum(within) <= outer < facts["energy_joules"] == facts["energy_joules_from_scratch"] < 2 * outer
+
+
+def test_a_meter_that_is_unknown_ends_the_study_at_its_first_trial() -> None:
+    study = two_objectives()
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        with energy_trial(trial, "no_meter"):
+            raise AssertionError("trained")
+
+    study.optimize(objective, n_trials=5, catch=(ValueError,))
+    assert len(study.trials) == 1
+
+
 def test_a_study_of_one_objective_is_refused_before_the_first_training() -> None:
     trained = []
 
