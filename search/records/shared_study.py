@@ -18,7 +18,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,12 @@ class SharedStudy:
     def look(self) -> tuple[dict[str, WorkerState], str | None]:
         """Return what all workers have said last, by id, and why the study was stopped, or None."""
         attrs = self._storage.get_study_system_attrs(self._id)
-        found = {key.removeprefix(_STATE): WorkerState(**value) for key, value in attrs.items() if key.startswith(_STATE)}
+        known = {one.name for one in fields(WorkerState)}  # a worker of a later version may say more
+        found = {
+            key.removeprefix(_STATE): WorkerState(**{name: one for name, one in value.items() if name in known})
+            for key, value in attrs.items()
+            if key.startswith(_STATE)
+        }
         return found, attrs.get(_STOP) or None
 
     def is_closed(self, number: int) -> bool:

@@ -23,7 +23,7 @@ from ..carbon.intensity import Intensity
 from ..certainty import folds_in, splits_in
 from ..energy import Ledger
 from ..energy.sources.cpu_time import estimates_in
-from ..records.run_folder import RunFolder, StoreError
+from ..records.run_folder import FORMAT, RunFolder, StoreError
 from ..records.shared_study import SharedStudy, check_place, new_worker
 from ..records.trial import Trial
 from ..study import Study
@@ -34,6 +34,8 @@ from .membership import GRACE_BEATS
 
 #: Packages that results depend on.
 PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
+#: Those of them whose version changes what a training takes or reaches.
+LIBRARIES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn")
 REMEDY = "models that were measured otherwise do not belong on one front: give a new --out (Python: out) to start afresh"
 
 
@@ -141,14 +143,33 @@ def _join(store: RunFolder, study: Study) -> None:
     if not begun():  # else nothing is made, and nobody waited for: a worker that was stopped may have the lock
         with shared.exclusive(GRACE_BEATS * float(store.facts["beat_seconds"])):  # held for the next lines alone, not while data is loaded
             if not begun():
-                return shared.describe({key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")})
+                told = {key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")}
+                return shared.describe({**told, "format": FORMAT, "versions": versions()})
     if (known := shared.description()) is None:
         raise StoreError(f"--storage has a study {name!r} of another program; give another --name (Python: the name of the study)")
+    _compare_versions(name, known)
     store = store.save_facts({**store.facts, **known, "joined": True})
     try:
         refuse_other_study(store, study)
     except StoreError as error:
         raise StoreError(f"--storage has another study {name!r}: {error}, or another --name (Python: the name of the study)") from error
+
+
+def _compare_versions(name: str, known: Mapping[str, Any]) -> None:
+    """Refuse a shared study in another format, and warn of libraries other than those that it was begun with."""
+    here, there = versions(), known.get("versions") or {}
+    if (theirs := known.get("format", FORMAT)) != FORMAT:
+        raise StoreError(
+            f"the study {name!r} in --storage must be in format {FORMAT}, got {theirs}; "
+            f"train with joulefront {there.get('joulefront', 'of the version that began it')} here, too, or give another --name"
+        )
+    others = [f"{one} {here.get(one)} for {version}" for one, version in there.items() if one in LIBRARIES and here.get(one) != version]
+    if others:
+        warnings.warn(
+            f"the study {name!r} was begun with other versions ({', '.join(others)}): "
+            "the same training may take another energy and reach another quality here",
+            stacklevel=3,
+        )
 
 
 def _refuse_other_factor(store: RunFolder, intensity: Intensity | None, *, forecast: bool) -> None:

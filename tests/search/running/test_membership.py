@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -472,6 +473,29 @@ def test_who_makes_a_study_waits_for_one_that_was_stopped_as_it_made_it_until_th
     with study_folder(tmp_path / "r", study, url, None, 1.0, None, None, beat_seconds=0.5) as folder:
         assert folder.facts["shared"] == study.name
     assert waited == [GRACE_BEATS * 0.5]
+
+
+def test_a_study_in_another_format_is_refused_one_of_other_versions_warned_of_and_what_later_ones_say_left_out(tmp_path: Path) -> None:
+    url, study = f"sqlite:///{tmp_path / 's.db'}", sleeping_study()
+    join = lambda name: study_folder(tmp_path / name, study, url, None, 1.0, None, None)  # noqa: E731
+    with join("one") as folder, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shared = SharedStudy(folder.study())
+        shared._storage.set_study_system_attr(
+            shared._id, "joulefront:worker:later", {"id": "later", "host": "there", "beat": 3, "mood": "good"}
+        )
+        assert shared.look()[0]["later"].beat == 3
+        known = shared.description()
+        assert known is not None
+        with join("two"):
+            pass
+        shared.describe({**known, "versions": {**known["versions"], "torch": "1.0", "numpy": "1.0"}})
+        with pytest.raises(UserWarning, match=r"other versions \(torch \S+ for 1\.0\)"), join("three"):
+            pass
+        shared.describe({**known, "format": 99, "versions": {"joulefront": "7.0"}})
+        with pytest.raises(StoreError, match=r"must be in format 1, got 99; train with joulefront 7\.0"), join("four"):
+            pass
+    assert not any((tmp_path / name).exists() for name in ("three", "four"))
 
 
 def test_two_that_make_a_study_at_the_same_time_load_its_data_at_the_same_time(tmp_path: Path) -> None:
