@@ -89,15 +89,18 @@ def energy_trial(
         found = discover(meter) if isinstance(meter, str) else meter
         _parent_joules(trial)
         refuse_unknown(found)
-    energy, inner = EnergyTrial(), any(one is trial for one in _open.get())
-    with _stopping(trial, EnergyUnknownError), _opened(trial):
+    energy, around = EnergyTrial(), _open.get()
+    inner = any(one is trial for one in around)
+    with _stopping(trial, EnergyUnknownError):
         with Ledger(found) as ledger:
             window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
             failed: BaseException | None = None
+            _open.set((*around, trial))
             try:
                 yield energy
             except BaseException as error:
                 failed = error
+            _open.set(around)
             try:
                 window.close(_state(failed), settle=True)
             except Exception as later:  # a device that failed usually fails to synchronise, too; the window has ended
@@ -156,15 +159,6 @@ def _parent_joules(trial: Any) -> float:
             f"trial {trial.number} continues trial {parent}, whose energy must be known, got None; measure every trial with energy_trial"
         )
     return float(known[FROM_SCRATCH])
-
-
-@contextmanager
-def _opened(trial: Any) -> Iterator[None]:
-    before = _open.set((*_open.get(), trial))
-    try:
-        yield
-    finally:
-        _open.reset(before)
 
 
 @contextmanager

@@ -80,14 +80,12 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
 
 def _load_alembic() -> None:
     """Load what Optuna migrates tables with, but not the colours of its templates' error pages: half of the time that it takes."""
-    colours = "mako.ext.pygmentplugin"
-    if colours in sys.modules or "mako.exceptions" in sys.modules:
-        return
-    sys.modules[colours] = None  # type: ignore[assignment]  # so that it is not found, which Mako is ready for
-    try:
-        importlib.import_module("alembic.migration")
-    finally:
-        del sys.modules[colours]
+    if "mako.exceptions" not in sys.modules:
+        sys.modules["mako.ext.pygmentplugin"] = None  # type: ignore[assignment]  # not to be found, which Mako is ready for
+        try:
+            importlib.import_module("alembic.migration")
+        finally:
+            del sys.modules["mako.ext.pygmentplugin"]
 
 
 def _with_tables(opened: Callable[[], RDBStorage]) -> RDBStorage:

@@ -98,12 +98,8 @@ class SharedStudy:
         """Return what all workers have said last, by id, and why the study was stopped, or None."""
         attrs = self._storage.get_study_system_attrs(self._id)
         known = {one.name for one in fields(WorkerState)}  # a worker of a later version may say more
-        found = {
-            key.removeprefix(_STATE): WorkerState(**{name: one for name, one in value.items() if name in known})
-            for key, value in attrs.items()
-            if key.startswith(_STATE)
-        }
-        return found, attrs.get(_STOP) or None
+        said = {key.removeprefix(_STATE): value for key, value in attrs.items() if key.startswith(_STATE)}
+        return {id: WorkerState(**{name: one[name] for name in known & one.keys()}) for id, one in said.items()}, attrs.get(_STOP) or None
 
     def is_closed(self, number: int) -> bool:
         """Whether a trial has ended, as the storage has it now."""

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # loads each of its parts at the first use
 
 #: Before anything is measured the models are thought to be off like so many measurements with this mean square of their z-scores: on few
 #: measurements they are too sure of themselves. Bias counts as zero on so many.
 _TRUST, _FIRST_SQUARE, _UNBIASED = 6.0, 2.0, 10.0
 #: The latest measurements count; a single one counts at most like so many standard deviations.
 _WINDOW, _LARGEST = 40, 5.0
-#: What picks are off by has long tails, those of Student's t with about so many degrees of freedom.
-_FREEDOM = 4.0
 #: Beliefs are widened or narrowed at most so far.
 _RANGE = (0.7, 4.0)
 
@@ -41,15 +38,6 @@ class Belief:
     def z_score(self, quality: float) -> float:
         """Return how many standard deviations a quality, in the user's unit, lies above its expectation."""
         return (self.raw_z_score(quality) - self.bias) / self.inflation
-
-    def normal_score(self, quality: float) -> float:
-        """Return the z-score that a normal distribution has where this belief, Student's t of the same variance, has the quality.
-
-        Source: Rosenblatt 1952, "Remarks on a multivariate transformation", for the probability integral transform.
-        """
-        off = self.z_score(quality)
-        beyond = scipy.special.stdtr(_FREEDOM, -abs(off) / np.sqrt(1 - 2 / _FREEDOM))
-        return float(np.copysign(scipy.special.ndtri(beyond), off))
 
     def raw_z_score(self, quality: float) -> float:
         """Return the z-score by what the models alone believe."""

@@ -23,6 +23,9 @@ from synthetic_cells import SyntheticCells
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.encoding import learn_encoding
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from helpers.scores import normal_score  # noqa: E402 - from beside this folder
+
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 #: Ten tasks of LCBench, the measured cells and made-up ones: every default is chosen on these. The first three tasks are those of older
 #: results, the others were drawn at random.
@@ -253,7 +256,7 @@ def _search(strategy: str, problem: Any, meter: Meter, seed: int) -> list[float]
             accuracy, kwh = meter.train(params, rung)
             belief = getattr(getattr(sampler, "last_decision", None), "belief", None)
             if belief is not None and sampler.last_decision.parent is None:
-                meter.z_scores.append(belief.normal_score(accuracy / 100))
+                meter.z_scores.append(normal_score(belief, accuracy / 100))
                 meter.deviations.append(belief.z_score(accuracy / 100))
             # The stock samplers get the logarithm, which is what they are measured by; ours takes it itself.
             begin = time.process_time()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from helpers.scores import normal_score
 
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.beliefs import Belief, bias, inflation
@@ -39,10 +40,10 @@ def test_from_the_best_quality_on_surprises_count_in_its_unit_for_the_limit_was_
 def test_normal_scores_of_students_t_are_standard_normal_and_its_outliers_are_none() -> None:
     belief = Belief(0.0, 1.0, None, 1.0, 1.0)
     drawn = np.random.default_rng(0).standard_t(4, size=2000) / np.sqrt(2.0)  # of variance 1
-    scores = np.array([belief.normal_score(float(value)) for value in drawn])
+    scores = np.array([normal_score(belief, float(value)) for value in drawn])
     assert scores.std() == pytest.approx(1.0, abs=0.05)
     assert np.mean(np.abs(scores) > 2) == pytest.approx(0.0455, abs=0.015)
-    assert -6.0 < belief.normal_score(-30.0) < belief.normal_score(-3.0) < 0.0 < belief.normal_score(3.0)
+    assert -6.0 < normal_score(belief, -30.0) < normal_score(belief, -3.0) < 0.0 < normal_score(belief, 3.0)
 
 
 def test_beliefs_are_widened_by_what_was_off_each_kind_by_its_own() -> None:
