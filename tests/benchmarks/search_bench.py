@@ -24,7 +24,7 @@ from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.encoding import learn_encoding
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from helpers.scores import normal_score  # noqa: E402 - from beside this folder
+from helpers.scores import normal_score
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 #: Ten tasks of LCBench, the measured cells and made-up ones: every default is chosen on these. The first three tasks are those of older
