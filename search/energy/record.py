@@ -275,9 +275,12 @@ def _common(values: Iterable[Any], otherwise: Any) -> Any:
 
 
 def _add_component(name: str, parts: list[Component], expected: int) -> Component:
-    lost = [part for part in parts if part.joules is None]
-    known = [part for part in parts if part.joules is not None]
+    # What is in the sum of one record and not in another's, as a device that another trial held meanwhile, adds nothing there.
+    summed = [part for part in parts if part.counts] or parts
+    lost = [part for part in summed if part.joules is None]
+    known = [part for part in summed if part.joules is not None]
     complete = not lost and len(parts) == expected
+    sure = complete and all(part.u_random_joules is not None and part.u_systematic_joules is not None for part in known)
     reason = next((part.reason for part in lost if part.reason), None) or _common((part.reason for part in parts), None)
     if len(parts) < expected:
         reason = f"only {len(parts)} of {expected} records have {name}"
@@ -286,7 +289,7 @@ def _add_component(name: str, parts: list[Component], expected: int) -> Componen
         name=name,
         joules=sum_known(part.joules for part in known) if complete else None,
         source=_common((part.source for part in parts), "several"),
-        quality=combined_quality(part.quality for part in parts) if complete else "absent",
+        quality=combined_quality(part.quality for part in summed) if complete else "absent",
         boundary=_common((part.boundary for part in parts), "differs"),
         counts=any(part.counts for part in parts),
         reads=sum(part.reads for part in parts),
@@ -294,13 +297,13 @@ def _add_component(name: str, parts: list[Component], expected: int) -> Componen
         wraps=sum(part.wraps for part in parts),
         resets=sum(part.resets for part in parts),
         gap_seconds=math.fsum(part.gap_seconds for part in parts),
-        u_random_joules=math.hypot(*(part.u_random_joules or 0.0 for part in parts)) if complete else None,
-        u_systematic_joules=math.fsum(part.u_systematic_joules or 0.0 for part in parts) if complete else None,
+        u_random_joules=math.hypot(*(part.u_random_joules or 0.0 for part in known)) if sure else None,
+        u_systematic_joules=math.fsum(part.u_systematic_joules or 0.0 for part in known) if sure else None,
         idle_watts=idle,
-        net_joules=sum_known(part.net_joules for part in parts) if complete else None,
-        u_net_joules=sum_known(part.u_net_joules for part in parts) if complete else None,  # one idle power and one scale for all
+        net_joules=sum_known(part.net_joules for part in summed) if complete else None,
+        u_net_joules=sum_known(part.u_net_joules for part in summed) if complete else None,  # one idle power and one scale for all
         attribution=_common((part.attribution for part in parts), "differs"),
-        below_resolution=complete and all(part.below_resolution for part in parts),
+        below_resolution=complete and all(part.below_resolution for part in summed),
         reason=reason,
     )
 

@@ -203,8 +203,9 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
         if REPEATS in session["by_state_joules"]:
             again_joules, again_seconds = again_joules + sum(known.values()), again_seconds + record.seconds
         if record.joules is not None:
-            random_squares += (record.u_random_joules or 0.0) ** 2
-            systematic += record.u_systematic_joules or 0.0  # the same gain error in every session: adds linearly
+            random, scale = record.u_random_joules, record.u_systematic_joules
+            doubted = doubted and random is not None and scale is not None
+            random_squares, systematic = random_squares + (random or 0.0) ** 2, systematic + (scale or 0.0)  # one gain error for all
             cpu = record.component("cpu")
             if before["joules"] and cpu is not None and cpu.joules:
                 systematic += before["joules"] / cpu.joules * (cpu.u_systematic_joules or 0.0)
