@@ -69,7 +69,8 @@ def trial_energy(
     u_joules = _quadrature([*(record.u_random_joules for record in training), *(trial.train_u_joules for trial in earlier)])
     if u_joules is not None:  # one neighbour raises all windows of a trial alike
         u_joules = hypot(u_joules, foreign * sum(record.known_joules for record in training))
-    seconds = sum(record.seconds for record in training) + (0.0 if parent is None else parent.energy.train_seconds or 0.0)
+    before = 0.0 if parent is None else parent.energy.train_seconds
+    seconds = None if before is None else before + sum(record.seconds for record in training)
     tests = [record for record in phases if record.kind == "inference"]
     per_1000 = 1000.0 / predictions if predictions else 0.0
     inference = tests[0].joules if tests and predictions else None
@@ -140,7 +141,9 @@ def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float 
     seconds = [record.seconds for record in training]
     shares = [max(record.utilisation.values(), default=None) for record in training]
     if parent is not None:
-        seconds.append(parent.energy.train_seconds or 0.0)
+        if parent.energy.train_seconds is None:
+            return None
+        seconds.append(parent.energy.train_seconds)
         shares.append(parent.energy.gpu_utilisation)
     if sum(seconds) <= 0 or any(share is None for share in shares):
         return None

@@ -235,7 +235,9 @@ def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
     sources = dict.fromkeys(part.source for part in known)
     return AtWall(
         joules=math.fsum(part.joules or 0.0 for part in known),
-        u_joules=None if any(part.u_random_joules is None for part in known) else math.hypot(random, systematic),
+        u_joules=None
+        if any(None in (part.u_random_joules, part.u_systematic_joules) for part in known)
+        else math.hypot(random, systematic),
         quality=combined_quality(part.quality for part in known),
         source=", ".join(sources),
         reason=next((part.reason for part in known if part.quality != "measured"), None),

@@ -170,6 +170,7 @@ def test_what_continues_a_training_beside_foreign_work_stays_marked_and_wide() -
     unknown = facts(replace(record("trial", 20.0), contended=FOREIGN), record("epoch", 12.0, u=None))
     assert unknown.train_u_joules is None
     assert facts(record("trial", 20.0), record("epoch", 12.0), parent=changed(PARENT, train_u_joules=None)).train_u_joules is None
+    assert facts(record("trial", 20.0), record("epoch", 12.0), parent=changed(PARENT, train_seconds=None)).train_seconds is None
 
 
 def test_predictions_beside_foreign_work_are_less_sure_too() -> None:
