@@ -23,7 +23,7 @@ from ..formatting import energies
 from ..hints import Hints
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial
-from ..samplers.factory import make_sampler
+from ..samplers.factory import any_resumable, make_sampler
 from ..samplers.history import EPOCHS_REACHED
 from ..space import NearestTrial, RandomTrial
 from ..study import Study
@@ -158,12 +158,13 @@ def estimate(
 ) -> Estimate:
     """Estimate the cost of a study from probed candidates and earlier trials.
 
-    A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier trials),
-    epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's increment at
-    a time for ``freeze-thaw``. A study with an energy budget costs its budget and the number of trials is what is uncertain; one with a
-    number of trials costs what those trials cost. How often ``freeze-thaw`` continues and how much it prefers what is cheap depends on
-    qualities that nobody knows yet: that is drawn, too, and widens the interval. Features of a frozen network are paid by the first trial
-    that needs them, those of further images by the first that needs more.
+    A trial is a candidate and a number of epochs. Candidates are drawn from the probes (and from the per-epoch energies of earlier
+    trials), epochs as the study's sampler draws them: spread evenly over the logarithm of the epochs for Optuna's samplers, one rung's
+    increment at a time for ``freeze-thaw``, or all of the rung where no candidate can be resumed. A study with an energy budget costs
+    its budget and the number of trials is what is uncertain; one with a number of trials costs what those trials cost. How often
+    ``freeze-thaw`` continues and how much it prefers what is cheap depends on qualities that nobody knows yet: that is drawn, too, and
+    widens the interval. Features of a frozen network are paid by the first trial that needs them, those of further images by the first
+    that needs more.
 
     Raises:
         ValueError: If no probe could be trained, or the study has no limit.
@@ -193,6 +194,7 @@ def estimate(
     least_known = min(energies[energies > 0], default=1.0)  # a measured zero is as cheap as the cheapest that was seen
     start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
     frugal = study.sampler == "freeze-thaw"
+    resumes = frugal and any_resumable(study.space)
     longest, budget = (math.inf if limit is None else float(limit) for limit in (trial_limit, joules_limit))
     size = int(min(longest, MOST_DRAWN))
     totals, counts = [], []
@@ -204,7 +206,7 @@ def estimate(
         weights = np.maximum(energies[chosen], least_known) ** -(random.uniform(*THRIFT) if frugal else 0.0)
         pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
         computed = shared.paid(pick)
-        trained = energies[pick] * _epochs(study, size, random)
+        trained = energies[pick] * _epochs(study, size, random, resumes=resumes)
         paid = trained + extras[pick] + factor * decision + computed
         goal = goals[draw] * float(np.median(energies[chosen])) * study.rungs[-1]
         rest = float(np.mean(extras[pick])) + factor * decision
@@ -296,8 +298,8 @@ class _Shared:
         return paid
 
 
-def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray:
-    """``(count,)`` epochs that each trial pays for."""
+def _epochs(study: Study, count: int, random: np.random.Generator, *, resumes: bool = True) -> np.ndarray:
+    """``(count,)`` epochs that each trial pays for; without checkpoints that it ``resumes`` each begins from scratch."""
     rungs = np.array(study.rungs, dtype=float)
     if study.sampler != "freeze-thaw":
         if study.complete_only:
@@ -305,7 +307,7 @@ def _epochs(study: Study, count: int, random: np.random.Generator) -> np.ndarray
         if study.sampler == "grid":
             return random.choice(rungs, size=count)
         return np.round(np.exp(random.uniform(np.log(rungs[0]), np.log(rungs[-1] + 1e-9), size=count)))
-    increments = np.diff(rungs, prepend=0.0)
+    increments = np.diff(rungs, prepend=0.0) if resumes else rungs
     shares = random.uniform(*GOES_ON) ** np.arange(len(rungs))
     return random.choice(increments, size=count, p=shares / shares.sum())
 

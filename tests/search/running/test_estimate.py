@@ -9,10 +9,17 @@ from joulefront.search.execution.probe import Probe, SharedFeatures
 from joulefront.search.running import estimate as module
 from joulefront.search.running.estimate import Overhead, estimate
 from joulefront.search.study import Study
+from joulefront.spaces.own import Own
+from joulefront.spaces.recipes import RecipeRanges
 
 pytestmark = pytest.mark.slow
 
-STUDY = Study(name="s", task=lambda: None, space=None, rungs=(8,), sampler="tpe", complete_only=True, trials=1)  # type: ignore[arg-type,return-value]
+
+def space(schedule: str) -> Own:
+    return Own(lambda trial: {"width": trial.suggest_int("width", 1, 8)}, lambda one, task: None, recipe=RecipeRanges(schedule=schedule))
+
+
+STUDY = Study(name="s", task=lambda: None, space=space("anytime"), rungs=(8,), sampler="tpe", complete_only=True, trials=1)  # type: ignore[arg-type,return-value]
 
 
 def probe(epoch: float | None, startup: float = 0.0, failed: str | None = None) -> Probe:
@@ -72,6 +79,8 @@ def test_one_increment_of_freeze_thaw_is_paid_at_a_time(monkeypatch: pytest.Monk
     shares = np.array([4, 2, 1]) / 7
     assert found.joules == pytest.approx(400 * 2.0 * float(shares @ [1, 2, 6]), rel=0.02)
     assert found.low_joules < found.joules < found.high_joules
+    again = estimate(replace(study, space=space("cosine")), [probe(2.0)] * 3, trial_limit=400)  # what resumes nothing pays all of its rung
+    assert again.joules == pytest.approx(400 * 2.0 * float(shares @ [1, 3, 9]), rel=0.02)
 
 
 def test_freeze_thaw_may_prefer_what_is_cheap_() -> None:
