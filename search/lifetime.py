@@ -121,8 +121,7 @@ def _with_use(trial: Trial, predictions: int) -> Trial:
 
 
 def _repeats_with_use(repeats: Repeats, use: Mapping[int, float]) -> Repeats:
-    known = [sum_known((one.train_joules, use.get(one.trial))) for one in repeats.trainings]
-    found = (replace(one, train_joules=joules) for one, joules in zip(repeats.trainings, known, strict=True))
+    found = (replace(one, train_joules=sum_known((one.train_joules, use.get(one.trial)))) for one in repeats.trainings)
     return replace(repeats, trainings=tuple(found))
 
 

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..energy import Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
 from ..records.bill import FEATURES, REPEAT, REPEATS, TRIAL, SessionBill
 from ..records.files import write_json
-
-if TYPE_CHECKING:
-    pass
 
 #: A killed session loses at most what came after its last bill.
 SAVE_SECONDS = 5.0

@@ -141,10 +141,8 @@ def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float 
     seconds = [record.seconds for record in training]
     shares = [max(record.utilisation.values(), default=None) for record in training]
     if parent is not None:
-        if parent.energy.train_seconds is None:
-            return None
-        seconds.append(parent.energy.train_seconds)
-        shares.append(parent.energy.gpu_utilisation)
+        seconds.append(parent.energy.train_seconds or 0.0)
+        shares.append(None if parent.energy.train_seconds is None else parent.energy.gpu_utilisation)
     if sum(seconds) <= 0 or any(share is None for share in shares):
         return None
     return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)

@@ -16,7 +16,7 @@ from typing import Any
 from ..energy import Ledger
 from ..energy.host import idle_watts
 from ..energy.record import Record
-from ..execution.probe import Probe, probe
+from ..execution.probe import probe
 from ..hints import Hints
 from ..space import FixedTrial, NearestTrial, RandomTrial
 from ..study import Study
@@ -262,15 +262,10 @@ class BaselineController:
     def _measure_anchor(self) -> None:
         if not self.rules.anchor_every:
             return
-        found = self._probe(self.rules.anchor_seconds)
+        where: Any = dict(device=self.device, threads=self.threads, seed=self.study.seed, seconds=self.rules.anchor_seconds)
+        found = probe(self.anchor(), self.study.space, self.task, self.ledger, **where)
         if found.epoch_joules is not None:
             self.anchors.append((time.monotonic() - self._began, found.epoch_joules))
-
-    def _probe(self, seconds: float) -> Probe:
-        study = self.study
-        return probe(
-            self.anchor(), study.space, self.task, self.ledger, device=self.device, threads=self.threads, seed=study.seed, seconds=seconds
-        )
 
     def anchor(self) -> Mapping[str, Any]:
         """Return the parameters of the anchor."""

@@ -7,14 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
 from ..formatting import energy_text, read_number
 from ..study import Budget, LimitReachedError, Study
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
