@@ -122,7 +122,9 @@ def study_folder(
         if fresh and "shared" in store.facts:
             _join(store, study)
         with store.lock():
-            yield RunFolder.open(path, storage=storage).cleaned()
+            store = RunFolder.open(path, storage=storage).cleaned()
+            own = artifacts is not None and "shared" in store.facts  # where this machine reaches what the others may reach elsewhere
+            yield store.save_facts({**store.facts, "artifacts": check_place(str(artifacts))}) if own else store
     except Exception:  # not when the user broke it off: what that cost is on the study's bill
         if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
             shutil.rmtree(path)  # it would count as a run

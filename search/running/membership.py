@@ -116,7 +116,8 @@ class Membership:
 
     def refreshed(self, folder: RunFolder) -> RunFolder:
         """Return the folder with what all workers share as it is known by now."""
-        return folder.save_facts({**folder.facts, **(self.shared.description() or {})})
+        place = folder.facts["artifacts"]  # as this machine reaches it
+        return folder.save_facts({**folder.facts, **(self.shared.description() or {}), "artifacts": place})
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Share the facts of the study that are known here and were not known before; the first to know them decides."""

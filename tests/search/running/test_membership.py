@@ -475,6 +475,22 @@ def test_who_makes_a_study_waits_for_one_that_was_stopped_as_it_made_it_until_th
     assert waited == [GRACE_BEATS * 0.5]
 
 
+def test_a_machine_that_reaches_the_weights_elsewhere_keeps_its_own_place_also_when_it_goes_on(tmp_path: Path) -> None:
+    url, study, there = f"sqlite:///{tmp_path / 's.db'}", sleeping_study(), tmp_path / "mounted"
+    with sleeping(0.0):
+        work(url, tmp_path / "one", study, trials=2, artifacts=str(tmp_path / "art"))
+        work(url, tmp_path / "two", study, trials=4, artifacts=str(there))
+    assert RunFolder.open(tmp_path / "two", storage=url).facts["artifacts"] == str(there)
+    assert RunFolder.open(tmp_path / "one", storage=url).facts["artifacts"] == str(tmp_path / "art")
+    assert {file.name.rpartition("-")[2] for file in there.glob("*.weights")} <= {"00002.weights", "00003.weights"}
+    assert list(there.glob("*-ledger-*"))
+    with study_folder(tmp_path / "two", study, url, None, 1.0, None, None, artifacts=str(tmp_path / "moved")) as folder:
+        assert folder.facts["artifacts"] == str(tmp_path / "moved")
+    known = SharedStudy(RunFolder.open(tmp_path / "two", storage=url).study()).description()
+    assert known is not None
+    assert known["artifacts"] == str(tmp_path / "art")
+
+
 def test_a_study_in_another_format_is_refused_one_of_other_versions_warned_of_and_what_later_ones_say_left_out(tmp_path: Path) -> None:
     url, study = f"sqlite:///{tmp_path / 's.db'}", sleeping_study()
     join = lambda name: study_folder(tmp_path / name, study, url, None, 1.0, None, None)  # noqa: E731
