@@ -27,9 +27,10 @@ settings.load_profile("joulefront")
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg==")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for a process, a lock or a clock."""
-    return (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: many slow tests wait for a process, a lock or a clock; the fast ones never do."""
+    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1
+    return cores + (config.option.markexpr != "not slow")
 
 
 def pytest_configure() -> None:
@@ -83,6 +84,15 @@ def _operators_are_listed_once() -> None:
         return export(*arguments, **options)
 
     torch.onnx.export = first
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patterns_are_parsed_once() -> None:
+    """At each call pandas parses the pattern again to see what Arrow would make of it: an eighth of the time of reading a small table."""
+    from pandas.core.arrays._arrow_string_mixins import ArrowStringArrayMixin as Texts
+
+    if hasattr(Texts, "_regex_nodes"):
+        Texts._regex_nodes = staticmethod(functools.cache(Texts._regex_nodes))  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

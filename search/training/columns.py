@@ -233,7 +233,8 @@ def _lasted(column: Any) -> np.ndarray:
 def _seconds(column: Any, form: str) -> np.ndarray:
     import pandas as pd
 
-    return _since_1970(pd.to_datetime(column, format=form, errors="coerce", utc=True))
+    times = pd.to_datetime(column, format=form, errors="coerce", utc=True)
+    return _since_1970(times) if times.notna().any() else np.full(len(times), np.nan)  # most forms fit no text of a column
 
 
 def _since_1970(times: Any) -> np.ndarray:

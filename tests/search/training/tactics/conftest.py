@@ -15,13 +15,23 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def digits_task():
     """60 / 20 / 20 split of scikit-learn's 1,797 real digits of 8 x 8 pixels."""
+    return digits(1797)
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """The first 300 of them: for what is exact, however well the model is trained."""
+    return digits(300)
+
+
+def digits(count):
     from sklearn.datasets import load_digits
 
     from joulefront.search.training.arrays import arrays
 
-    digits = load_digits()
-    images = (digits.images[:, None] / 16.0).astype("float32")
-    return arrays(images, digits.target, name="digits", validation_share=0.2, test_share=0.2, seed=0)
+    found = load_digits()
+    images = (found.images[:count, None] / 16.0).astype("float32")
+    return arrays(images, found.target[:count], name="digits", validation_share=0.2, test_share=0.2, seed=0)
 
 
 @pytest.fixture

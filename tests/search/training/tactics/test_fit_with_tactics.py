@@ -62,11 +62,11 @@ def test_every_tactic_trains_a_good_model_and_leaves_an_ordinary_one(name, wide_
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
-def test_a_training_that_continues_is_the_same_as_one_long_training(name, wide_net, digits_task):
+def test_a_training_that_continues_is_the_same_as_one_long_training(name, wide_net, few_digits):
     tactics = {name: SETTINGS[name]}
-    long = train(wide_net, digits_task, tactics, epochs=4)
-    first = train(wide_net, digits_task, tactics, epochs=2)
-    second = train(lambda: wide_net(seed=99), digits_task, tactics, epochs=4, start=first.checkpoint)
+    long = train(wide_net, few_digits, tactics, epochs=4)
+    first = train(wide_net, few_digits, tactics, epochs=2)
+    second = train(lambda: wide_net(seed=99), few_digits, tactics, epochs=4, start=first.checkpoint)
     assert second.epochs == 4
     for key, value in long.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[key], value, rtol=1e-6, atol=1e-7, msg=key)
