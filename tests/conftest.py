@@ -19,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded: matrices of tests are small, and every core has its tests
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: its threads sleep, and spin on no core that others need
 
 settings.register_profile("joulefront", deadline=None)
 settings.load_profile("joulefront")

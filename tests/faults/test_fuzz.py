@@ -461,6 +461,7 @@ def test_images(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, b
     ends_well("images", lambda: images(path, skip_unreadable=skip))
 
 
+@pytest.mark.slow
 @fuzz(0.08)
 @given(st.data(), cut(sound()) | st.binary(max_size=60).map(lambda tail: sound()[:20] + tail), st.booleans(), st.booleans())
 def test_recordings(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, bad: bytes, skip: bool, packed: bool) -> None:

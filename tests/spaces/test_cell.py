@@ -123,6 +123,7 @@ def test_there_are_as_many_cells_of_up_to_five_vertices_as_ec_nas_lists():
     assert sum(sum(map(len, graph.inputs)) <= 9 for graph in graphs) == 2532
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The hashes produced for directed graphs changed")
 def test_canonical_forms_are_equal_exactly_where_a_general_algorithm_finds_an_isomorphism():
     graphs = [graph for inner in range(4) for graph in every_graph(inner, ("a", "b"))]

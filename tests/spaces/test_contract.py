@@ -70,7 +70,10 @@ def test_a_network_can_be_traced_with_a_free_batch(contract, name):
     contract.check_traced(space, contract.trials(space, 1)[0][0], contract.make_task(shape))
 
 
-@pytest.mark.parametrize("name", ["convnet on digits", "mlp on a table", "cell on digits", "vit", "energy transformer", "own"])
+@pytest.mark.parametrize(
+    "name",
+    ["convnet on digits", "mlp on a table", "cell on digits", "vit", pytest.param("energy transformer", marks=pytest.mark.slow), "own"],
+)
 def test_candidates_with_equal_models_have_equal_keys(contract, name):
     space, shape, _ = NETWORKS[name]
     contract.check_equal_models(space, contract.make_task(shape))

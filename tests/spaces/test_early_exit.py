@@ -44,6 +44,7 @@ def test_in_training_every_exit_classifies_an_equal_share_of_the_batch():
     assert chosen.bincount().tolist() == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_the_expected_gradient_is_that_of_the_mean_loss_of_all_exits():
     model, x, y = network(norm="group").train().double(), torch.randn(6, 1, 8, 8).double(), torch.arange(6) % 3
 
@@ -58,6 +59,7 @@ def test_the_expected_gradient_is_that_of_the_mean_loss_of_all_exits():
     assert ((draws.mean(dim=0) - expected).abs() <= 5 * error + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_training_makes_every_exit_useful(trained):
     model, task = trained
     accuracies = [(outputs.argmax(1) == task.validation.targets).float().mean() for outputs in model.all_exits(task.validation.inputs)]
@@ -65,6 +67,7 @@ def test_training_makes_every_exit_useful(trained):
     assert accuracies[-1] >= accuracies[0]
 
 
+@pytest.mark.slow
 def test_leaving_early_gives_the_output_of_the_first_exit_that_is_confident_enough(trained, monkeypatch):
     model, task = trained
     x = task.validation.inputs
@@ -83,6 +86,7 @@ def test_leaving_early_gives_the_output_of_the_first_exit_that_is_confident_enou
     model.threshold = NEVER
 
 
+@pytest.mark.slow
 def test_later_blocks_get_only_the_examples_that_stay(trained):
     model, task = trained
     seen = []
@@ -96,6 +100,7 @@ def test_later_blocks_get_only_the_examples_that_stay(trained):
     assert seen == [len(task.validation)]
 
 
+@pytest.mark.slow
 def test_an_exported_network_predicts_like_the_one_that_leaves_early(trained):
     model, task = trained
     x = task.validation.inputs[:7]

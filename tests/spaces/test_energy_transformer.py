@@ -54,6 +54,7 @@ def test_the_normalisation_is_the_gradient_of_its_lagrangian_and_the_lagrangian_
     assert torch.linalg.eigvalsh(hessian).min() > -1e-9
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 30.0), size=st.floats(0.01, 100.0))
 @settings(max_examples=40, deadline=None)
 def test_the_energy_never_increases_whatever_the_weights_and_the_step(seed, scale, size):
@@ -82,6 +83,7 @@ def test_small_steps_need_no_guard():
             energy = new_energy
 
 
+@pytest.mark.slow
 def test_the_energy_falls_after_training_too(contract):
     from joulefront.search.training.fit import fit
     from joulefront.search.training.recipe import Recipe

@@ -139,6 +139,7 @@ def spots():
     return Task("spots", "classification", parts[0], parts[1], parts[1], (3, 32, 32), ("a", "b", "c"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tuned", "norms"), [("test_efficientnet", "2", "frozen"), ("test_resnet", "1", "free"), ("test_vit", "bitfit", "frozen")]
 )

@@ -96,6 +96,7 @@ def test_the_spectrogram_within_a_network_is_the_one_of_the_files(folder: Path, 
         assert np.abs(found - expected)[loud].max() < 0.05
 
 
+@pytest.mark.slow
 def test_backbones_that_hear_keep_the_seam(task: Task, inputs: torch.Tensor, weights: Weights) -> None:
     how, mean, deviation = heard_of(task)
     check_backbone(HeardBackbone(Bands(), LogMel(how, mean, deviation), how), inputs)
@@ -116,6 +117,7 @@ def test_nothing_behind_the_cut_is_computed_and_loudness_does_not_count(inputs: 
         hook.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", list(CREPE_SETS))
 def test_a_head_on_what_is_heard_is_trained_and_traced(contract, task: Task, weights: Weights, features: str) -> None:
     family = Crepe(weights, recipe=FIXED)

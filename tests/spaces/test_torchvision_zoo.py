@@ -51,6 +51,7 @@ def test_the_zoo_of_the_paper_can_be_written_down():
     assert space.sample(FixedTrial({"model": "vgg19"})).architecture["head"] == "4096-4096"
 
 
+@pytest.mark.slow
 def test_a_transformer_gets_the_size_of_the_images(contract):
     with torch.device("meta"):
         assert built(contract, "vit_b_16", (3, 32, 32))(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
@@ -59,6 +60,7 @@ def test_a_transformer_gets_the_size_of_the_images(contract):
             built(contract, "vit_b_16", (3, 20, 20))
 
 
+@pytest.mark.slow
 def test_the_stages_are_the_blocks_of_vgg_and_the_layers_of_resnet(contract):
     with torch.device("meta"):
         vgg, resnet, transformer = (built(contract, name) for name in ("vgg16", "resnet50", "vit_b_32"))

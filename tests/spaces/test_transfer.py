@@ -29,6 +29,7 @@ def built(contract, family, shape=(3, 32, 32), task=None, **params):
     return contract.build(family, family.sample(FixedTrial(PARAMS | params)), task or contract.make_task(shape))
 
 
+@pytest.mark.slow
 def test_every_set_of_features_is_in_the_largest_one(contract, whole):
     backbone = built(contract, whole).backbone
     prepared = backbone.prepare(torch.rand(2, 3, 32, 32))

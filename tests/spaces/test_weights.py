@@ -45,6 +45,7 @@ def test_the_package_is_found_without_being_asked_for_and_says_what_it_is():
     assert "energy of its pretraining unknown" in sentence([found])
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_know_a_palace_and_a_daisy(contract):
     import timm
     from sklearn.datasets import load_sample_images
@@ -185,6 +186,7 @@ def test_weights_that_are_gone_or_were_changed_since_are_refused(tmp_path, small
         network(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [LITE, "test_resnet", "test_vit"])
 def test_a_network_whose_batch_norms_are_folded_gives_the_same_outputs(tmp_path, model):
     import timm

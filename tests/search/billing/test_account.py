@@ -150,6 +150,7 @@ def test_a_gpu_that_is_lost_keeps_its_past_in_the_bill_and_names_the_rest(tmp_pa
     assert "gpu:a for 99.0 s" in (bill.gaps() or "")
 
 
+@pytest.mark.slow
 def test_a_save_asks_the_meters_as_little_after_two_hundred_trials_as_after_twenty(
     tmp_path: Path, hand_clock: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

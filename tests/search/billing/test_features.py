@@ -212,6 +212,7 @@ class Heads:
         return FrozenPart("96 px", 0.5 ** candidate.architecture["halved"])
 
 
+@pytest.mark.slow
 def test_a_hundred_heads_on_one_cache_by_hand(cache: FeatureCache, tmp_path: Any) -> None:
     # 1,000 images at 0.4 J: 400 J for all features, 800 of the images for training (320 J, a quarter of them 80 J); a head takes
     # 1 J to set up, 2 J of training and 0.5 J of validation; 0.25 J between two trials.

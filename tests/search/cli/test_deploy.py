@@ -56,6 +56,7 @@ def test_a_hub_that_refuses_leaves_the_folder_and_says_so(tmp_path, monkeypatch)
         upload(Path(tmp_path), "me/model")
 
 
+@pytest.mark.slow
 def test_the_room_exports_functions_whatever_was_imported_before():
     import subprocess
     import sys

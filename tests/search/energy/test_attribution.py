@@ -88,6 +88,7 @@ claims_of = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     raw=claims_of,
     package=st.floats(0, 300),

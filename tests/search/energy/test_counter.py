@@ -30,6 +30,7 @@ def refreshes(period, phase, reads):
     return found
 
 
+@pytest.mark.slow
 @given(
     period=st.integers(8 * MS, 400 * MS),
     phase=st.integers(0, 400 * MS),

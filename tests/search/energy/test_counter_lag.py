@@ -71,6 +71,7 @@ def test_edges_of_another_load_are_no_measurement(gpu, driver):
         gpu.find(source)
 
 
+@pytest.mark.slow
 def test_a_known_lag_shifts_the_readings_and_narrows_what_ends_with_its_load(bench):
     bias, width = {}, {}
     for lag in (None, (0.1, 0.01)):

@@ -91,6 +91,7 @@ def test_under_pulses_in_step_with_the_sensor_the_counter_shows_one_power_and_th
     assert max(abs(s / c - 1) for s, c in zip(seen, counted, strict=True)) > 0.1, "the sensor alone would be wrong"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rest_seconds", [0.0, 1.7])
 def test_the_ledger_on_real_refreshes_states_what_it_does_not_know(rest_seconds):
     within, errors = [], []

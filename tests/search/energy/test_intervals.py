@@ -90,6 +90,7 @@ def test_the_interval_of_a_mean_is_students(sample: list[float]) -> None:
     assert (spread.least, spread.most) == (min(sample), max(sample))
 
 
+@pytest.mark.slow
 @given(values, values)
 def test_the_interval_of_a_difference_is_welchs(one: list[float], two: list[float]) -> None:
     found = Difference.of(Spread.of(one), Spread.of(two))

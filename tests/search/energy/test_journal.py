@@ -101,6 +101,7 @@ def test_lines_of_several_writers_do_not_mix(tmp_path):
     assert sum(json.loads(line)["number"] for line in text) == 4 * sum(range(50))
 
 
+@pytest.mark.slow
 def test_a_long_file_is_shortened_to_what_a_killed_session_needs(source, clock, tmp_path, monkeypatch):
     monkeypatch.setattr("joulefront.search.energy.journal.LONG_BYTES", 20_000)
     file = tmp_path / "ledger.jsonl"

@@ -238,6 +238,7 @@ def schedules(draw):
     return [(draw(step), draw(step), draw(st.sampled_from(["ok", "crash", "stop", "forgotten"]))) for _ in range(count)]
 
 
+@pytest.mark.slow
 @given(schedule=schedules(), watts=st.lists(st.floats(0, 500), min_size=1, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_trials_and_what_lies_between_add_up_to_the_total(schedule, watts, scripted, hand_clock):
@@ -283,7 +284,7 @@ def test_trials_and_what_lies_between_add_up_to_the_total(schedule, watts, scrip
     shift=st.floats(-5e3, 1e6),
     powers=st.lists(st.floats(0, 300), min_size=51, max_size=51),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_energy_is_additive_monotone_and_the_same_at_any_time(times, shift, powers, scripted, hand_clock):
     def energies(origin):
         clock = hand_clock(now_ns=round(1e13 + origin * 1e9), step_ns=0)

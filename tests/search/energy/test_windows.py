@@ -322,6 +322,7 @@ def test_a_window_that_crosses_another_of_its_thread_does_not_say_exclusive(ledg
         assert all("each has the whole" in part.attribution for part in window.record.components)
 
 
+@pytest.mark.slow
 @given(
     edges=st.lists(st.tuples(st.integers(0, 3), st.floats(0.5, 5.0)), min_size=2, max_size=14),
     rates=st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4),

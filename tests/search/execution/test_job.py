@@ -47,6 +47,7 @@ def go(
     return outcome
 
 
+@pytest.mark.slow
 def test_a_training_reaches_its_epochs_and_leaves_its_weights(rings: Callable[..., Study], job: Job) -> None:
     notes, study = Notes(), rings()
     outcome = go(study, job, notes=notes)

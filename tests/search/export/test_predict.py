@@ -45,6 +45,7 @@ def exported(make: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory)
     return exported
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_rows_without_a_date_are_predicted_as_the_model_does_and_so_are_the_others(exported, share, tmp_path):
     ready, folder = exported(share)

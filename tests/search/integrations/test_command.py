@@ -30,6 +30,7 @@ def exit_code(*words: str) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_children_that_the_command_starts_are_counted() -> None:
     code = "import subprocess, sys\nfor one in [subprocess.Popen([sys.executable, '-c', sys.argv[1]]) for _ in 'ab']: one.wait()"
     done = measure_command([sys.executable, "-c", code, BUSY.format(0.2)], "cpu_time")

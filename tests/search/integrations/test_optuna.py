@@ -56,6 +56,7 @@ def test_a_trial_has_its_energy_with_unit_and_provenance() -> None:
     assert facts["energy_hardware_id"]
 
 
+@pytest.mark.slow
 def test_trials_at_the_same_time_have_what_their_own_threads_used() -> None:
     study = two_objectives()
 

@@ -100,6 +100,7 @@ def test_numbers_have_units_in_their_names_and_unknown_ones_are_left_out() -> No
     }
 
 
+@pytest.mark.slow
 def test_each_finished_trial_is_logged_once_also_when_the_run_goes_on(three: Run) -> None:
     first, second = Notes(), Notes()
     assert logged(three, first) == []
@@ -110,6 +111,7 @@ def test_each_finished_trial_is_logged_once_also_when_the_run_goes_on(three: Run
     assert (second.known, second.trials) == ("first", [3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["begin", "trial 1", "end"])
 @pytest.mark.parametrize("error", [RuntimeError("the server is gone"), SystemExit("no key"), KeyError("x")])
 def test_a_tracker_that_fails_is_one_warning_and_the_rest_is_logged_later(failing: str, error: BaseException, three: Run) -> None:

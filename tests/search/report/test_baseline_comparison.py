@@ -155,6 +155,7 @@ def test_the_table_the_picture_and_the_page_agree(fake_run: Run, tmp_path) -> No
     assert baseline_section(fake_run) is None
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_an_error_of_one_line(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="no measured trial of a family named 'plain'"):
         save_comparison(fake_run, "tactics", tmp_path / "t.png")

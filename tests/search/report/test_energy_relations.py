@@ -42,6 +42,7 @@ def pearson(x: list[float], y: list[float]) -> float:
 small = st.integers(0, 5).map(float)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(small, small), min_size=3, max_size=6))
 @settings(max_examples=100, deadline=None)
 def test_spearman_and_its_exact_p_value_equal_the_definition(pairs: list[tuple[float, float]]) -> None:

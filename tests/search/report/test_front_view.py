@@ -116,6 +116,7 @@ def test_equal_runs_give_equal_svg_files(fake_run: Run, tmp_path: Path) -> None:
     assert ET.parse(one).getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_png_and_html_are_written_and_html_stands_alone(fake_run: Run, tmp_path: Path) -> None:
     assert save_front(fake_run, tmp_path / "front.PNG").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     html = front_html(fake_run, tmp_path / "front.html").read_text(encoding="utf-8")

@@ -46,6 +46,7 @@ def test_a_parameter_that_never_varies_is_left_out_and_one_that_is_not_always_th
     assert "only_odd" in names
 
 
+@pytest.mark.slow
 def test_noise_gets_no_ranking() -> None:
     found = importance(planted(40, noise=1.0), "quality")
     assert found.parameters == ()
@@ -53,6 +54,7 @@ def test_noise_gets_no_ranking() -> None:
     assert "explain too little" in found.reason
 
 
+@pytest.mark.slow
 def test_a_configuration_is_not_recognised_by_its_other_epochs() -> None:
     draw = random.Random(1)
     trials = []

@@ -48,6 +48,7 @@ def test_the_picture_shows_units_place_and_how_the_energy_is_known(fake_run: Run
     assert "gCO2e" not in texts(front_figure(fake_run_maker(intensity=False)))
 
 
+@pytest.mark.slow
 def test_a_name_is_no_formula_and_breaks_no_picture(fake_run: Run, tmp_path: Path) -> None:
     figure = front_figure(replace(fake_run, name="a$b^_{\x1b[31m \\frac$"))
     save_figure(figure, tmp_path / "front.png")

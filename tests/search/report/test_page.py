@@ -22,6 +22,7 @@ from joulefront.search.report.text_table import to_text
 from joulefront.search.report.view import View
 
 
+@pytest.mark.slow
 def test_the_page_fetches_nothing_and_allows_its_own_scripts_alone(fake_page: Path) -> None:
     outline = outline_of(fake_page)
     assert [link for link in outline.links if not link.startswith(("#", "data:"))] == []
@@ -50,6 +51,7 @@ def test_the_recommended_model_has_one_name_on_page_picture_and_terminal(fake_ru
     assert [trial.number for word, trial in view.named if word.split(",")[0] == "sensible"] == [pick]
 
 
+@pytest.mark.slow
 def test_nothing_in_a_run_can_end_the_data_or_act_as_markup(fake_run: Run, tmp_path: Path) -> None:
     path = report_html(hostile(fake_run), tmp_path / "r.html")
     outline, plain = outline_of(path), outline_of(report_html(fake_run, tmp_path / "plain.html", ranking=False))
@@ -87,6 +89,7 @@ def test_a_report_is_html(fake_run: Run, tmp_path: Path) -> None:
         report_html(fake_run, tmp_path / "report.pdf")
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_stay_small(fake_run_maker: Callable[..., Run], tmp_path: Path) -> None:
     run = fake_run_maker(configs=4450)
     assert len(run.trials) > 10_000

@@ -56,6 +56,7 @@ def test_ticks_keep_their_distance_and_their_labels_are_their_values() -> None:
     assert tick_candidates(Front((), ("likelihood", "train_energy"), ("maximize", "minimize"))) == []
 
 
+@pytest.mark.slow
 def test_an_error_and_a_third_objective_are_drawn(fake_run: Run, tmp_path: Path) -> None:
     trials = tuple(
         replace(t, values=(1 - t.values[0], t.values[1], float(t.parameters or 1000))) if t.values else t for t in fake_run.trials

@@ -77,6 +77,7 @@ def test_steps_are_taken_once():
     assert taken == [1, 2]
 
 
+@pytest.mark.slow
 def test_an_error_on_the_way_out_is_a_note_and_the_command_line_shows_it(monkeypatch, capsys):
     first = ValueError("budget must be > 0")
     with noted_on(first):

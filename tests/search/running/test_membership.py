@@ -262,6 +262,7 @@ def test_what_others_are_expected_to_take_is_not_free_for_a_training(shared: Sha
     assert "pays for no further" in (two.full(Limits(joules=51.0, label="51J"), [replace(cheap, number=1)], []) or "")
 
 
+@pytest.mark.slow
 def test_files_of_trials_travel_between_workers_and_the_folder_is_made_by_the_first(tmp_path: Path) -> None:
     store = ArtifactStore(check_place(str(tmp_path / "store")), "run-1")
     (tmp_path / "a").mkdir()
@@ -280,6 +281,7 @@ def test_files_of_trials_travel_between_workers_and_the_folder_is_made_by_the_fi
             check_place(wrong)
 
 
+@pytest.mark.slow
 def test_the_ledger_of_a_worker_that_is_killed_lies_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LedgerCopy.__init__.__kwdefaults__ or {}, "every_seconds", 0.02)
     store = tmp_path / "store"
@@ -317,6 +319,7 @@ def test_a_run_of_two_kinds_of_hardware_is_shown_one_kind_at_a_time(tmp_path: Pa
         run.comparable("cc")
 
 
+@pytest.mark.slow
 def test_a_training_whose_trial_was_given_up_ends_after_its_epoch_and_is_billed_as_failed(tmp_path: Path) -> None:
     url, log = f"sqlite:///{tmp_path}/s.db", tmp_path / "log"
 
@@ -438,6 +441,7 @@ def test_each_hardware_has_its_own_parents_of_a_generation() -> None:
         assert seen == [4] * 6, "four at random, then children of four parents"
 
 
+@pytest.mark.slow
 def test_the_first_training_on_other_hardware_is_not_judged_by_what_the_others_took(tmp_path: Path) -> None:
     url, study, log = f"sqlite:///{tmp_path}/s.db", sleeping_study(rungs=(1, 2, 4)), tmp_path / "log"
     asked = list[tuple[int, int]]()
@@ -464,6 +468,7 @@ def test_a_study_with_a_forecast_is_not_shared_and_says_so_before_anything_is_ma
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_who_makes_a_study_waits_for_one_that_was_stopped_as_it_made_it_until_that_counts_as_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -514,6 +519,7 @@ def test_a_study_in_another_format_is_refused_one_of_other_versions_warned_of_an
     assert not any((tmp_path / name).exists() for name in ("three", "four"))
 
 
+@pytest.mark.slow
 def test_two_that_make_a_study_at_the_same_time_load_its_data_at_the_same_time(tmp_path: Path) -> None:
     """The lock is for making the study: were it held while the first loads the data, the second would not come to loading."""
     both_load, loaded = threading.Barrier(2, timeout=120.0), list[int]()

@@ -47,6 +47,7 @@ def made(params: Mapping[str, Any], accuracy: float, features: float | None) -> 
     return create_trial(params=dict(params), distributions=distributions, values=[accuracy, 10.0], user_attrs=facts)
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_the_best_head_with_the_same_images_and_recipe(study: Study) -> None:
     heads = [head(0.5 + k / 100) for k in range(HEADS - 1)]
     assert following(study, heads, None) is None, "too few heads"

@@ -31,6 +31,7 @@ def test_each_arm_has_its_floor_the_model_the_most_and_the_rest_goes_by_what_was
     assert Earnings(np.array([5.0, 3.0, 2.0]), np.array([1.0, 0.0, 0.0])).due(0.1) == "model"
 
 
+@pytest.mark.slow
 def test_every_arm_gets_about_its_share_of_the_energy(studied: tuple[FreezeThawSampler, optuna.Study]) -> None:
     sampler, study = studied
     arms = Counter(trial.system_attrs["joulefront:claim"]["arm"] for trial in study.trials[8:] if "joulefront:claim" in trial.system_attrs)

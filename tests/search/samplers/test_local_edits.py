@@ -88,6 +88,7 @@ def test_equal_arguments_give_equal_proposals() -> None:
     assert not np.array_equal(explored(proposal, 7)[0][:10], first[:10])
 
 
+@pytest.mark.slow
 def test_nothing_known_leaves_the_edits_uniform() -> None:
     edits = Edits(CELL)
     starts = np.repeat(CELL.random(np.random.default_rng(0), 1), 20_000, 0)

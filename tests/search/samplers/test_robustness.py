@@ -66,6 +66,7 @@ def test_an_exhausted_space_ends_the_study() -> None:
     assert study.sampler.exhausted  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_an_exhausted_space_ends_neither_a_wider_one_nor_another_study() -> None:
     sampler, directions = FreezeThawSampler([1, 3], startup=2), ["maximize", "minimize"]
 
@@ -91,6 +92,7 @@ def test_an_exhausted_space_ends_neither_a_wider_one_nor_another_study() -> None
     assert len(other.trials) == 8
 
 
+@pytest.mark.slow
 def test_qualities_of_minus_a_million_do_not_blind_it(plain: optuna.Study) -> None:
     def diverging(trial: optuna.Trial) -> tuple[float, float]:
         quality, energy = bowl(trial)
@@ -102,6 +104,7 @@ def test_qualities_of_minus_a_million_do_not_blind_it(plain: optuna.Study) -> No
     assert found > 0.8 * volume(plain, true_quality)
 
 
+@pytest.mark.slow
 def test_noise_of_a_tenth_does_not_keep_it_at_the_lowest_rung(plain: optuna.Study) -> None:
     rng = np.random.default_rng(0)
 

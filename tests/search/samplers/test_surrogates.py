@@ -40,6 +40,7 @@ def study(objective: Objective) -> optuna.Study:
     return study
 
 
+@pytest.mark.slow
 def test_running_trainings_are_fantasized_at_their_quality_and_their_energy(study: optuna.Study, objective: Objective) -> None:
     """At 27 epochs, to which it was not trained: the energy is 27 times that of one, and the quality far above that of one."""
     best = max((trial for trial in study.trials if trial.params["epochs"] == 1), key=lambda trial: trial.values[0])
@@ -77,6 +78,7 @@ def test_the_feasibility_of_what_can_hardly_succeed_stays_positive(objective: Ob
     assert feasibility.max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_failed_configuration_with_a_shorter_measurement_is_not_trained_again(study: optuna.Study, objective: Objective) -> None:
     """A continuation that failed: its parent's measurement stays a point, and the sampler does not come back to it."""
     trial = study.ask()
@@ -104,6 +106,7 @@ def test_the_reference_point_allows_for_complete_trainings_before_any_was_paid(o
     assert 10 ** -state.reference[1] > 10 * highest
 
 
+@pytest.mark.slow
 def test_what_is_predicted_best_when_complete_is_varied_although_it_is_not_on_the_front(study: optuna.Study) -> None:
     survey = surveyed(study)
     table, models = survey.state.table, survey.planner.models

@@ -60,6 +60,7 @@ def assert_close(first, second):
         torch.testing.assert_close(value, second[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -81,6 +82,7 @@ def test_an_epoch_of_recorded_steps_trains_as_one_step_after_the_other(pictures,
         assert_close(plain["averaged"], captured["averaged"])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_recorded_steps_goes_on_in_ordinary_ones_and_the_other_way_round(pictures):
     _, plain = trained(pictures, captured=False)
     for first in (True, False):

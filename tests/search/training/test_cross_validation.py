@@ -113,6 +113,7 @@ def area(fitted, kind):
     return np.mean([roc_auc_score(targets == k, scores[:, k]) for k in range(scores.shape[1])])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["two", "three", "regression"])
 def test_folds_see_nothing_of_the_targets_that_validate_them(kind):

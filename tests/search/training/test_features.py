@@ -89,6 +89,7 @@ def test_a_head_learns_on_features_and_the_whole_network_is_as_good_on_raw_image
     assert whole["loss"] == pytest.approx(fitted.quality["loss"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_and_a_hundred_heads_need_no_more(spots, cache):
     net = model(spots)
     images = len(spots.train) + len(spots.validation)

@@ -24,7 +24,7 @@ class Items(torch.utils.data.Dataset):
         return PIXELS[index], int(LABELS[index])
 
 
-@pytest.fixture(params=["memory", "stream", "stream with workers"])
+@pytest.fixture(params=["memory", "stream", pytest.param("stream with workers", marks=pytest.mark.slow)])
 def data(request):
     if request.param == "memory":
         return MemoryData(PIXELS, LABELS, **NORM)

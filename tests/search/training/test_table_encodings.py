@@ -85,6 +85,7 @@ def frame(n=600, seed=0):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_preparing_the_training_file_gives_what_validation_and_test_saw(tmp_path, seed):
     path = tmp_path / "t.csv"
@@ -101,6 +102,7 @@ def test_preparing_the_training_file_gives_what_validation_and_test_saw(tmp_path
         assert {row.tobytes() for row in np.ascontiguousarray(part.arrays()[0])} <= whole
 
 
+@pytest.mark.slow
 def test_codes_of_many_levels_tell_what_they_could_not_as_levels_alone():
     task = table(frame(2000), "y", drop="note")
     from sklearn.linear_model import LogisticRegression
@@ -112,6 +114,7 @@ def test_codes_of_many_levels_tell_what_they_could_not_as_levels_alone():
     assert with_means > max(np.mean(yv), 1 - np.mean(yv)) + 0.03
 
 
+@pytest.mark.slow
 def test_values_never_seen_get_the_mean_of_all_without_an_error():
     task = table(frame(), "y")
     rows = frame(20, seed=9).assign(code="99999")
@@ -122,6 +125,7 @@ def test_values_never_seen_get_the_mean_of_all_without_an_error():
     np.testing.assert_allclose(made[:, task.preprocessing["features"].index("code~target")], column["target"]["prior"][0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_words_are_left_out_where_their_input_would_have_the_name_of_a_column_and_nul_is_no_letter():
     rows = frame(200).assign(**{"note words": 1.0, "nul": ["a\0", "b"] * 100})
     names = table(rows, "y").preprocessing["features"]

@@ -144,6 +144,7 @@ def test_state_dict_modes_and_hooks_are_as_before_and_a_copy_collects_nothing():
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.slow
 def test_fewer_activations_are_non_zero_the_larger_the_weight():
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(128, 1, 4, 4, generator=generator)
