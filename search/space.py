@@ -196,7 +196,7 @@ class SpaceError(ValueError):
 
 
 class _Checked(RandomTrial):
-    """Refuses choices that no storage keeps, the study's own name, and one name for two ranges, of which only the first would count."""
+    """Refuses what no storage keeps, the study's own name, and one name for two ranges, of which only the first would count."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -209,12 +209,24 @@ class _Checked(RandomTrial):
             own = "which is a field of the recipe" if name in Recipe.__dataclass_fields__ else "both in one candidate"
             raise SpaceError(f"the space draws the parameter {name!r} from {self._drawn[name]} and from {what}, {own}; rename one of them")
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def _bounds(self, name: str, low: float, high: float, step: float | None, log: bool) -> None:
         self._require(name, (low, high, step, log))
+        if not (np.isfinite([low, high]).all() and low <= high):
+            raise SpaceError(f"the bounds of {name!r} must be two numbers, the lower first, got {low} and {high}; correct them")
+        if step is not None and not step > 0:
+            raise SpaceError(f"the step of {name!r} must be > 0, got {step}; give another, or leave it out")
+        if log and (low <= 0 or step is not None):
+            got = f"a lower bound of {low}" if low <= 0 else f"a step of {step}"
+            raise SpaceError(
+                f"the parameter {name!r} with log must have a lower bound > 0 and no step, got {got}; correct it or leave out log"
+            )
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        self._bounds(name, low, high, step, log)
         return super().suggest_float(name, low, high, step=step, log=log)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self._require(name, (low, high, step, log))
+        self._bounds(name, low, high, None if step == 1 else step, log)
         return super().suggest_int(name, low, high, step=step, log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:

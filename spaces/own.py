@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ class _OwnNames:
         return self.trial.suggest_float(_free(name), float(low), float(high), step=step if step is None else float(step), log=log)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if any(float(one) % 1 for one in (low, high, step)):  # also of what is no number
+            raise SpaceError(f"the bounds and the step of {name!r} must be whole numbers, got {low}, {high} and {step}; use suggest_float")
         return self.trial.suggest_int(_free(name), int(low), int(high), step=int(step), log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -55,7 +58,19 @@ class Own(Family):
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw an architecture."""
-        return self.draw(_OwnNames(trial))
+        drawn = self.draw(_OwnNames(trial))
+        if not isinstance(drawn, Mapping):
+            raise SpaceError(f"what draws an architecture must return a dictionary, got {type(drawn).__name__}; return one")
+        found = {name: value.item() if isinstance(value, np.generic) else value for name, value in drawn.items()}
+        for name, value in found.items():
+            try:
+                json.dumps({name: value})
+            except (TypeError, ValueError):
+                raise SpaceError(
+                    f"the architecture's {name!r} must be None, bool, number, text, or lists and dictionaries of them, got "
+                    f"{type(value).__name__}; return such a value and make the rest of it where the model is built"
+                ) from None
+        return found
 
     def build(self, candidate: Candidate, task: Task) -> Any:
         """Build the untrained model."""

@@ -6,6 +6,7 @@ Results go to stdout, progress and errors to stderr.
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ except KeyboardInterrupt:  # nothing has begun yet
     raise SystemExit(INTERRUPT_CODE) from None
 #: What is wrong with a path that the user gave.
 _PATHS = FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError | PermissionError
+_PATH_CODES = (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP)
 
 app = typer.Typer(
     name="joulefront",
@@ -145,7 +147,7 @@ def _end_process(code: int) -> None:
 def exit_code(error: Exception) -> int:
     """Return 2 for wrong usage, 1 for work that failed."""
     usage = getattr(error, "exit_code", None)  # the parser's own errors bring it
-    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | ImportError | _PATHS) else 1
+    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | ImportError) or _of_path(error) else 1
 
 
 def one_line(error: Exception) -> str:
@@ -159,10 +161,14 @@ def one_line(error: Exception) -> str:
         return f"{type(error).__name__}: {_flat(str(error))}{own_place(error)} (the same command with --debug shows the traceback)"
     if (said := full_disk(error)) is not None:
         return said
-    if isinstance(error, _PATHS) and error.filename is not None and error.strerror is not None:
+    if isinstance(error, OSError) and _of_path(error) and error.filename is not None and error.strerror is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror.lower()}; give another path"
     said = _flat(str(error))
     return f"{said}{own_place(error)}" if said else f"{type(error).__name__} (the same command with --debug shows the traceback)"
+
+
+def _of_path(error: Exception) -> bool:
+    return isinstance(error, _PATHS) or (isinstance(error, OSError) and error.errno in _PATH_CODES)
 
 
 def _flat(text: str) -> str:

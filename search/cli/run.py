@@ -101,7 +101,7 @@ def run(
     changes = {"sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout), "name": own.name}
     overrides = {**_overrides(study), **changes}
     found = adapt(find_study(study.study, values), overrides, smoke)
-    path = own.out if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
+    path = own.out.expanduser() if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
     words, whole_process = context.obj
     origin, command = origin_of(study.study, values, overrides), command_line(words)
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
@@ -309,7 +309,7 @@ def estimate(
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     show = progress_line(sys.stderr)
     where = {"meter": machine.meter, "device": machine.device, "cpu_watts": machine.cpu_watts, "whole_process": context.obj[1]}
-    file = _estimate_file(out if out is not None else Path("runs") / found.name)
+    file = _estimate_file(out.expanduser() if out is not None else Path("runs") / found.name)
     try:
         probed, overhead, joules = probe_study(found, count=probes, tell=show, **where)
     finally:

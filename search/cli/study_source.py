@@ -133,7 +133,7 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
         study = function(**{name: value for name, value in given.items() if everything or name in takes})
     except (ValueError, FileNotFoundError, OSError) as error:
         raise StudyError(str(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"study {source!r} raised {_where(error)}") from error
     if not isinstance(study, Study):
         raise StudyError(f"study {source!r} must return a joulefront.search.Study, got {type(study).__name__}")
@@ -218,7 +218,7 @@ def _from_file(path: Path) -> Any:
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"study file {str(path)!r} raised {_where(error)}") from error
     return module
 
@@ -230,7 +230,7 @@ def _import(name: str) -> Any:
         raise StudyError(f"cannot import {name!r}: {_where(error)}") from error
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
     return f"{type(error).__name__}: {error}{own_place(error)}"

@@ -59,7 +59,7 @@ def worker(
         with Console(silent=quiet) as listener:
             front = run_study(
                 _made(facts, study, data, source),
-                out=out if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
+                out=out.expanduser() if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
                 storage=url,
                 timeout_seconds=seconds,
                 meter=machine.meter,

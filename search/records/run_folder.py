@@ -76,6 +76,8 @@ class RunFolder:
         """
         if path.exists() and not path.is_dir():
             raise StoreError(f"--out {str(path)!r} is a file; a run needs a folder of its own")
+        if any("\ud800" <= sign <= "\udfff" for sign in str(path.absolute())):
+            raise StoreError(f"--out must be a path in UTF-8, got {str(path)!r}; choose another --out")
         begun, made = _broken_start(path), not path.exists()
         if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")

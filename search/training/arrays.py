@@ -107,8 +107,10 @@ def dataset(
     Raises:
         ValueError: If an item is not a tensor with a target.
     """
-    length = len(train)  # type: ignore[arg-type]  # a Dataset need not have a length; this one must
-    item = train[0] if length else None
+    for split, part in (("train", train), ("validation", validation)):
+        if len(part) == 0:  # type: ignore[arg-type]  # a Dataset need not have a length; this one must
+            raise ValueError(f"{split} must have examples, got a dataset of length 0; see that it finds its files")
+    item = train[0]
     if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
         shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
         raise ValueError(f"items of train must be (tensor, target), got {shown}; add torchvision's ToTensor or pil_to_tensor as transform")
@@ -269,6 +271,8 @@ def _inputs(inputs: Any) -> np.ndarray:
 def _numbered(train: Any, kind: Kind) -> list[str]:
     targets = getattr(train, "targets", None)
     values = np.asarray([item[1] for item in train] if targets is None else targets)
+    if kind != "multilabel" and not 0 <= values.min() <= values.max() < len(values):
+        raise ValueError(f"targets of train must be class numbers from 0, got {values.min()} to {values.max()}; number the classes")
     return [str(k) for k in range(values.shape[1] if kind == "multilabel" else int(values.max()) + 1)]
 
 

@@ -192,6 +192,10 @@ def _classification(probabilities: np.ndarray, targets: np.ndarray) -> dict[str,
     # One pass over a confusion matrix serves four metrics.
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
+    if len(targets) and not 0 <= targets.min() <= targets.max() < classes:
+        raise ValueError(
+            f"targets must be class numbers from 0 to {classes - 1}, got {targets.min()} to {targets.max()}; number the classes"
+        )
     confusion = np.bincount(targets * classes + predicted, minlength=classes * classes).reshape(classes, classes)
     hits, actual, guessed = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     accuracy = float(hits.sum() / len(targets))

@@ -39,6 +39,18 @@ DRAWS = {
     "arrays": (lambda t: {"k": t.suggest_categorical("k", [np.zeros(2), np.ones(2)])}, "'k'.*got the ndarray"),
     "classes": (lambda t: {"k": t.suggest_categorical("k", [torch.nn.ReLU, torch.nn.GELU])}, "'k'.*got the type"),
     "nothing": (lambda t: {"k": t.suggest_categorical("k", [])}, "'k' needs at least one choice"),
+    "a logarithm of 0": (
+        lambda t: {"k": t.suggest_int("k", 0, 8, log=True)},
+        "k' with log must have a lower bound > 0.*got a lower bound of 0",
+    ),
+    "a logarithm in steps": (lambda t: {"k": t.suggest_int("k", 4, 8, step=2, log=True)}, "no step, got a step of 2"),
+    "no step": (lambda t: {"k": t.suggest_float("k", 4, 8, step=0.0)}, "k' must be > 0"),
+    "bounds the other way round": (lambda t: {"k": t.suggest_int("k", 8, 4)}, "k' must be two numbers, the lower first, got 8 and 4"),
+    "an endless range": (lambda t: {"k": t.suggest_float("k", 1, float("inf"))}, "k' must be two numbers.*got 1.0 and inf"),
+    "no number as a bound": (lambda t: {"k": t.suggest_int("k", 1, float("nan"))}, "k' must be whole numbers, got 1, nan and 1"),
+    "half a number as a bound": (lambda t: {"k": t.suggest_int("k", 1, 4.5)}, "k' must be whole numbers.*use suggest_float"),
+    "no dictionary": (lambda t: None, "must return a dictionary, got NoneType"),
+    "an array in the architecture": (lambda t: {"k": 1, "mask": np.ones(3)}, "architecture's 'mask' must be .*got ndarray"),
     "one name twice": (lambda t: {"k": t.suggest_int("w", 1, 2) + t.suggest_int("w", 1, 9)}, r"w' from \(1, 2"),
 }
 
@@ -114,3 +126,10 @@ def test_the_check_of_outputs_leaves_what_it_cannot_run_and_the_generator_alone(
     values = arrays(X, X[:, 0] * 1.5)
     flat = Own(lambda trial: {}, lambda architecture, task: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0)), recipe=RECIPE)
     assert Study(name="n", task=values, space=flat, objectives=("r2", "train_energy"), rungs=(1,)).load_task() is values
+
+
+def test_numbers_of_numpy_in_an_architecture_become_plain_ones():
+    drawn = Own(lambda t: {"width": np.int64(t.suggest_int("w", 4, 8)), "rate": np.float32(0.5)}, linear, recipe=RECIPE).sample(
+        RandomTrial(0)
+    )
+    assert {type(one) for one in drawn.architecture.values()} <= {int, float, str}

@@ -161,10 +161,11 @@ def test_the_bundled_studies_are_listed_with_a_line_each(call: Callable[..., Any
     assert all(len(line.split()) > 5 for line in lines.values())
 
 
-@pytest.mark.parametrize("make", ["missing/x.png", "afile/x.png", "folder"])
+@pytest.mark.parametrize("make", ["missing/x.png", "afile/x.png", "folder", "x" * 300, "loop/x.png"])
 def test_a_path_that_cannot_be_used_is_named_with_a_remedy_and_is_wrong_usage(tmp_path: Path, make: str) -> None:
     (tmp_path / "afile").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError) as caught:  # noqa: PT011 - every kind of it
         (tmp_path / make).write_text("x")
     said = one_line(caught.value)

@@ -162,3 +162,10 @@ def test_data_in_the_place_of_a_study_get_the_command_that_learns_from_them(
         find_study(f"{before}digits-1", {})
     with pytest.raises(StudyError, match="does not exist"):
         find_study("./nowhere", {})
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(3)\n", "def study():\n    raise SystemExit(3)\n"])
+def test_a_study_that_ends_the_process_is_an_error_that_names_its_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ends.py").write_text(text)
+    with pytest.raises(StudyError, match=rf"raised SystemExit: 3 \(ends\.py, line {text.count(chr(10))}\)"):
+        find_study(str(tmp_path / "ends.py"), {})

@@ -48,6 +48,12 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
         make(tmp_path / "r")
 
 
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"must be a path in UTF-8.*choose another --out"):
+        RunFolder.create(tmp_path / os.fsdecode(b"caf\xe9"), {"study": {"name": "n"}, "run_id": "r"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     assert make(tmp_path / "r").run().trials == ()

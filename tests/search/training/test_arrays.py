@@ -180,3 +180,24 @@ def test_square_images_may_have_any_number_of_channels_behind():
 def test_inputs_whose_values_would_be_lost_are_refused(inputs, words):
     with pytest.raises(ValueError, match=words):
         arrays(inputs, np.arange(40) % 2)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "words"),
+    [
+        ([0, 1], [], "validation must have examples, got a dataset of length 0"),
+        ([], [0], "train must have examples"),
+        ([0, 1_000_000], [0], "class numbers from 0, got 0 to 1000000; number the classes"),
+        ([-1, 1, 0], [0], "got -1 to 1"),
+    ],
+)
+def test_own_datasets_that_no_model_could_learn_are_refused(train, validation, words):
+    parts = [[(torch.zeros(3), label) for label in labels] for labels in (train, validation)]
+    with pytest.raises(ValueError, match=words):
+        dataset(*parts)
+
+
+def test_a_class_number_of_validation_that_training_has_not_is_refused_by_name():
+    parts = [[(torch.ones(3), label) for label in labels] for labels in ([0, 1, 0, 1], [0, 5])]
+    with pytest.raises(ValueError, match="class numbers from 0 to 1, got 0 to 5; number the classes"):
+        fit(torch.nn.Linear(3, 2), dataset(*parts), Recipe(threads=1, batch_size=2), epochs=1)
