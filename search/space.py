@@ -77,15 +77,12 @@ class Suggest(Protocol):
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
         """Suggest a number in ``[low, high]``."""
-        ...
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """Suggest a whole number in ``[low, high]``."""
-        ...
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Suggest one of the choices (None, bool, int, float or str)."""
-        ...
 
 
 class Space(Protocol):
@@ -98,19 +95,15 @@ class Space(Protocol):
     @property
     def name(self) -> str:
         """Short name of the family."""
-        ...
 
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a candidate; called with stored parameters it must give the same candidate again."""
-        ...
 
     def build(self, candidate: Candidate, task: Task) -> Any:
         """Build the untrained model; weights are drawn from torch's global generator, which the caller seeds."""
-        ...
 
     def key(self, candidate: Candidate) -> str:
         """Canonical text of the candidate: equal for candidates that are the same model trained in the same way."""
-        ...
 
 
 class RandomTrial:

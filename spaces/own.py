@@ -66,10 +66,8 @@ class Own(Family):
             try:
                 json.dumps({name: value})
             except (TypeError, ValueError):
-                raise SpaceError(
-                    f"the architecture's {name!r} must be None, bool, number, text, or lists and dictionaries of them, got "
-                    f"{type(value).__name__}; return such a value and make the rest of it where the model is built"
-                ) from None
+                said = f"the architecture's {name!r} must be plain values, texts or lists, got {type(value).__name__}"
+                raise SpaceError(f"{said}; make the rest of it where the model is built") from None
         return found
 
     def build(self, candidate: Candidate, task: Task) -> Any:

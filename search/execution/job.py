@@ -288,15 +288,12 @@ class Executor(Protocol):
     @property
     def devices(self) -> tuple[str, ...] | None:
         """Ledger components that its trainings hold alone; None when nothing else runs on this machine."""
-        ...
 
     def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
         """Train a job; a training that fails, or that the watch ends, is an outcome, too."""
-        ...
 
     def close(self) -> None:
         """Give the process or the device back."""
-        ...
 
 
 def within(seconds: float, otherwise: Callable[[], str | None] = lambda: None) -> Callable[[], str | None]:

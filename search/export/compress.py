@@ -52,7 +52,6 @@ class Measure(Protocol):
 
     def __call__(self, work: Callable[[], int], *, repeat: bool) -> Spent:
         """Run ``work``, which returns how many predictions it made: once, or with ``repeat`` as often as the meter's resolution needs."""
-        ...
 
 
 @dataclass(frozen=True)

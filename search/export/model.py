@@ -102,7 +102,6 @@ class Exporter(Protocol):
     @property
     def name(self) -> str:
         """Name of the format for ``--to``."""
-        ...
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write the model into ``folder`` and return the name of its file.
@@ -110,15 +109,12 @@ class Exporter(Protocol):
         Raises:
             ExportFailed: If this model cannot be written in this format; the message names the cause and another format.
         """
-        ...
 
     def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Read the written file back, from the disk alone, as a function of arrays."""
-        ...
 
     def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Python that loads the file in the current folder and predicts ``inputs``; it goes into the model card."""
-        ...
 
 
 def rebuild(trial: Trial, *, study: Study, task: Task, weights: Path) -> TrainedModel:

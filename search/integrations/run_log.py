@@ -38,19 +38,15 @@ class TrialLogger(Protocol):
     @property
     def place(self) -> str:
         """The tracker and where it keeps its things: one text for one place."""
-        ...
 
     def begin(self, name: str, known: str | None, facts: Mapping[str, Any], folder: Path) -> str:
         """Begin a run or go on with it, where ``known`` is the identity that the earlier call returned; return its identity."""
-        ...
 
     def trial(self, number: int, params: Mapping[str, Any], metrics: Mapping[str, float], facts: Mapping[str, str]) -> None:
         """Keep a finished trial: its parameters, numbers with units in their names, and how they are known."""
-        ...
 
     def end(self, rows: Sequence[Mapping[str, Any]], csv: str, picture: Path | None, metrics: Mapping[str, float]) -> None:
         """Keep the front as rows and CSV (units in the names) and as PNG, None where it is empty, and close the log."""
-        ...
 
 
 def metrics_of(trial: Trial) -> dict[str, float]:

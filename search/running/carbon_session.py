@@ -106,11 +106,9 @@ class Clock(Protocol):
 
     def hour(self) -> float:
         """Return hours since 1970-01-01 UTC."""
-        ...
 
     def wait(self, hours: float, broken_off: threading.Event) -> None:
         """Wait, or return early when the event is set."""
-        ...
 
 
 class WallClock:

@@ -99,7 +99,6 @@ class Listener(Protocol):
 
     def __call__(self, progress: Progress) -> None:
         """Take note of an event."""
-        ...
 
 
 def quiet(progress: Progress) -> None:

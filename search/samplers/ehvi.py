@@ -29,7 +29,6 @@ class Marginal(Protocol):
 
     def expected_improvement(self, levels: Array) -> Array:
         """Return the expected improvement of each point over each of ``(m,)`` levels, ``(n, m)``."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,6 @@ class Proposal(Protocol):
 
         A proposal must not keep state between calls: then equal seeds give equal proposals, whichever worker decides.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -111,15 +111,12 @@ class HourlyLimits(Protocol):
 
     def limits(self, limits: Limits) -> Limits:
         """Return the limits with what the grams that are left would buy now."""
-        ...
 
     def ended(self) -> str | None:
         """Return why grams are not known any more though the study needs them, or None."""
-        ...
 
     def now(self) -> Intensity | None:
         """Return the intensity of this moment; None when it is unknown."""
-        ...
 
 
 @dataclass

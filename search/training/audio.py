@@ -212,8 +212,7 @@ def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str],
     """
     lengths: list[float] = []
     rates: Counter[str] = Counter()
-    sounds: dict[str, float] = {}
-    peaks: dict[str, float] = {}
+    sounds, peaks = dict[str, float](), dict[str, float]()
     for k in spaced(len(names), PROBED):
         with suppress(*UNREADABLE):  # decoding reports it
             samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are

@@ -77,22 +77,18 @@ class Backbone(Protocol):
 
     def feature_sets(self) -> tuple[str, ...]:
         """Return the names of what `embed` can give, e.g. ``("pooled", "stages", "grid")``."""
-        ...
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Bring inputs ``(b, c, h, w)``, as the task hands them out, to the network's own scale and size."""
-        ...
 
     def embed(self, prepared: torch.Tensor, feature_set: str) -> torch.Tensor:
         """Return the features ``(b, d)`` of prepared inputs; each row depends on its own input alone, and nothing is drawn at random.
 
         No layer behind the cut is computed: what a feature set costs is what a model with it costs.
         """
-        ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return its parameters, as ``nn.Module`` does."""
-        ...
 
 
 @dataclass(frozen=True)

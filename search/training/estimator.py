@@ -20,14 +20,12 @@ class Estimator(Protocol):
 
     def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
         """Bring the estimator from ``epochs_from`` epochs of work (0: untrained) to ``epochs_to``."""
-        ...
 
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities ``(n, classes)``, values ``(n,)`` in the units of the targets, or anomaly scores ``(n,)``.
 
         Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold of the estimator.
         """
-        ...
 
 
 class SingleEpoch:

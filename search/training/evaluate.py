@@ -192,7 +192,7 @@ def _classification(probabilities: np.ndarray, targets: np.ndarray) -> dict[str,
     # One pass over a confusion matrix serves four metrics.
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
-    if len(targets) and not 0 <= targets.min() <= targets.max() < classes:
+    if not 0 <= targets.min() <= targets.max() < classes:
         raise ValueError(
             f"targets must be class numbers from 0 to {classes - 1}, got {targets.min()} to {targets.max()}; number the classes"
         )

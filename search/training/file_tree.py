@@ -76,19 +76,15 @@ class Files(Protocol):
     @property
     def path(self) -> Path:
         """Path of the folder or zip."""
-        ...
 
     def names(self) -> list[str]:
         """Relative names with forward slashes; a folder ends in a slash."""
-        ...
 
     def read(self, name: str) -> bytes:
         """Contents of one file."""
-        ...
 
     def stamp(self, name: str) -> tuple[int, int]:
         """Size of one file and what changes with its contents, without reading it."""
-        ...
 
 
 @dataclass(frozen=True)

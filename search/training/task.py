@@ -39,7 +39,6 @@ class Data(Protocol):
 
     def __len__(self) -> int:
         """Number of examples."""
-        ...
 
     def batches(
         self,
@@ -55,11 +54,9 @@ class Data(Protocol):
         With a ``seed`` the order is shuffled and the augmentation drawn from it; with None the order is that of the data, and
         nothing is augmented. Every example occurs once; the last batch may be smaller.
         """
-        ...
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return ``(n, features)`` float32 inputs (flattened and normalised) and ``(n,)`` targets, for scikit-learn."""
-        ...
 
 
 @dataclass(frozen=True)
