@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import sysconfig
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, inf, log10
@@ -167,6 +169,29 @@ def _plain(value: float) -> str:
     """Three significant digits without trailing zeros or an exponent."""
     shown = f"{value:.3g}"
     return digits(value) if "e" in shown or value >= 1000 else shown
+
+
+def names_text(names: Sequence[str]) -> str:
+    """Return names as one option takes them, a name with a comma in double quotes; ``shlex.quote`` makes it safe for a shell.
+
+    >>> names_text(["id", "height, cm"])
+    'id,"height, cm"'
+    """
+    text = io.StringIO()
+    csv.writer(text).writerow(names)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def read_names(text: str, known: Collection[str] = ()) -> list[str]:
+    """Read names separated by commas, as ``names_text`` writes them; a text that is one of the ``known`` names is that one.
+
+    >>> read_names('id, "height, cm"'), read_names("height, cm", {"height, cm"})
+    (['id', 'height, cm'], ['height, cm'])
+    """
+    if text.strip() in known:
+        return [text.strip()]
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    return [name.strip() for row in rows for name in row if name.strip()]
 
 
 def digits(value: float | None) -> str:

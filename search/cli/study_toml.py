@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 
 import typer
 
+from ..formatting import names_text
 from ..study import OBJECTIVES, SAMPLERS, Budget, Study
 from .completion import bundled_studies
 from .options import CarbonOptions, ProtocolOptions, RunOptions, SessionLimitOptions, StudyOptions, TrainingMachineOptions
@@ -98,7 +99,7 @@ def schema() -> dict[str, Any]:
             told = next(part for part in hint.__metadata__ if hasattr(part, "help"))
             found[name] = {**_of_hint(hint.__origin__), "description": told.help, **({} if told.min is None else {"minimum": told.min})}
     texts: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-    for name in ("drop", "keep", "categorical"):
+    for name in ("drop", "keep", "categorical", "missing"):
         found[name] = {**texts, "description": found[name]["description"]}
     found["study"]["description"] = "A bundled study, or a Python one: FILE.py, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
     found["sampler"] |= {"enum": list(SAMPLERS)}
@@ -315,7 +316,7 @@ def _absolute(folder: Path, name: str, value: Any) -> Any:
 def as_typed(value: Any) -> str:
     """Return a value as it is typed after an option."""
     if isinstance(value, list):
-        return ",".join(map(as_typed, value))
+        return names_text([as_typed(one) for one in value])
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

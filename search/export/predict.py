@@ -223,13 +223,12 @@ class Model:
 
         Dates are seconds since 1970 (UTC), truth values 0 and 1. Warnings, which begin with the ``source``, count what training had not.
         """
-        reading = _reading()
-        frame = reading.without_markers(reading.plain_frame(frame), self.how.get("markers", ()))
-        if absent := [column["name"] for column in self.used if column["name"] not in frame.columns]:
-            lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
-            raise Unusable(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
+        reading, new = _reading(), _reading("table_surprises")
+        try:
+            frame = new.rows_as_learnt(self.how, frame)
+        except ValueError as error:
+            raise Unusable(str(error)) from error
         feed: dict[str, np.ndarray] = {}
-        new = _reading("table_surprises")
         if said := new.other_signs(self.used, self.how.get("file"), frame):
             warnings.warn(source + said, stacklevel=2)
         for column in self.used:

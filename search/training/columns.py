@@ -115,7 +115,7 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
     names = frame.columns
     if isinstance(names, pd.MultiIndex):
         names = pd.Index([" ".join(str(part) for part in name if str(part)) for name in names])
-    frame = frame.set_axis(names.astype(str).str.strip(), axis=1)
+    frame = frame.set_axis([str(name).strip() or f"Unnamed: {k}" for k, name in enumerate(names)], axis=1)
     for place, dtype in enumerate(frame.dtypes):
         if isinstance(dtype, pd.PeriodDtype):
             frame.isetitem(place, frame.iloc[:, place].dt.to_timestamp())

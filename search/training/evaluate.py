@@ -60,11 +60,14 @@ def targets_of(data: Data) -> np.ndarray | None:
 def guessing(task: Task) -> dict[str, float]:
     """Return the validation quality of the answer that looks at no input: the shares of the training classes, or their mean value.
 
-    It trains nothing and takes no energy; empty where a split does not hold its targets apart.
+    It trains nothing and takes no energy; empty where a split does not hold its targets apart. Where folds validate, it is that of all
+    their examples.
     """
     train, validation = targets_of(task.train), targets_of(task.validation)
     if train is None or validation is None or len(train) == 0 or len(validation) == 0:
         return {}
+    if task.folds:
+        train = validation = np.concatenate([train, validation])
     if task.kind == "regression":
         answer = np.full(len(validation), float(np.mean(train)))
     elif task.kind == "multilabel":

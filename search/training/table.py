@@ -7,19 +7,19 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..formatting import read_names
 from .arrays import task_in_memory
 from .columns import MISSING, infer, is_text, parse, plain_frame, readings, texts, without_markers
-from .table_checks import copies, telling_alone, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
+from .table_checks import copies, telling_alone, typed, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_splits import alike_neighbours, split_column, split_rows
-from .table_surprises import other_signs, surprises
+from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
 from .task import Kind, Task, encode, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
@@ -66,7 +66,7 @@ def table(
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.
     - ``drop``: Columns to leave out; ``keep``: columns that are used although their numbers seem to name the rows.
     - ``categorical``: Columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. A text with
-      commas names several columns here.
+      commas names several columns here, a name with a comma in double quotes.
     - ``missing``: Values that stand for missing ones, in training and prediction: ``-999`` in any column, ``age=99`` in one.
     - ``text``: Makes features of columns of free text, see ``find_text`` in ``text.py``; without it they are left out.
     - ``split``: ``random``, stratified by class; ``time:COLUMN``, where the last rows by that column validate and test; or
@@ -89,7 +89,7 @@ def table(
             kind=kind,
             shares={"validation_share": validation_share, "test_share": test_share},
             seed=seed,
-            columns=(_names(drop), _names(keep), _names(categorical)),
+            columns=(drop, keep, categorical),
             markers=_names(missing),
             max_levels=max_levels,
             device=device,
@@ -114,7 +114,7 @@ def _task(
     kind: Kind | None,
     shares: Mapping[str, float],
     seed: int,
-    columns: tuple[list[str], list[str], list[str]],
+    columns: tuple[str | Collection[str], ...],
     markers: list[str],
     max_levels: int,
     device: str | torch.device,
@@ -124,7 +124,7 @@ def _task(
     split: str,
 ) -> Task:
     """Do what ``table`` says; ``columns`` are those to drop, to keep and that are codes."""
-    drop, keep, categorical = columns
+    wanted = [column.strip() for column in wanted]
     divides = [column for column in split_column(split)[1:] if column is not None]
     path = None
     if isinstance(data, str | Path):
@@ -133,6 +133,8 @@ def _task(
     source = source or "the table"
     read_as = data.attrs.get("file")
     frame = plain_frame(data)
+    unnamed = [name for name in frame.columns if UNNAMED.fullmatch(name) and name not in wanted]
+    drop, keep, categorical = (_names(given, frame.columns) for given in columns)
     for column in (*wanted, *drop, *keep, *categorical, *divides, *(one.rpartition("=")[0] for one in markers if "=" in one)):
         if column not in frame.columns:
             raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
@@ -191,7 +193,7 @@ def _task(
     )
     for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
         score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
-        remedy = f"if it is known too late, --drop {quote(column)}; --keep {quote(column)} silences this"
+        remedy = f"if it is known too late, --drop {typed(column)}; --keep {typed(column)} silences this"
         warnings.warn(f"{source}: the column {column!r} tells the target almost alone ({score}); {remedy}", stacklevel=3)
     features = apply(learnt, inputs)
     if features.shape[1] == 0:
@@ -205,6 +207,7 @@ def _task(
     preprocessing["features"] = feature_names(learnt)
     preprocessing |= {"file": read_as} if read_as else {}
     preprocessing |= {"markers": markers} if markers else {}
+    preprocessing |= {"unnamed": unnamed} if unnamed else {}
     task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
     task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
     reasons = {column: "asked for" for column in drop if column not in wanted}
@@ -226,7 +229,7 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     if isinstance(rows, str | Path):
         names = [column["name"] for column in columns if column["type"] != "dropped"]
         rows = read(Path(rows).expanduser(), names, preprocessing.get("file"))
-    rows = without_markers(plain_frame(rows), preprocessing.get("markers", ()))
+    rows = rows_as_learnt(preprocessing, rows)
     features = apply(columns, rows)
     for column in (column for column in columns if column["type"] not in ("dropped", "text")):
         for said in surprises(column, rows[column["name"]]):
@@ -236,8 +239,8 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     return features
 
 
-def _names(given: str | Collection[str]) -> list[str]:
-    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
+def _names(given: str | Collection[str], known: Collection[str] = ()) -> list[str]:
+    return read_names(given, known) if isinstance(given, str) else [str(name).strip() for name in given]
 
 
 def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarray:

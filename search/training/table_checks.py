@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..formatting import names_text
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .table_features import Column, apply
 from .task import Targets, spelt_alike
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 TELLING = 0.99
 #: So many columns are tried, each on at most so many training and validation rows.
 TRIED, ROWS = 200, 2_000
+#: A smaller validation split tells nothing: then every other row of training and validation.
+FEWEST = 20
 #: Days on which systems begin to count; share of the validation rows that are said if they are copies of training rows.
 BEGINNINGS, COPIES = ("1900-01-01", "1970-01-01", "01.01.1900", "01.01.1970", "01/01/1900", "01/01/1970"), 0.05
 #: Names of columns whose values name a person or thing.
 _GROUPS = re.compile(r"(?i:.+[ _-]id)|.*[a-z]I[Dd]")
+
+
+def typed(*names: str) -> str:
+    """Return names of columns as they are typed in a shell after an option."""
+    return quote(names_text(names))
 
 
 def copies(frame: pd.DataFrame, how: Mapping[str, Reading], target: np.ndarray, name: str, source: str, keep: Collection[str]) -> list[str]:
@@ -48,7 +56,7 @@ def copies(frame: pd.DataFrame, how: Mapping[str, Reading], target: np.ndarray, 
             near = plain(column) == plain(name)
             found += [column] if near else []
             does = "is the target again; left out, --keep " if near else "tells the target alone; if it is known too late, --drop "
-            warnings.warn(f"{source}: the column {column!r} {does}{quote(column)}", stacklevel=3)
+            warnings.warn(f"{source}: the column {column!r} {does}{typed(column)}", stacklevel=3)
     return found
 
 
@@ -60,14 +68,14 @@ def warn_of_columns(
         name = column["name"]
         if frame is not None and column["type"] != "dropped" and _GROUPS.fullmatch(name) and 20 <= frame[name].nunique() <= len(frame) / 2:
             said = f"{name!r} may name what several rows belong to; --split {quote(f'group:{name}')} keeps these in one split"
-            warnings.warn(f"{source}: {said}, --drop {quote(name)} leaves it out", stacklevel=3)
+            warnings.warn(f"{source}: {said}, --drop {typed(name)} leaves it out", stacklevel=3)
         for twice in spelt_alike(column.get("levels", ()))[:1]:
             shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
             warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
-    notes = [f"{name!r} {reading.note} (--drop {quote(name)} leaves it out)" for name, reading in how.items() if reading.note]
+    notes = [f"{name!r} {reading.note} (--drop {typed(name)} leaves it out)" for name, reading in how.items() if reading.note]
     for reason in ("names the rows", "never repeats"):
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
-            option = f"; --keep {quote(','.join(out))} uses it" if reason == "names the rows" else ""
+            option = f"; --keep {typed(*out)} uses it" if reason == "names the rows" else ""
             notes.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
     if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
         notes.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
@@ -92,7 +100,7 @@ def warn_of_markers(source: str, frame: pd.DataFrame, how: Mapping[str, Reading]
             if gap > high - low or (text.startswith("-") and low >= 0):
                 where = "" if reading.kind == "date" else f" ({low:.6g} to {high:.6g})"
                 said = f"{name!r} is {text} in {int(odd.sum())} rows, far from its other values{where}"
-                warnings.warn(f"{source}: {said}; if that means missing, --missing {quote(f'{name}={text}')}", stacklevel=3)
+                warnings.warn(f"{source}: {said}; if that means missing, --missing {typed(f'{name}={text}')}", stacklevel=3)
 
 
 def warn_of_rows(source: str, frame: pd.DataFrame, parts: tuple[np.ndarray, ...]) -> None:
@@ -114,22 +122,35 @@ def telling_alone(
     columns: Sequence[Column], frame: pd.DataFrame, targets: Targets, parts: tuple[np.ndarray, ...]
 ) -> list[tuple[str, float]]:
     """Return the columns by which a small tree alone predicts the target almost without fault, and how well on validation rows."""
-    if targets.values.ndim > 1 or len(parts[0]) < 50 or len(parts[1]) < 20 or np.ptp(targets.values[parts[1]]) == 0:
+    both = np.concatenate(parts[:2])
+    halves = parts[:2] if len(parts[0]) >= 50 and len(parts[1]) >= FEWEST else (both[::2], both[1::2])
+    if targets.values.ndim > 1 or len(both) < 2 * FEWEST or np.ptp(targets.values[halves[1]]) == 0:
         return []
+    from scipy.stats import spearmanr
     from sklearn.metrics import balanced_accuracy_score, r2_score
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     regression = targets.kind == "regression"
     grow, score = (DecisionTreeRegressor, r2_score) if regression else (DecisionTreeClassifier, balanced_accuracy_score)
-    train, validation = (part[np.linspace(0, len(part) - 1, min(len(part), ROWS)).astype(int)] for part in parts[:2])
+    train, validation = (part[np.linspace(0, len(part) - 1, min(len(part), ROWS)).astype(int)] for part in halves)
     found = []
+    rows = np.concatenate([train, validation])
     for column in [column for column in columns if column["type"] in ("numeric", "categorical")][:TRIED]:
-        one = apply([column], frame[[column["name"]]].iloc[np.concatenate([train, validation])])
+        one = apply([column], frame[[column["name"]]].iloc[rows])
+        there = np.full(len(rows), True)
+        if column["missing"]:  # what is missing tells nothing, the others may tell all
+            there = one[:, 1 if column["type"] == "numeric" else len(column["levels"]) + bool(column["other"])] == 0
+        judged = there.copy()
+        judged[: len(train)] = False
+        if judged.sum() < FEWEST // 2 or np.ptp(targets.values[rows[judged]]) == 0:
+            continue
         tree = grow(max_leaf_nodes=64 if regression else 16, min_samples_leaf=3, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # many classes, one that only the training rows have: said elsewhere
             tree.fit(one[: len(train)], targets.values[train])
-            value = float(score(targets.values[validation], tree.predict(one[len(train) :])))
+            value = float(score(targets.values[rows[judged]], tree.predict(one[judged])))
+        if regression and column["type"] == "numeric" and np.ptp(one[there, 0]) > 0:  # few rows make coarse leaves; their order is exact
+            value = max(value, float(spearmanr(one[there, 0], targets.values[rows[there]]).statistic) ** 2)
         if value >= TELLING:
             found.append((str(column["name"]), value))
     return found

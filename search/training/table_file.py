@@ -63,6 +63,7 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}; give a CSV or Parquet file")
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
+    names = [name for name in names if not re.fullmatch(r"Unnamed: \d+", name)]  # it stands in no header
     try:
         if suffixes & (TEXT | EXCEL):  # the name may be wrong
             suffixes = {_kind_of(path)}
@@ -194,6 +195,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
             names=list(range(width)),
             index_col=False,
             skiprows=above,
+            skip_blank_lines=width > 1,
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
@@ -219,8 +221,11 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
     header, body = [str(name).replace("\0", "").strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
-    while len(body) and not "".join(body.iloc[-1]).strip("\0\x1a "):
+    while len(body) and (last := "".join(body.iloc[-1])) and not last.strip("\0\x1a "):
         body = body.iloc[:-1]  # what some systems write behind the last row
+    if width == 1:  # an empty line is a value that is missing, but at the end
+        ends = re.search(r"(\r\n|\n|\r)*$", text)
+        body = body.iloc[: max(0, len(body) - max(0, len(re.findall(r"\r\n|\n|\r", ends[0])) - 1))] if ends and not cut else body
     body = body.replace(_EXCEL, r"\1", regex=True)
     data, units = _said_rows(path, header, body, learnt)
     body = body.iloc[data].reset_index(drop=True)

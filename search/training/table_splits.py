@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +39,7 @@ def split_column(split: str) -> tuple[str, str | None]:
     if how == "random" and not colon:
         return how, None
     if how in ("time", "group") and column:
-        return how, column
+        return how, column.strip()
     raise ValueError(f"--split must be random, time:COLUMN or group:COLUMN, got {split!r}")
 
 
@@ -73,15 +75,32 @@ def split_rows(
         when = numbers(values, reading) if not is_text(values.dtype) or reading.kind != "text" else None
         if when is None or len(np.unique(when[np.isfinite(when)])) < 3:
             raise ValueError(f"--split time:{column} needs at least 3 dates or numbers in that column, got {_few(values)}")
-        order = np.argsort(np.where(np.isfinite(when), when, -np.inf), kind="stable")
-        ends = np.cumsum([len(part) for part in drawn])
-        train, validation, test = (np.sort(part) for part in np.split(order, ends[:2]))
-        return train, validation, test
+        _say_gaps(column, ~np.isfinite(when), "train")
+        return _by_time(when, (validation_share, test_share))
     groups = np.array([str(text) for text in texts(values)])
     needed = 2 + (test_share > 0)
     if len(np.unique(groups)) < needed:
         raise ValueError(f"--split group:{column} needs at least {needed} different values in that column, got {_few(values)}")
+    _say_gaps(column, np.array([text is None for text in texts(values)]), "are one group")
     return _deal(groups, targets, (1 - validation_share - test_share, validation_share, test_share), seed)
+
+
+def _by_time(when: np.ndarray, shares: tuple[float, float]) -> Parts:
+    """Cut rows ``(n,)`` by their time, never between two of one time: what a time had in training would be known in validation."""
+    order = np.argsort(np.where(np.isfinite(when), when, -np.inf), kind="stable")
+    gaps = int((~np.isfinite(when)).sum())
+    cuts = gaps + 1 + np.flatnonzero(np.diff(when[order[gaps:]]) > 0)
+    last = len(order) - round((len(order) - gaps) * shares[1])
+    last = int(min(cuts[1:], key=lambda cut: abs(cut - last))) if shares[1] else len(order)
+    first = last - round((len(order) - gaps) * shares[0])
+    first = int(min(cuts[cuts < last], key=lambda cut: abs(cut - first)))
+    train, validation, test = (np.sort(part) for part in np.split(order, [first, last]))
+    return train, validation, test
+
+
+def _say_gaps(column: str, missing: np.ndarray, what: str) -> None:
+    if missing.any():
+        warnings.warn(f"{int(missing.sum())} of {len(missing)} rows have no {column!r}, by which they are split: they {what}", stacklevel=4)
 
 
 def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, float], seed: int) -> Parts:
@@ -149,7 +168,9 @@ def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: T
         return None
     times = [name for name, reading in how.items() if reading.kind == "date"]
     times += [str(name) for name, dtype in frame.dtypes.items() if dtype.kind == "M"]
-    options = [f"--split {kind}:{name}" for kind, names in (("time", times[:1]), ("group", _recordings(frame))) for name in names]
+    options = [
+        f"--split {quote(f'{kind}:{name}')}" for kind, names in (("time", times[:1]), ("group", _recordings(frame))) for name in names
+    ]
     remedy = " or ".join(options) or "sort out a column that names the time or the recording, then --split time:COLUMN or group:COLUMN"
     return (
         f"rows that follow one another are alike ({', '.join(map(repr, slow[:3]))} change little from row to row): at random, training "

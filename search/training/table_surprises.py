@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 try:
-    from .columns import LARGEST, Reading, from_json, is_text, numbers, parse, texts
+    from .columns import LARGEST, Reading, from_json, is_text, numbers, parse, plain_frame, texts, without_markers
 except ImportError:  # beside predict.py in an exported folder
-    from columns import LARGEST, Reading, from_json, is_text, numbers, parse, texts  # type: ignore[import-not-found,no-redef]
+    from columns import LARGEST, Reading, from_json, is_text, numbers, parse, plain_frame, texts, without_markers  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What a column without a name is called.
+UNNAMED = re.compile(r"Unnamed: \d+")
 
 
 def codes_as_numbers(column: Mapping[str, Any]) -> dict[str, str]:
@@ -39,6 +43,26 @@ def as_levels(column: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
         number = text.lstrip("0") or "0"
         meant[text] = number if codes.get(number) == number else text
     return np.array([meant.get(text, text) for text in found], dtype=object)
+
+
+def rows_as_learnt(preprocessing: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return new rows with plain names, the column without a name found wherever it stands, and without the markers of missing values.
+
+    Raises:
+        ValueError: If a column is missing, or it cannot be told which one without a name is that of training.
+    """
+    frame = plain_frame(frame)
+    used = [column["name"] for column in preprocessing["columns"] if column["type"] != "dropped"]
+    here, there = [name for name in frame.columns if UNNAMED.fullmatch(name)], preprocessing.get("unnamed", [])
+    if (unnamed := [name for name in used if name in there]) and here != there:
+        if len(here) != 1 or len(there) != 1:
+            why = f"training had {len(there)} columns without a name, the table has {len(here)}"
+            raise ValueError(f"the column {unnamed[0]!r} must be told from others: {why}; name it here and for training")
+        frame = frame.rename(columns={here[0]: there[0]})
+    if absent := [name for name in used if name not in frame.columns]:
+        lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
+        raise ValueError(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
+    return without_markers(frame, preprocessing.get("markers", ()))
 
 
 def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:

@@ -109,3 +109,27 @@ def test_a_column_of_codes_divides_by_time_and_too_many_folds_are_refused_at_the
         table(frame, "y", max_levels=-5)
     with pytest.raises(ValueError, match="must be 0 and 1, got texts: 'p', 'q'"):
         table(frame, ["y"])
+
+
+def test_rows_of_one_time_lie_in_one_split_and_those_without_train_with_a_word():
+    frame = recordings()
+    day = np.repeat(np.arange(len(frame) // 16), 16)
+    frame["day"] = pd.Series(pd.date_range("2024-01-01", periods=len(frame) // 16)[day]).astype(str)
+    frame.loc[::9, "day"] = ""
+    task, said = said_of(frame, split="time:day")
+    days = [{*frame["day"].iloc[part.raw.rows]} for part in (task.train, task.validation, task.test)]
+    assert max(days[0]) < min(days[1]) <= max(days[1]) < min(days[2])
+    assert min(days[1]) > ""
+    gaps = int((frame["day"] == "").sum())
+    assert f"{gaps} of {len(frame)} rows have no 'day', by which they are split: they train" in said
+    with_time = len(frame) - gaps
+    assert len(task.test) == pytest.approx(0.15 * with_time, abs=16)
+    _, said = said_of(frame, split="group:day")
+    assert f"{gaps} of {len(frame)} rows have no 'day', by which they are split: they are one group" in said
+
+
+@pytest.mark.parametrize("days", [["2024-01-01"] * 60, ["low", "high", "mid"] * 20, [""] * 60, ["2024-01-01", "2024-01-02"] * 30])
+def test_a_column_that_cannot_order_rows_is_refused(days):
+    frame = pd.DataFrame({"x": np.arange(60.0) % 7, "day": days, "y": ["p", "q"] * 30})
+    with pytest.raises(ValueError, match="--split time:day needs at least 3 dates or numbers"):
+        table(frame, "y", split="time:day")
