@@ -161,7 +161,12 @@ def _task(
         raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
     raw = [one[labelled].astype(str) if one.dtype.kind == "O" else one[labelled] for one in values.values()]
     named = f"column {wanted if several else wanted[0]!r}"
-    targets = encode(np.column_stack(raw) if several else raw[0], kind=kind, classes=wanted if several else None, name=named)
+    targets = encode(
+        np.column_stack(raw) if several else raw[0],
+        kind=kind or ("multilabel" if several else None),
+        classes=wanted if several else None,
+        name=named,
+    )
     count = len(np.unique(raw[0])) if targets.kind in ("classification", "regression") and not several else len(frame)
     if kind is None and targets.kind == "regression" and count == 1:
         raise ValueError(f"{named} must have at least two values, got only {raw[0][0]:g}")
