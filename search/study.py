@@ -36,6 +36,8 @@ SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random", "grid")
 
 #: Rungs where an epoch has enough steps; elsewhere they are this many times the lowest.
 THREEFOLD = (1, 3, 9, 27)
+#: No training is longer: what files of a run take for damage is far above.
+MOST_EPOCHS = 10**9
 #: A model is measured after so many steps at the earliest. 290 sounds in batches of 64: the convolutional networks were at .43 to .55 of
 #: five classes after 5 steps, .69 to .98 after 45, 1.0 after 135; a step at these sizes costs less than storing what it gives.
 USEFUL_STEPS = 32
@@ -175,7 +177,7 @@ class Study:
             raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
         rungs = self.rungs
         if rungs is not None and not _ascending(rungs):
-            raise ValueError(f"study.rungs must be ascending whole numbers >= 1, got {rungs}")
+            raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {rungs}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.budget is not None and not isinstance(self.budget, Budget):
@@ -186,8 +188,8 @@ class Study:
         for name in ("max_trial_joules", "max_trial_seconds"):
             if (most := getattr(self, name)) is not None and not most > 0:
                 raise ValueError(f"study.{name} must be > 0, got {most!r}; None is no limit")
-        if not isinstance(self.seed, Integral) or self.seed < 0:
-            raise ValueError(f"study.seed must be a whole number >= 0, got {self.seed!r}")
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"study.seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         floor, least = self.min_accuracy, -math.inf if self.objectives[0] == "r2" else 0.0
         if floor is not None and not least <= floor <= 1:
             raise ValueError(f"study.min_accuracy must be a share of at most 1, as {self.objectives[0]} is, got {floor!r}; 95 % is 0.95")
@@ -274,13 +276,17 @@ def parse_rungs(text: str) -> tuple[int, ...]:
     except ValueError:
         rungs = ()
     if not _ascending(rungs):
-        raise ValueError(f"--rungs must be ascending whole numbers >= 1, separated by commas, got {text!r}; for example --rungs 1,3,9,27")
+        raise ValueError(
+            f"--rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, separated by commas, got {text!r}; "
+            "for example --rungs 1,3,9,27"
+        )
     return rungs
 
 
 def _ascending(rungs: Sequence[int]) -> bool:
     """Return whether these can be rungs."""
-    return bool(rungs) and all(isinstance(rung, Integral) for rung in rungs) and list(rungs) == sorted(set(rungs)) and rungs[0] >= 1
+    whole = bool(rungs) and all(isinstance(rung, Integral) for rung in rungs)
+    return whole and list(rungs) == sorted(set(rungs)) and rungs[0] >= 1 and rungs[-1] <= MOST_EPOCHS
 
 
 def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -24,8 +25,8 @@ class Range:
 
     def __post_init__(self) -> None:
         """Raise ValueError if the bounds are in the wrong order, or do not fit the scale."""
-        if not self.low <= self.high:
-            raise ValueError(f"a range needs low <= high, got {self.low} and {self.high}")
+        if not -math.inf < self.low <= self.high < math.inf:
+            raise ValueError(f"a range needs low <= high, both finite, got {self.low} and {self.high}")
         if self.log and not self.low > 0:
             raise ValueError(f"a logarithmic range needs low > 0, got {self.low}; use log=False or a larger low")
         if self.log and self.step is not None:

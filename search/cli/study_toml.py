@@ -277,8 +277,10 @@ def read_study_file(path: str | Path) -> StudyFile:
     if not path.is_file():
         raise StudyFileError(f"study file {str(path)!r} does not exist; give an existing one, or one of: {', '.join(bundled_studies())}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
         given = tomllib.loads(text)
+    except RecursionError:
+        raise StudyFileError(f"{path} is nested too deeply; see joulefront studies --schema for its keys") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{path} must be TOML, got: {error}; see joulefront studies --schema for its keys") from error
     for at, message in _problems(given, schema()):

@@ -31,9 +31,13 @@ class _Study(TypedDict):
     complete_only: NotRequired[bool]
 
 
+class _Hardware(TypedDict):
+    devices: NotRequired[Mapping[str, Any] | None]
+
+
 class _Session(TypedDict):
     hardware_id: NotRequired[str | None]
-    hardware: NotRequired[Mapping[str, Any] | None]
+    hardware: NotRequired[_Hardware | None]
     versions: NotRequired[Mapping[str, Any] | None]
     command: NotRequired[str | None]
     device: NotRequired[str | None]
@@ -93,9 +97,17 @@ class _Anchor(TypedDict):
     params: NotRequired[Mapping[str, Any] | None]
 
 
+class _Data(TypedDict):
+    kind: NotRequired[str]
+    examples: NotRequired[Mapping[str, int]]
+    input_shape: NotRequired[list[int]]
+    classes: NotRequired[list[Any]]
+    folds: NotRequired[int | None]
+
+
 class _Fingerprint(TypedDict):
     space: NotRequired[Mapping[str, Any]]
-    data: NotRequired[Mapping[str, Any]]
+    data: NotRequired[_Data]
 
 
 class StudyFile(TypedDict):

@@ -54,7 +54,7 @@ def _sentences(run: Run) -> list[str]:
     machines = hardware_lines(run)
     lines.append(f"Hardware: {'; '.join(machines) if machines else 'not recorded'}.")
     for session in sessions_of(run)[-1:]:
-        versions = ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())
+        versions = ", ".join(f"{name} {version}" for name, version in (session.get("versions") or {}).items())
         lines.append(f"Software: {versions or 'not recorded'}.")
     return [f"{line}\n" for line in lines[:-1]] + lines[-1:]
 

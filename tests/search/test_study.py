@@ -31,15 +31,17 @@ GOOD = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[
         ({"trials": 0}, "trials"),
         ({"max_memory_bytes": 0}, "max_memory_bytes must be >= 1, got 0"),
         ({"max_parameters": -5}, "max_parameters must be >= 1"),
-        ({"rungs": (1.5, 3)}, r"whole numbers >= 1, got \(1.5, 3\)"),
+        ({"rungs": (1.5, 3)}, r"whole numbers from 1 to 1,000,000,000, got \(1.5, 3\)"),
         ({"objectives": "accuracy,train_energy"}, "tuple of names"),
         ({"budget": "5Wh"}, r"Budget, got '5Wh'; write Budget.parse\('5Wh'\)"),
         ({"min_accuracy": 95.0}, "at most 1, as accuracy is, got 95.0; 95 % is 0.95"),
         ({"min_accuracy": -0.1}, "min_accuracy"),
         ({"max_trial_joules": -1.0}, "max_trial_joules must be > 0, got -1.0"),
         ({"max_trial_joules": 0.0}, "max_trial_joules must be > 0"),
-        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        ({"seed": 0.5}, "seed must be a whole number >= 0"),
+        ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
+        ({"seed": 10**22}, "seed must be a whole number from 0 to"),  # no file of a run holds it
+        ({"seed": 0.5}, "seed must be a whole number from 0 to"),
+        ({"rungs": (1, 10**22)}, "rungs must be ascending whole numbers from 1 to 1,000,000,000, got"),
         ({"name": "a/b"}, "name of a folder"),
         ({"name": ".."}, "name of a folder"),
         ({"name": ""}, "name of a folder"),
@@ -128,5 +130,7 @@ def test_trials_to_begin_with_get_at_least_the_lowest_rung() -> None:
 @pytest.mark.parametrize("text", ["", "1,", "3,1", "0,3", "1,1", "1.5", "1;3", "a"])
 def test_rungs_that_are_none_are_refused_with_an_example(text: str) -> None:
     assert parse_rungs("1, 3,9") == (1, 3, 9)
-    with pytest.raises(ValueError, match=r"--rungs must be ascending whole numbers >= 1, .*for example --rungs 1,3,9,27"):
+    with pytest.raises(
+        ValueError, match=r"--rungs must be ascending whole numbers from 1 to 1,000,000,000, .*for example --rungs 1,3,9,27"
+    ):
         parse_rungs(text)

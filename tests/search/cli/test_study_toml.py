@@ -98,7 +98,10 @@ WRONG = {
         "recipe.learning_rate.hihg is no key here; did you mean high?",
     ),
     'study = "digits"\n[recipe]\nlearning_rate = {low = 1.0}': (3, "recipe.learning_rate needs the key high"),
-    'study = "digits"\n[recipe]\nlearning_rate = {low = 2.0, high = 1.0}': (3, "a range needs low <= high, got 2.0 and 1.0"),
+    'study = "digits"\n[recipe]\nlearning_rate = {low = 2.0, high = 1.0}': (3, "a range needs low <= high, both finite, got 2.0 and 1.0"),
+    'study = "digits"\n[recipe]\nlearning_rate = {low = 1.0, high = inf}': (3, "a range needs low <= high, both finite, got 1.0 and inf"),
+    'study = "digits"\n[space.mlp]\nwidths = {low = 1, high = inf}': (3, "a range needs low <= high, both finite, got 1 and inf"),
+    'study = "digits"\nx = ' + "[" * 5000 + "]" * 5000: (None, "is nested too deeply"),
     'study = "digits"\n[recipe]\noptimizer = "adamm"': (2, "adamm"),
     'study = "digits"\n[recipe.tactics]\nfreez = true': (3, "did you mean freeze?"),
     'study = "digits"\n[recipe.tactics.freeze]\nshares = 0.5': (2, "tactic 'freeze' has no setting shares"),
@@ -115,13 +118,18 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG, ids=lambda text: text.replace("\n", "; ") or "empty")
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: text.replace("\n", "; ")[:90] or "empty")
 def test_what_is_wrong_is_named_with_its_line_and_the_remedy(text: str, write: Callable[[str], str]) -> None:
     path, (line, said) = write(text), WRONG[text]
     with pytest.raises((StudyFileError, StudyError)) as raised:
         find_study(path, {})
     assert said in str(raised.value)
     assert f"{path}, line {line}: " in str(raised.value) if line else path in str(raised.value) or "digit'" in text
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b'\xef\xbb\xbfstudy = "digits"\r\ntrials = 3\r\n')
+    assert find_study(str(tmp_path / "s.toml"), {}).trials == 3
 
 
 def test_the_schema_says_the_same_as_the_check(write: Callable[[str], str]) -> None:
@@ -133,7 +141,7 @@ def test_the_schema_says_the_same_as_the_check(write: Callable[[str], str]) -> N
     for text in WRONG:
         try:
             given = tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             continue
         try:
             read_study_file(write(text))

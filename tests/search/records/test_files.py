@@ -39,6 +39,9 @@ def test_what_fits_is_returned_as_it_was_written_with_what_a_later_version_added
         ({"carbon": [{}]}, "has no entry 'forecast'"),
         ({"guessing": 5}, "guessing must be an object, got 5"),
         ({"data": []}, "data must be an object"),
+        ({"sessions": [{"hardware": {"devices": 5}}]}, "hardware.devices must be an object, got 5"),
+        ({"fingerprint": {"data": {"input_shape": -1}}}, "data.input_shape must be a list, got -1"),
+        ({"fingerprint": {"data": {"examples": {"train": "x"}}}}, "examples.*must be a whole number, got 'x'"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place_its_rule_and_the_remedy(tmp_path: Path, changes: Any, said: str) -> None:

@@ -32,6 +32,11 @@ def test_the_statement_has_energy_carbon_place_hardware_software_and_all_trials(
     assert "| dram | unknown | absent | RAPL has no dram zone" in text
 
 
+def test_software_that_was_not_noted_is_said_to_be_so(fake_run: Run) -> None:
+    session = {"hardware_id": "a", "versions": None}
+    assert "Software: not recorded." in statement(replace(fake_run, facts={**fake_run.facts, "sessions": [session]}))
+
+
 def test_pue_scales_the_carbon_linearly_and_leaves_the_kwh(fake_run: Run) -> None:
     one, two = statement(fake_run), statement(replace(fake_run, facts={**fake_run.facts, "pue": 2.0}))
     assert grams_in(two) == pytest.approx(2 * grams_in(one), rel=0.01)
