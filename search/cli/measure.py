@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..energy.journal import parse
 from .options import AsJson, CpuWatts, Meter, PlaceOptions, with_options
 
 
@@ -42,6 +43,8 @@ def measure(
     if out is not None:
         if out.is_dir():
             raise ValueError(f"-o must be a file, got the folder {str(out)!r}; give for example {str(out / 'energy.json')!r}")
+        if out.is_file() and not _replaceable(out):
+            raise ValueError(f"-o must be a new file or an earlier record, got {str(out)!r}, which holds something else; give another path")
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             if out.is_file() or not out.exists():  # not /dev/stdout
@@ -65,3 +68,12 @@ def measure(
             print(for_stream(f"error: {said}", sys.stderr), file=sys.stderr)
     if done.exit_code:
         raise typer.Exit(done.exit_code)
+
+
+def _replaceable(file: Path) -> bool:
+    """Whether a file is empty or a record of `measure`: a script or a run's own file, named by mistake, is not written over."""
+    try:
+        text = file.read_bytes()
+        return not text.strip() or {"command", "exit_code", "kwh"} <= set(parse(text))
+    except (OSError, ValueError, TypeError):
+        return False

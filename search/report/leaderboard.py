@@ -97,7 +97,8 @@ class Leaderboard:
         rows = [{**row, **_texts(one.front)} for row, one in zip(self.to_rows(), self.rows, strict=True)]
         cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
         table = fitted(cells, [False, False, *[True] * (len(columns) - 3), False])
-        return "\n".join([table, *(["", *(paragraphs(f"Note: {note}") for note in self.notes)] if self.notes else [])])
+        text = "\n".join([table, *(["", *(paragraphs(f"Note: {note}") for note in self.notes)] if self.notes else [])])
+        return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)  # a folder may be called anything
 
 
 def _in(wh: float | None, unit: Unit) -> str:

@@ -87,6 +87,18 @@ def test_a_file_that_cannot_be_written_is_said_before_and_takes_no_exit_code_aft
     assert "a.json': the disk is full" in err.splitlines()[-1]
 
 
+def test_what_is_no_earlier_record_is_not_written_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for text in ("print(1)\n", '{"format": 1, "study": {}}', "[]", "5"):
+        (tmp_path / "a").write_text(text)
+        assert exit_code("-o", str(tmp_path / "a"), "--", "touch", str(tmp_path / "ran")) == 2
+        assert "-o must be a new file or an earlier record" in capfd.readouterr().err
+        assert (tmp_path / "a").read_text() == text
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "a").write_text("")
+    for _ in range(2):  # an empty file, then an earlier record
+        assert exit_code("-o", str(tmp_path / "a"), "--", "true") == 0
+
+
 def test_a_command_that_a_signal_ended_returns_128_and_its_number(capfd: pytest.CaptureFixture[str]) -> None:
     assert exit_code("--", "sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
     assert "exit code 143 (SIGTERM)" in capfd.readouterr().err
