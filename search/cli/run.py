@@ -102,6 +102,14 @@ def run(
     overrides = {**_overrides(study), **changes}
     found = adapt(find_study(study.study, values), overrides, smoke)
     path = own.out.expanduser() if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
+    place_of_data = Path(study.data or "").expanduser().absolute()
+    if (
+        study.study in ("images", "sound")
+        and study.data
+        and place_of_data in path.absolute().parents
+        and not (place_of_data / "train").exists()
+    ):
+        raise ValueError(f"--out must lie outside of --data, where each folder is a class, got {str(path)!r}; give another --out")
     words, whole_process = context.obj
     origin, command = origin_of(study.study, values, overrides), command_line(words)
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"

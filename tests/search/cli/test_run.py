@@ -108,6 +108,14 @@ def test_a_continued_run_records_where_its_study_is_now(tmp_path: Path, rings_fi
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
+def test_a_run_does_not_become_a_class_of_its_own_data(call: Callable[..., Any], tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    refused(call("run", "images", "--data", tmp_path, "--out", tmp_path / "run"), "--out must lie outside of --data")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cat", "dog"]
+
+
 def test_an_out_that_holds_other_files_is_left_alone(call: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
