@@ -27,8 +27,10 @@ MOST_ROWS = 0.7
 LARGEST = 1e100
 #: Texts with more different letters behind their numbers than this are codes, not amounts.
 UNITS = 6
-_SPACES = r"(?<=\d)[ '’\u00a0\u202f](?=\d{3})"
+_SPACES = r"(?<=\d)[ '’\u00a0\u2009\u202f](?=\d{3})"
 _UNITS = "€$£¥₹% \u00a0"
+#: Telephone numbers with the code of their country, which would pass for numbers.
+_TELEPHONE = r"\+[1-9]\d{0,2}[ /()-]?\d[\d /()-]{6,}"
 #: Currencies before or behind a number. Source: ISO 4217 for the codes.
 _CURRENCY = r"(?:EUR|USD|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|TRY|KRW|RUB|US\$|R\$|Rs\.?|kr\.?|€|\$|£|¥|₹)"
 #: How long something took: ``26:15:00``, ``2 days 03:00:00``, ``1h 30m``, ``PT1H30M``.
@@ -51,9 +53,10 @@ COMPACT = "%Y%m%d"
 _OF_DAY = ("%H:%M", "%H:%M:%S")
 FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), *_OF_DAY)
 FORMATS = (*FORMATS, "%d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p")
+FORMATS = (*FORMATS, "%m/%Y", "%b-%y", "%b-%Y", "%b %d %H:%M:%S %Y", "%b %d %H:%M:%S %z %Y")
 #: What may be a date, and what is meant as a day (no version, no address); those of East Asia.
 _DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}"
-_DATE = r"\d{1,4}[-/.: ]\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
+_DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
 _CHARACTERS = r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"
 #: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
 _MONTHS = (
@@ -72,8 +75,8 @@ _MONTHS = (
 )
 _ENGLISH = {name: names.split()[0].capitalize() for names in _MONTHS for name in names.split()}
 #: Words about a date that say nothing more: a weekday before it, "of" between its parts, "o'clock" behind it.
-_WEEKDAY = r"^[^\W\d_]+[.,]*\s+(?=\d{1,2}[. ]+[^\W\d_]|\d{1,4}[./-]\d)"
-_FILLING = r"\s*(?:Uhr|uur|h)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
+_WEEKDAY = r"^[^\W\d_]+[.,]*\s+(?=\d{1,2}[. ]+[^\W\d_]|\d{1,4}[./-]\d|[A-Z][a-z]{2} +\d\d? \d\d:)"
+_FILLING = r"\s*(?:Uhr|uur|h)$|(?<=\d) ?(?:UTC|GMT)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
             frame.isetitem(place, frame.iloc[:, place].dt.to_timestamp())
         elif getattr(dtype, "kind", "") == "m":
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
+        elif str(dtype).startswith(("list<", "large_list<", "fixed_size_list<", "struct<", "map<")):  # Arrow's, which it cannot compare
+            frame.isetitem(place, frame.iloc[:, place].astype(object))
     return frame
 
 
@@ -157,7 +162,7 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
         return Reading()
     if {"true", "false"} & set(different.str.lower()) and set(different.str.lower()) <= {"true", "false", "1", "0"}:
         return Reading("truth")
-    if different.str.fullmatch(r"0\d+").any():  # codes: 01 is not 1
+    if different.str.fullmatch(r"0\d+").any() or different.str.fullmatch(_TELEPHONE).mean() >= MOST:  # codes: 01 is not 1
         return Reading()
     if different.str.fullmatch(r"(?:19|20)\d{6}").all() and np.isfinite(parse(different, Reading("date", COMPACT))).all():
         return Reading("date", COMPACT)
@@ -197,6 +202,8 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
         return Reading(note=note)
     fits = [form for form in FORMATS if np.isfinite(_seconds(dates[:100], form)).mean() >= MOST]
     fits = [form for form in fits if np.isfinite(_seconds(dates, form)).mean() >= MOST]
+    if fits and fits[0] in _OF_DAY and not dates.str.contains(r":\d\d").all():  # a score of a match, as 3:1
+        return Reading()
     if not fits:
         mixed = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
         return Reading(note=note or (mixed if dates.str.match(_DAY).mean() >= MOST / 2 else None))
@@ -252,6 +259,7 @@ def in_english(different: Any) -> Any:
         _QUARTER, lambda found: f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}-01", regex=True
     )
     different = different.str.replace(_WEEK, _monday, regex=True).str.replace(r"(?i)\b([ap])\.m\.?$", r"\1m", regex=True)
+    different = different.str.replace(r"(:\d\d),(\d+)$", r"\1.\2", regex=True)
     worded = different.str.contains(r"[^\W\d_]{2}", regex=True, na=False)
     if not worded.any():
         return different

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..formatting import read_names
 from .arrays import task_in_memory
-from .columns import MISSING, infer, is_text, parse, plain_frame, readings, texts, without_markers
-from .table_checks import copies, telling_alone, typed, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
+from .columns import LARGEST, MISSING, infer, is_text, parse, plain_frame, readings, texts, without_markers
+from .table_checks import copies, telling_alone, typed, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
@@ -146,7 +146,10 @@ def _task(
     frame = without_markers(frame, markers)
     values = {column: _target(frame[column], source, kind) for column in wanted}
     labelled = np.logical_and.reduce(
-        [np.isfinite(one) if one.dtype.kind == "f" else [value == value and value is not None for value in one] for one in values.values()]
+        [
+            np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
+            for one in values.values()
+        ]
     )
     if not labelled.all():
         cells = {
@@ -196,6 +199,7 @@ def _task(
         how,
         targets.values if kind is None and targets.kind == "regression" else None,
     )
+    warn_of_codes(source, learnt, inputs, how)
     for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
         score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
         remedy = f"if it is known too late, --drop {typed(column)}; --keep {typed(column)} silences this"

@@ -29,6 +29,12 @@ FEWEST = 20
 BEGINNINGS, COPIES = ("1900-01-01", "1970-01-01", "01.01.1900", "01.01.1970", "01/01/1900", "01/01/1970"), 0.05
 #: Names of columns whose values name a person or thing.
 _GROUPS = re.compile(r"(?i:.+[ _-]id)|.*[a-z]I[Dd]")
+#: Names of columns whose numbers are codes, and of those whose numbers may be times.
+_CODES = re.compile(r"(?i)(.*[ _-])?(plz|postleitzahl|zip|zip[ _-]?code|post(al)?[ _-]?code|fips|(tele)?phone|telefon(nummer)?|version)")
+_TIMES = re.compile(r"(?i).*(date|time|datum|zeit|stamp|epoch|month|monat|when|created|updated)|ts|.*_(at|ts)")
+#: Ranges of whole numbers that are times since 1980, and what they count: in turn 2.2e9 s is 2039, 60000 days of Excel are 2064.
+_SINCE = ((3.1e8, 2.2e9, "seconds since 1970"), (3.1e11, 2.2e12, "milliseconds since 1970"), (3.1e14, 2.2e15, "microseconds since 1970"))
+_SINCE = (*_SINCE, (3.1e17, 2.2e18, "nanoseconds since 1970"), (29_000, 60_000, "days of Excel"))
 
 
 def typed(*names: str) -> str:
@@ -83,11 +89,31 @@ def warn_of_columns(
         warnings.warn(f"{source}: {one}", stacklevel=3)
 
 
+def warn_of_codes(source: str, columns: Sequence[Column], frame: pd.DataFrame, how: Mapping[str, Reading]) -> None:
+    """Warn of numbers that are probably codes, by the name of their column, and of such that are probably times, by their size, too."""
+    for name in [str(column["name"]) for column in columns if column["type"] == "numeric"]:
+        reading = how.get(name, Reading("number"))
+        if reading.kind != "number" or frame[name].dtype.kind == "M":
+            continue
+        if _CODES.fullmatch(name):
+            remedy = f"--categorical {typed(name)} makes codes of them"
+            warnings.warn(f"{source}: {name!r} is named like codes, and its numbers are taken for amounts; {remedy}", stacklevel=3)
+        elif _TIMES.fullmatch(name):
+            values = numbers(frame[name], reading)
+            values = values[np.isfinite(values)]
+            what = [what for low, high, what in _SINCE if len(values) and ((values >= low) & (values <= high) & (values % 1 == 0)).all()]
+            if len(values) and ((values // 100 > 1900) & (values // 100 < 2100) & (values % 100 >= 1) & (values % 100 <= 12)).all():
+                what = ["year and month"]
+            if what:
+                remedy = "write them as 2024-12-31 to have weekdays and months"
+                warnings.warn(f"{source}: {name!r} looks like {what[0]}, and is taken for an amount; {remedy}", stacklevel=3)
+
+
 def warn_of_markers(source: str, frame: pd.DataFrame, how: Mapping[str, Reading]) -> None:
     """Warn of 9, 99, 999 ... that come again far from a column's other values, and of days on which counting began."""
     for name in map(str, frame.columns[:TRIED]):
         reading, dtype = how.get(name, Reading("number")), frame[name].dtype
-        if reading.kind == "text" or (dtype.kind not in "OUTif" and not is_text(dtype)):
+        if reading.kind == "text" or not (is_text(dtype) or dtype.kind in "if"):
             continue
         values = numbers(frame[name], reading)
         for end in (np.nanmin, np.nanmax) if np.isfinite(values).sum() > 3 else ():

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-#: Files whose values have types: Parquet; Excel, which needs openpyxl; JSON, an object a line or a list of them.
-PARQUET, EXCEL, JSON = frozenset({".parquet", ".pq"}), frozenset({".xlsx", ".xlsm"}), frozenset({".json", ".jsonl", ".ndjson"})
-TYPED = PARQUET | EXCEL | JSON
+#: Files whose values have types: Parquet; Excel, which needs openpyxl, and .ods, which needs odfpy; JSON, an object a line or a list of them.
+PARQUET, EXCEL, JSON = frozenset({".parquet", ".pq"}), frozenset({".xlsx", ".xlsm", ".ods"}), frozenset({".json", ".jsonl", ".ndjson"})
+FEATHER = frozenset({".feather", ".arrow"})
+TYPED = PARQUET | EXCEL | JSON | FEATHER
 TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv"})
+#: What may be the whole suffix of a packed text.
+PACKED = frozenset({".zip", ".gz", ".bz2", ".xz"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
 SNIFFED = 2**18
 #: The header is looked for in so many lines.
@@ -65,10 +68,12 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     names = [name for name in names if not re.fullmatch(r"Unnamed: \d+", name)]  # it stands in no header
     try:
-        if suffixes & (TEXT | EXCEL):  # the name may be wrong
+        if suffixes & (TEXT | EXCEL) or (path.suffix.lower() in PACKED and not suffixes & TYPED):  # the name may be wrong
             suffixes = {_kind_of(path)}
         if suffixes & PARQUET:
             return _flat(pd.read_parquet(path))
+        if suffixes & FEATHER:
+            return _flat(pd.read_feather(path))
         if suffixes & EXCEL:
             return _read_excel(path, names, learnt or {})
         if suffixes & JSON:
@@ -270,7 +275,9 @@ def _kind_of(path: Path) -> str:
         first = file.read(4)
     if first == b"PAR1":
         return ".parquet"
-    excel = first == b"\xd0\xcf\x11\xe0" or (first == b"PK\3\4" and "xl/workbook.xml" in zipfile.ZipFile(path).namelist())
+    excel = first == b"\xd0\xcf\x11\xe0" or (
+        first == b"PK\3\4" and {"xl/workbook.xml", "content.xml"} & {*zipfile.ZipFile(path).namelist()}
+    )
     return ".xlsx" if excel else ".csv"
 
 
@@ -280,6 +287,7 @@ def _member(path: Path) -> IO[bytes] | None:
         return None
     archive = zipfile.ZipFile(path)
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith(("__MACOSX", "."))]
+    names = [name for name in names if Path(name).suffix.lower() in TEXT and "readme" not in name.lower()] or names
     if len(names) != 1:
         raise ValueError(f"it must hold one file, it holds {', '.join(names[:5]) or 'none'}")
     return archive.open(names[0])

@@ -43,8 +43,8 @@ def rows_of_data(
     cells = np.array(body.to_numpy(dtype=object), dtype=object)
     keep, said, units = np.ones(len(cells), dtype=bool), list[str](), dict[str, str]()
     names, several = [name.strip().casefold() for name in header], sum(map(bool, header)) > 1
-    first = [k for k, row in enumerate(cells) if several and row[0].strip().casefold() == names[0]]
-    again = [k for k in first if [text.strip().casefold() for text in cells[k]] == names]
+    first = [k for k, row in enumerate(cells) if several and row[0].strip("\ufeff ").casefold() == names[0]]
+    again = [k for k in first if [text.strip("\ufeff ").casefold() for text in cells[k]] == names]
     if again:
         keep[again] = False
         said.append(f"left out {len(again)} rows that are the header again")

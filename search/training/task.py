@@ -328,7 +328,7 @@ def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyTyp
     """Return the names that differ in capitals, blanks or the way of an accent only, or as ``short`` forms, in lists of two or more."""
     found: dict[str, list[str]] = {}
     for name in sorted(names):
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split()).rstrip(".") or name
         found.setdefault(short.get(plain, plain), []).append(name)
     return [alike for alike in found.values() if len(alike) > 1]
 

@@ -3,10 +3,12 @@
 import re
 import shlex
 import warnings
+from datetime import time
 from hashlib import sha256
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +112,46 @@ def test_every_line_of_a_column_alone_is_a_row(tmp_path):
         np.testing.assert_array_equal(prepare(task.preprocessing, tmp_path / "new.csv"), wanted)
     (tmp_path / "last.csv").write_text('x\n1\n""\n')
     assert len(prepare(task.preprocessing, tmp_path / "last.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series(["u", "v", "w"] * 40, dtype="category"),
+        pd.Series(["u", "v", "w"] * 40, dtype=pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))),
+        pd.Series([time(8, 30), time(9, 0), time(23, 5)] * 40, dtype=pd.ArrowDtype(pa.time32("s"))),
+        pd.Series([[1, 2], [3], []] * 40, dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
+        pd.Series([{"u": 1}, {"u": 2}, {"u": 3}] * 40, dtype=pd.ArrowDtype(pa.struct([("u", pa.int64())]))),
+        pd.Series(pd.cut([1, 2, 3] * 40, 3)),
+    ],
+    ids=["category", "dictionary", "time", "list", "struct", "interval"],
+)
+def test_columns_of_every_type_are_levels_where_they_are_no_numbers(values):
+    made = pd.DataFrame({"x": np.random.default_rng(0).normal(size=120), "k": values, "y": ["p", "q", "q"] * 40})
+    task, _ = said_of(made)
+    (column,) = (one for one in task.preprocessing["columns"] if one["name"] == "k")
+    assert (column["type"], len(column["levels"])) == ("categorical", 3)
+    served = prepare(task.preprocessing, made)[task.train.raw.rows]
+    assert np.allclose(served, next(task.train.batches(200))[0].numpy(), atol=1e-6)
+
+
+def test_numbers_that_are_codes_or_times_are_said_with_what_to_do():
+    n = 60
+    epoch = 1_700_000_000 + 86_400 * np.arange(n)
+    made = pd.DataFrame({"x": np.random.default_rng(0).normal(size=n), "y": ["p", "q", "q"] * (n // 3), "uptime": np.arange(n) % 7})
+    made = made.assign(
+        **{"PLZ": np.resize([80331, 10115, 20095], n), "created_at": epoch, "timestamp": epoch * 1000, "date": 45_000 + np.arange(n) % 50}
+    )
+    made["month"] = np.resize([202301, 202311, 202402], n)
+    _, said = said_of(made)
+    told = " ".join(said)
+    for name, what in (
+        ("created_at", "seconds since"),
+        ("timestamp", "milliseconds"),
+        ("date", "days of Excel"),
+        ("month", "year and month"),
+    ):
+        assert f"{name!r} looks like {what}" in told
+    assert "'PLZ' is named like codes" in told and "--categorical PLZ" in told and "uptime" not in told
+    task, said = said_of(made, categorical="PLZ")
+    assert "named like codes" not in " ".join(said) and task.preprocessing["columns"][2]["levels"] == ["10115", "20095", "80331"]

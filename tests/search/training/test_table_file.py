@@ -702,3 +702,16 @@ def test_cells_of_excel_that_are_merged_over_rows_have_one_value(tmp_path, monke
     book = {"S": SimpleNamespace(merged_cells=SimpleNamespace(ranges=areas))}
     monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=lambda _: book))
     assert of(read(path)[0], "region")["levels"] == ["r0", "r1", "r2"]
+
+
+def test_feather_and_a_packed_table_are_read_by_any_name(tmp_path):
+    rows = [f"{k % 7},{label(k)}" for k in range(ROWS)]
+    text = write(tmp_path / "t.csv", rows).read_bytes()
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text))
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("t.csv", text)
+        archive.writestr("README.txt", "where it is from")
+    pd.read_csv(tmp_path / "t.csv").to_feather(tmp_path / "t.feather")
+    for name in ("packed.gz", "archive.zip", "t.feather"):
+        task = read(tmp_path / name)[0]
+        assert len(task.train) + len(task.validation) + len(task.test) == ROWS and of(task, "a")["type"] == "numeric", name

@@ -10,6 +10,7 @@ import pytest
 
 from joulefront.search.export import predict
 from joulefront.search.export.raw_graph import front_of, preparation
+from joulefront.search.training.columns import infer, parse
 from joulefront.search.training.table import prepare, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -57,3 +58,41 @@ def test_codes_that_differ_in_zeros_only_stay_apart(tmp_path):
     task = table(tmp_path / "t.csv", "y")
     made = prepare(task.preprocessing, pd.DataFrame({"code": ["01", "1", "03", "3"], "x": 0.0}))[:, :5]
     assert made.tolist() == [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "how"),
+    [
+        (["+491701234567", "+49 170 1234567", "+1 (555) 123-4567"], "text", ".,"),
+        (["+5", "+12345.25", "-7"], "number", ".,"),
+        (["1\u2009234", "12\u2009345\u2009678"], "number", ".,"),
+        (["3:1", "0:0", "2:2"], "text", ".,"),
+        (["3:10", "0:00"], "date", "%H:%M"),
+        (["03/2023", "12/2024"], "date", "%m/%Y"),
+        (["Jan-23", "Dec-24"], "date", "%b-%y"),
+        (["Thu Jan 05 00:00:00 2023", "Sun Dec 31 23:59:59 2023"], "date", "%b %d %H:%M:%S %Y"),
+        (["Thu Jan 05 00:00:00 +0000 2023", "Sun Dec 31 23:59:59 +0000 2023"], "date", "%b %d %H:%M:%S %z %Y"),
+        (["2023-01-05 10:00:00 UTC", "2023-12-31 23:59:59.5 UTC"], "date", "ISO8601"),
+        (["2023-01-05 10:00:00,123", "2023-12-31 23:59:59,456"], "date", "ISO8601"),
+    ],
+)
+def test_telephone_numbers_scores_and_dates_of_logs_are_read_as_what_they_are(texts, kind, how):
+    reading = infer(np.array(texts, dtype=object))
+    assert (reading.kind, reading.how) == (kind, how)
+    assert kind == "text" or np.isfinite(parse(np.array(texts, dtype=object), reading)).all()
+
+
+def test_a_target_beyond_all_measure_is_left_out_and_classes_that_differ_in_a_point_are_said():
+    x = np.arange(40.0)
+    with pytest.warns(UserWarning, match=r"left out 1 of 40 rows without y \(1e\+300\)"):
+        task = table(pd.DataFrame({"x": x, "y": [1e300, *(x[1:] / 7)]}), "y")
+    assert task.kind == "regression" and np.isfinite(next(task.train.batches(40))[1].numpy()).all()
+    with pytest.warns(UserWarning, match=r"'<=50K' and '<=50K.' in y differ"):
+        table(pd.DataFrame({"x": x, "y": ["<=50K", ">50K", "<=50K.", ">50K."] * 10}), "y")
+
+
+def test_the_header_again_is_no_row_also_behind_a_byte_order_mark(tmp_path):
+    part = "x,y\n" + "".join(f"{k},{'pq'[k % 2]}\n" for k in range(20))
+    (tmp_path / "d.csv").write_text(part + "\ufeff" + part, encoding="utf-8")
+    with pytest.warns(UserWarning, match="the header again"):
+        assert table(tmp_path / "d.csv", "y").classes == ("p", "q")
