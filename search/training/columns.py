@@ -76,7 +76,10 @@ _MONTHS = (
 _ENGLISH = {name: names.split()[0].capitalize() for names in _MONTHS for name in names.split()}
 #: Words about a date that say nothing more: a weekday before it, "of" between its parts, "o'clock" behind it.
 _WEEKDAY = r"^[^\W\d_]+[.,]*\s+(?=\d{1,2}[. ]+[^\W\d_]|\d{1,4}[./-]\d|[A-Z][a-z]{2} +\d\d? \d\d:)"
-_FILLING = r"\s*(?:Uhr|uur|h)$|(?<=\d) ?(?:UTC|GMT)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
+_FILLING = (
+    r"\s*(?:Uhr|uur|h)$|(?<=\d) ?(?:UTC|GMT)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|"
+    r"(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
+)
 
 
 @dataclass(frozen=True)

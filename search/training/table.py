@@ -145,12 +145,11 @@ def _task(
         raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
     frame = without_markers(frame, markers)
     values = {column: _target(frame[column], source, kind) for column in wanted}
-    labelled = np.logical_and.reduce(
-        [
-            np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
-            for one in values.values()
-        ]
-    )
+    there = [
+        np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
+        for one in values.values()
+    ]
+    labelled = np.logical_and.reduce(there)
     if not labelled.all():
         cells = {
             str(text) for column, one in values.items() for text in frame[column][~labelled] if len(values) == 1 or one.dtype.kind == "O"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-#: Files whose values have types: Parquet; Excel, which needs openpyxl, and .ods, which needs odfpy; JSON, an object a line or a list of them.
+#: Files whose values have types: Parquet; Excel, which needs openpyxl, .ods, which needs odfpy; JSON, objects in lines or in a list.
 PARQUET, EXCEL, JSON = frozenset({".parquet", ".pq"}), frozenset({".xlsx", ".xlsm", ".ods"}), frozenset({".json", ".jsonl", ".ndjson"})
 FEATHER = frozenset({".feather", ".arrow"})
 TYPED = PARQUET | EXCEL | JSON | FEATHER
