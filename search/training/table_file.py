@@ -275,10 +275,9 @@ def _kind_of(path: Path) -> str:
         first = file.read(4)
     if first == b"PAR1":
         return ".parquet"
-    excel = first == b"\xd0\xcf\x11\xe0" or (
-        first == b"PK\3\4" and {"xl/workbook.xml", "content.xml"} & {*zipfile.ZipFile(path).namelist()}
-    )
-    return ".xlsx" if excel else ".csv"
+    if first == b"PK\3\4" and {"xl/workbook.xml", "content.xml"} & {*zipfile.ZipFile(path).namelist()}:
+        return ".xlsx"
+    return ".xlsx" if first == b"\xd0\xcf\x11\xe0" else ".csv"
 
 
 def _member(path: Path) -> IO[bytes] | None:
