@@ -133,9 +133,9 @@ def test_a_table_that_is_not_as_it_should_be_gets_one_clear_line(tmp_path, text,
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "t.ods").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"must end in .*\.csv.*, got \.ods; save it as CSV"):
-        table(tmp_path / "t.ods", "y")
+    (tmp_path / "t.odt").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"must end in .*\.csv.*, got \.odt; save it as CSV"):
+        table(tmp_path / "t.odt", "y")
     (tmp_path / "t.parquet").write_bytes(b"x")
     with pytest.raises(ValueError, match="cannot read the table"):
         table(tmp_path / "t.parquet", "y")
