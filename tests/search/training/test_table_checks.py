@@ -151,7 +151,8 @@ def test_numbers_that_are_codes_or_times_are_said_with_what_to_do():
         ("month", "year and month"),
     ):
         assert f"{name!r} looks like {what}" in told
-    assert "'PLZ' is named like codes" in told and "--categorical PLZ" in told
+    assert "'PLZ' is named like codes" in told
+    assert "--categorical PLZ" in told
     assert "uptime" not in told
     task, said = said_of(made, categorical="PLZ")
     assert "named like codes" not in " ".join(said)
