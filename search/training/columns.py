@@ -128,7 +128,7 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
         elif getattr(dtype, "kind", "") == "m":
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
         elif str(dtype).startswith(("list<", "large_list<", "fixed_size_list<", "struct<", "map<")):  # Arrow's, which it cannot compare
-            frame.isetitem(place, frame.iloc[:, place].astype(object))
+            frame.isetitem(place, frame.iloc[:, place].to_numpy(dtype=object))
     return frame
 
 

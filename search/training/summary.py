@@ -40,7 +40,10 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
 
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
-    if not path.is_dir() and (suffixes & (TEXT | TYPED) or (path.is_file() and target is not None and ".zip" not in suffixes)):
+    zipped = path.is_file() and zipfile.is_zipfile(path) and not suffixes & (TEXT | TYPED)
+    inside = {Path(name).suffix.lower() for name in open_files(path).names()} if zipped else set[str]()
+    packed = inside & (TEXT | TYPED) and not inside & (SUFFIXES | audio.SUFFIXES)
+    if not path.is_dir() and (suffixes & (TEXT | TYPED) or packed or (path.is_file() and target is not None and not zipped)):
         if target is None:
             names = list(map(str, read(path).columns))
             shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")

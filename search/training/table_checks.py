@@ -33,8 +33,10 @@ _GROUPS = re.compile(r"(?i:.+[ _-]id)|.*[a-z]I[Dd]")
 _CODES = re.compile(r"(?i)(.*[ _-])?(plz|postleitzahl|zip|zip[ _-]?code|post(al)?[ _-]?code|fips|(tele)?phone|telefon(nummer)?|version)")
 _TIMES = re.compile(r"(?i).*(date|time|datum|zeit|stamp|epoch|month|monat|when|created|updated)|ts|.*_(at|ts)")
 #: Ranges of whole numbers that are times since 1980, and what they count: in turn 2.2e9 s is 2039, 60000 days of Excel are 2064.
-_SINCE = ((3.1e8, 2.2e9, "seconds since 1970"), (3.1e11, 2.2e12, "milliseconds since 1970"), (3.1e14, 2.2e15, "microseconds since 1970"))
-_SINCE = (*_SINCE, (3.1e17, 2.2e18, "nanoseconds since 1970"), (29_000, 60_000, "days of Excel"))
+_SINCE = (
+    *((3.1e8 * unit, 2.2e9 * unit, f"{word}seconds since 1970") for unit, word in ((1, ""), (1e3, "milli"), (1e6, "micro"), (1e9, "nano"))),
+    (29_000, 60_000, "days of Excel"),
+)
 
 
 def typed(*names: str) -> str:

@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,6 +41,16 @@ def test_its_text_has_all_of_it(path):
 def test_a_table_needs_its_target_and_the_message_names_the_columns(path):
     with pytest.raises(ValueError, match=r"--target NAME; its columns are id, size, town, day, always, label"):
         open_data(path)
+
+
+def test_a_zip_of_one_table_is_that_table(tmp_path, path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as packed:
+        packed.write(path, "inner/t.csv")
+        packed.writestr("README", "how it was made")
+    with pytest.raises(ValueError, match="its columns are id, size, town"):
+        open_data(tmp_path / "t.zip")
+    found, plain = (summarise(open_data(one, "label")) for one in (tmp_path / "t.zip", path))
+    assert found["columns"] == plain["columns"]
 
 
 def test_of_images_it_says_sizes_and_modes(tmp_path):
