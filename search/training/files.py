@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -192,7 +195,8 @@ def decode_all(
         return last - first
 
     done = 0
-    pool = ThreadPoolExecutor(max(1, threads))
+    begun = list[int]()
+    pool = ThreadPoolExecutor(max(1, threads), initializer=lambda: begun.append(threading.get_native_id()))
     try:
         for count in pool.map(work, range(0, len(entries), block)):
             done += count
@@ -201,6 +205,7 @@ def decode_all(
     finally:
         # After an error or Ctrl-C, thousands of files that nobody will use need not be decoded.
         pool.shutdown(cancel_futures=True)
+        _wait_until_gone(begun)
     if reasons and not readable.any():
         first = min(reasons)
         raise ValueError(
@@ -210,6 +215,16 @@ def decode_all(
         shown = [f"{entries[k][0]} ({_reason(reasons[k])[:60]})" for k in sorted(reasons)[:20]] + ["..."] * (len(reasons) > 20)
         warnings.warn(f"{files.path}: left out {len(reasons)} unreadable file{'s' * (len(reasons) > 1)}: {', '.join(shown)}", stacklevel=4)
     return decoded, readable
+
+
+def _wait_until_gone(threads: Sequence[int], most_seconds: float = 1.0) -> None:
+    """Wait until the system has ended threads that Python has ended: on their way out they hold locks of the library of linear algebra.
+
+    A process that is forked meanwhile, as to stream the examples, has such a lock for ever and hangs.
+    """
+    end = time.monotonic() + most_seconds
+    while time.monotonic() < end and any(Path(f"/proc/self/task/{one}").exists() for one in threads):
+        time.sleep(0.0005)
 
 
 def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:

@@ -1,12 +1,16 @@
 import io
 import json
+import threading
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from joulefront.search.training.audio import Spectrogram, audio, decode, fourier_waves, mel_bands, prepare, read_sound
+from joulefront.search.training.file_tree import open_files
+from joulefront.search.training.files import decode_all
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 
@@ -104,6 +108,21 @@ def test_preparing_a_recording_gives_what_the_model_was_trained_on(recordings):
     made = torch.from_numpy(prepare(json.loads(json.dumps(task.preprocessing)), recordings / "low" / "3.wav"))
     known = torch.cat([inputs for part in (task.train, task.validation) for inputs, _ in part.batches(64)])
     assert float((known - made).abs().amax(dim=(1, 2, 3)).min()) < 1e-4
+
+
+def test_threads_that_decoded_are_gone_before_a_process_can_be_forked(recordings):
+    begun, left = set(), 0
+
+    def noting(file):
+        begun.add(threading.get_native_id())
+        return torch.stft(torch.ones(2000), 256, window=torch.ones(256), return_complex=True).abs().numpy()[:1, :1]
+
+    entries = [(f"low/{k}.wav", 0) for k in range(4)]
+    for _ in range(100):
+        begun.clear()
+        decode_all(open_files(recordings), entries, noting, shape=(1, 1), dtype=torch.float32, threads=4)
+        left += any(Path(f"/proc/self/task/{one}").exists() for one in begun)
+    assert left == 0, "the process that streams them would wait for ever for a lock that such a thread held"
 
 
 def test_streamed_recordings_are_the_same(recordings):
