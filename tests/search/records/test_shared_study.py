@@ -46,10 +46,10 @@ def test_what_one_worker_has_trained_another_continues_from_the_bucket_alone(buc
     url, log = f"sqlite:///{tmp_path}/s.db", tmp_path / "log"
     study = sleeping_study("freeze-thaw", rungs=(1, 2, 4))
     with sleeping(0.0, log):
-        work(url, tmp_path / "first", study, trials=4, artifacts="s3://weights/some/where")
+        work(url, tmp_path / "first", study, trials=4, epoch_joules=1.0, artifacts="s3://weights/some/where")
         before = {line.split()[0] for line in log.read_text().splitlines()}
         (tmp_path / "first").rename(tmp_path / "on-another-machine")
-        work(url, tmp_path / "second", study, trials=14)
+        work(url, tmp_path / "second", study, trials=24, epoch_joules=1.0)
     trials = RunFolder.open(tmp_path / "second").run().trials
     across = [trial for trial in trials if trial.parent is not None and str(trial.parent) in before and str(trial.number) not in before]
     assert across, "the second has continued what the first has trained"
