@@ -5,47 +5,15 @@ import json
 import sys
 import warnings
 import zipfile
-from contextlib import suppress
-from shlex import quote
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.table_files import NUMBERS, PLAIN, ROWS, SEMICOLON, german, label, of, parts_of, read, write
 
 from joulefront.search.training.table import prepare, table
 
-ROWS = 60
-NUMBERS = [round(1000.5 + 37.25 * k, 2) for k in range(ROWS)]
-
-
-def german(value):
-    return f"{value:,.2f}".replace(",", "x").replace(".", ",").replace("x", ".")
-
-
-def write(path, rows, *, header="a,y", encoding="utf-8", above=""):
-    path.write_bytes((above + header + "\n" + "\n".join(rows) + "\n").encode(encoding))
-    return path
-
-
-def label(k):
-    return "yes" if k % 3 else "no"
-
-
-def of(task, name):
-    return next(column for column in task.preprocessing["columns"] if column["name"] == name)
-
-
-def read(path, target="y", **options):
-    """The task, and every warning in one text."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        task = table(path, target, **options)
-    return task, " | ".join(str(one.message) for one in caught)
-
-
-PLAIN = [f"{value},{label(k)}" for k, value in enumerate(NUMBERS)]
-SEMICOLON = [f"{german(value)};{label(k)}" for k, value in enumerate(NUMBERS)]
 FILES = {
     "plain": {"rows": PLAIN},
     "trailing separators": {"rows": [f"{row}," for row in PLAIN]},
@@ -78,7 +46,7 @@ def test_a_file_of_every_kind_gives_the_same_task(tmp_path, kind):
     np.testing.assert_allclose(task.train.inputs, expected.train.inputs, atol=1e-6)
     assert task.train.targets.tolist() == expected.train.targets.tolist()
     again = prepare(task.preprocessing, tmp_path / "t.csv")
-    np.testing.assert_array_equal(np.sort(again[:, 0]), np.sort(np.concatenate([part.inputs[:, 0] for part in _parts(task)])))
+    np.testing.assert_array_equal(np.sort(again[:, 0]), np.sort(np.concatenate([part.inputs[:, 0] for part in parts_of(task)])))
 
 
 @pytest.mark.parametrize("packed", ["gz", "zip", "zip of a Mac"])
@@ -101,10 +69,6 @@ def test_a_packed_file_is_read_as_the_plain_one(tmp_path, packed):
 def test_a_row_that_is_too_long_far_down_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"(line|Expected 2 fields in line) ?60002|60002"):
         table(write(tmp_path / "t.csv", [*PLAIN * 1000, "1,yes,2"]), "y")
-
-
-def _parts(task):
-    return task.train, task.validation, task.test
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "gb18030", "mac_roman"])
@@ -179,25 +143,6 @@ def test_objects_of_columns_and_long_cells_are_read(tmp_path):
     assert table(write(tmp_path / "t.csv", rows, header="a,y,b"), "y").classes == ("no", "yes")
 
 
-def test_a_day_at_the_end_of_time_is_missing(tmp_path):
-    days = [f"{'9999-12-31' if k % 7 == 0 else f'2024-01-{1 + k % 28:02}'}" for k in range(ROWS)]
-    task, _ = read(write(tmp_path / "t.csv", [f"{day},{label(k)}" for k, day in enumerate(days)]))
-    assert task.preprocessing["features"][:2] == ["a", "a?"]
-    assert of(task, "a")["std"] < 28 * 86_400
-
-
-def test_numbers_with_signs_before_them_get_a_word(tmp_path):
-    _, said = read(write(tmp_path / "t.csv", [f"{'<>~'[k % 3]}{row},{k % 4}" for k, row in enumerate(PLAIN)], header="a,y,b"))
-    assert "'a' is text, for its numbers have signs as in '<1000.5'" in said
-
-
-def test_an_infinite_target_is_none_and_decimal_signs_that_are_mixed_are_said(tmp_path):
-    rows = [f"{value:.2f}".replace(".", "," if k % 2 else ".") + f";{'inf' if k == 7 else value}" for k, value in enumerate(NUMBERS)]
-    _, said = read(write(tmp_path / "t.csv", [f"{row};{k % 5}" for k, row in enumerate(rows)], header="a;y;b"))
-    assert "left out 1 of 60 rows without y (inf)" in said
-    assert "'a' is text, for its numbers have decimal points and decimal commas" in said
-
-
 def test_latin_1_is_read_with_a_word_and_quoted_separators_are_no_columns(tmp_path):
     towns = ["Köln, am Rhein", "Trier"]
     task, said = read(write(tmp_path / "t.csv", [f'"{towns[k % 2]}",{label(k)}' for k in range(ROWS)], encoding="cp1252"))
@@ -237,227 +182,6 @@ def test_what_short_rows_lack_is_missing_and_names_of_rows_as_r_writes_them_are_
     assert "'Unnamed: 0', which names the rows" in said
 
 
-@pytest.mark.parametrize("missing", ["?", "-", "n/a", "NA", "nan", "None", "NULL", "--", "", "#N/A", "unknown"])
-def test_every_way_to_say_missing_leaves_a_column_of_numbers(tmp_path, missing):
-    rows = [f"{missing if k % 10 == 0 else 50 + k * 1.5},{label(k)}" for k in range(ROWS)]
-    task, said = read(write(tmp_path / "t.csv", rows))
-    assert task.preprocessing["features"] == ["a", "a?"]
-    assert ("'a' is numbers, among which 'unknown' counts as missing" in said) == (missing == "unknown")
-
-
-def test_numbers_among_many_texts_are_text_with_a_word(tmp_path):
-    rows = [f"{k * 1.5 if k % 4 else 'about ' + str(k)},{label(k)}" for k in range(ROWS)]
-    with pytest.warns(UserWarning, match=r"'a' is text, for beside numbers it holds 'about 0'"):
-        assert table(write(tmp_path / "t.csv", rows), "y").preprocessing["features"] == ["a~about"]
-
-
-FORMS = (
-    "%Y-%m-%d",
-    "%Y-%m-%dT%H:%M:%SZ",
-    "%Y-%m-%d %H:%M:%S",
-    "%d.%m.%Y",
-    "%m/%d/%Y",
-    "%d/%m/%Y %H:%M",
-    "%d %b %Y",
-    "%B %d, %Y",
-    "%Y/%m/%d",
-)
-FORMS = (*FORMS, "%Y%m%d", "%Y%m%dT%H%M%SZ", "%a, %d %b %Y", "%a, %d %b %Y %H:%M:%S +0000", "%d.%m.%Y %H:%M Uhr", "%d/%b/%Y:%H:%M:%S +0000")
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_dates_are_seconds_however_they_are_written(tmp_path, form):
-    days = pd.date_range("2023-12-20", periods=ROWS, freq="25h")
-    path = write(tmp_path / "t.csv", [f'"{day.strftime(form)}",{label(k)}' for k, day in enumerate(days)])
-    task, said = read(path)
-    assert task.preprocessing["features"][0] == "a"
-    assert "a@month sin" in task.preprocessing["features"]
-    assert "reverse" not in said
-    made = prepare(task.preprocessing, pd.read_csv(path))[:, 0]
-    whole = np.array([pd.to_datetime(day.strftime(form), format=form).timestamp() for day in days])
-    np.testing.assert_allclose(made * of(task, "a")["std"] + of(task, "a")["mean"], whole, rtol=1e-6)
-    np.testing.assert_array_equal(made, prepare(task.preprocessing, path)[:, 0])
-
-
-@pytest.mark.parametrize(
-    ("form", "months"),
-    [
-        ("{day}. {month} {year}", "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
-        ("Mo., {day}. {month} {year}", "Jan. Feb. Mrz. Apr. Mai Jun. Jul. Aug. Sep. Okt. Nov. Dez."),
-        ("{day} {month} {year}", "janvier février mars avril mai juin juillet août septembre octobre novembre décembre"),
-        ("{day} de {month} de {year}", "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre"),
-        ("{day}th of {month} {year}", "January February March April May June July August September October November December"),
-        ("{day}-{month}-{year}", "gen feb mar apr mag giu lug ago set ott nov dic"),
-        ("{day} {month} {year}", "января февраля марта апреля мая июня июля августа сентября октября ноября декабря"),
-        ("{year}年{month}月{day}日", "1 2 3 4 5 6 7 8 9 10 11 12"),
-    ],
-)
-def test_months_are_read_in_other_languages(tmp_path, form, months):
-    days = pd.date_range("2023-01-05", periods=ROWS, freq="6D")
-    written = [form.format(day=day.day, month=months.split()[day.month - 1], year=day.year) for day in days]
-    path = write(tmp_path / "t.csv", [f'"{text}",{label(k)}' for k, text in enumerate(written)])
-    task, said = read(path)
-    found = prepare(task.preprocessing, path)[:, 0] * of(task, "a")["std"] + of(task, "a")["mean"]
-    np.testing.assert_allclose(found, (days - pd.Timestamp(0)).total_seconds(), rtol=1e-6)
-    assert said == ""
-
-
-def test_dates_that_were_stored_as_such_are_read_from_text_later(tmp_path):
-    days = pd.date_range("2023-12-20", periods=ROWS, freq="25h")
-    frame = pd.DataFrame({"a": days, "y": [label(k) for k in range(ROWS)]})
-    frame.to_parquet(tmp_path / "t.parquet")
-    frame.to_csv(tmp_path / "later.csv", index=False)
-    how = table(tmp_path / "t.parquet", "y").preprocessing
-    np.testing.assert_array_equal(prepare(how, tmp_path / "later.csv"), prepare(how, tmp_path / "t.parquet"))
-
-
-def test_dates_as_the_target_are_classes_with_a_hint_or_days(tmp_path):
-    days = pd.date_range("2024-01-01", periods=ROWS, freq="D")
-    frame = pd.DataFrame({"a": np.arange(ROWS) % 7 + 0.5, "y": days})
-    path = tmp_path / "t.csv"
-    frame.to_csv(path, index=False)
-    with pytest.warns(UserWarning, match=rf"'y' is dates, taken for {ROWS} classes; --kind regression"), suppress(ValueError):
-        table(path, "y")
-    mean, deviation = table(path, "y", kind="regression").target_scale
-    assert abs(mean - (days - pd.Timestamp(0)).days.to_numpy().mean()) < deviation
-
-
-def test_dates_that_could_be_the_reverse_are_said(tmp_path):
-    _, said = read(write(tmp_path / "t.csv", [f"{1 + k % 12:02}/{1 + k % 11:02}/2024,{label(k)}" for k in range(ROWS)]))
-    assert "'a' is read as month/day, and could be the reverse" in said
-
-
-@pytest.mark.parametrize("codes", [["01", "02", "03", "A4"], ["007", "010", "100"], ["1.0", "2.0", "B"], ["True", "no", "1"]])
-def test_codes_are_the_same_in_training_in_a_file_and_in_a_frame_that_pandas_read(tmp_path, codes):
-    path = write(tmp_path / "t.csv", [f"{codes[k % len(codes)]},{label(k)}" for k in range(ROWS)])
-    task, _ = read(path)
-    by_file = prepare(task.preprocessing, path)
-    np.testing.assert_array_equal(prepare(task.preprocessing, pd.read_csv(path)), by_file)
-    np.testing.assert_array_equal(by_file.sum(axis=1), 1)
-    plain = [code for code in codes if code.isdigit()]
-    write(tmp_path / "rows.csv", plain, header="a")
-    assert plain == [] or (prepare(task.preprocessing, pd.read_csv(tmp_path / "rows.csv")).sum(axis=1) == 1).all()
-
-
-def test_values_that_training_never_saw_are_counted():
-    frame = pd.DataFrame({"town": ["Ulm", "Paris"] * 30, "size": range(60), "y": [label(k) for k in range(60)]})
-    how = table(frame, "y").preprocessing
-    with pytest.warns(UserWarning, match=r"2 values of 'town' were not seen in training, e.g. 'Rome'"):
-        assert prepare(how, pd.DataFrame({"town": ["Rome", "Bonn", "Ulm"], "size": [1, 2, 3]}))[:, :2].sum() == 1
-    with pytest.warns(UserWarning, match=r"1 value of 'size' was not seen in training, e.g. 'large'"):
-        prepare(how, pd.DataFrame({"town": ["Ulm", "Ulm"], "size": ["1", "large"]}))
-
-
-@pytest.mark.parametrize(
-    "name", ["", "id", "ID", "PassengerId", "customer_id", "id_cliente", "index", "row nr", "No.", "lfd. Nr.", "Kundennummer", "numéro"]
-)
-def test_numbers_that_name_the_rows_are_no_feature_unless_they_are_kept(tmp_path, name):
-    path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
-    task, said = read(path)
-    assert task.preprocessing["features"] == ["a"]
-    assert f"{name or 'Unnamed: 0'!r}, which names the rows; --keep {quote(name or 'Unnamed: 0')} uses it" in said
-    assert len(table(path, "y", keep=name or "Unnamed: 0").preprocessing["features"]) == 2
-
-
-@pytest.mark.parametrize("name", ["paid", "price", "valid", "number of rooms", "grid"])
-def test_other_numbers_stay_features(tmp_path, name):
-    path = write(tmp_path / "t.csv", [f"{7 * k},{row}" for k, row in enumerate(PLAIN)], header=f"{name},a,y")
-    assert table(path, "y").preprocessing["features"] == [name, "a"]
-
-
-def test_a_class_may_be_called_none_or_nan_and_an_empty_cell_is_missing(tmp_path):
-    names = ["None", "nan", "mild", "NA"]
-    task, said = read(write(tmp_path / "t.csv", [f"{k * 1.5},{names[k % 4]}" for k in range(ROWS)] + ["3,"] * 5))
-    assert task.classes == ("NA", "None", "mild", "nan")
-    assert "left out 5 of 65 rows without y" in said
-    assert "'NA' in y is taken for a class" in said
-    task, said = read(write(tmp_path / "n.csv", [f"{k * 1.5},{'?' if k % 20 == 0 else k % 2}" for k in range(ROWS)]))
-    assert task.classes == ("0", "1")
-    assert "left out 3 of 60 rows without y (?)" in said
-
-
-def test_the_target_again_under_nearly_its_name_is_left_out_and_under_another_it_is_said(tmp_path):
-    path = write(tmp_path / "t.csv", [f"{row},{label(k)},{k % 3 > 0:d}" for k, row in enumerate(PLAIN)], header="a,y,Y.1,code")
-    task, said = read(path)
-    assert task.preprocessing["features"] == ["a", "code"]
-    assert "'Y.1' is the target again; left out" in said
-    assert "'code' tells the target alone; if it is known too late, --drop code" in said
-    euros = pd.DataFrame({"cents": np.array(NUMBERS) * 100, "x": range(ROWS), "price": NUMBERS})
-    assert "'cents' tells the target alone" in read(euros, "price")[1]
-
-
-def test_a_class_that_a_split_lacks_is_named(tmp_path):
-    rows = [f"{k * 1.5 % 7},{'rare' if k < 2 else 'usual'}" for k in range(102)]
-    task, said = read(write(tmp_path / "t.csv", rows))
-    assert "no validation example of the class 'rare' (2 in all)" in said
-    assert set(task.validation.targets.tolist()) == {1}
-
-
-def test_amounts_that_may_be_classes_are_said_and_can_be_told(tmp_path):
-    path = write(tmp_path / "t.csv", [f"{k * 1.5},{k % 26}" for k in range(260)])
-    task, said = read(path)
-    assert task.kind == "regression"
-    assert "26 different ones; --kind classification" in said
-    assert len(read(path, kind="classification")[0].classes) == 26
-
-
-DRESSED = {
-    "percent signs": "{0}%",
-    "codes of currencies behind": "{0} EUR",
-    "codes of currencies before": "USD {0}",
-    "signs of currencies": "${0}",
-    "units": "{0} kg",
-    "units without a blank": "{0}cm²",
-    "digits of another script": "{1}",
-    "formulas that keep Excel from reading": '"=""{0}"""',
-}
-
-
-@pytest.mark.parametrize("form", DRESSED.values(), ids=DRESSED)
-def test_numbers_are_numbers_however_they_are_dressed_and_in_prediction_as_well(tmp_path, form):
-    other = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
-    rows = [f"{form.format(value, str(value).translate(other))},{label(k)}" for k, value in enumerate(NUMBERS)]
-    plain, _ = read(write(tmp_path / "plain.csv", PLAIN))
-    task, _ = read(write(tmp_path / "t.csv", rows))
-    np.testing.assert_allclose(task.train.inputs, plain.train.inputs, atol=1e-6)
-    expected = prepare(plain.preprocessing, tmp_path / "plain.csv")
-    np.testing.assert_allclose(prepare(task.preprocessing, tmp_path / "t.csv"), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("form", ["({0})", "{0}-", "-${0}", "−{0}", "$ -{0}"])
-def test_what_is_below_zero_is_so_however_it_is_written(tmp_path, form):
-    rows = [f"{form.format(value) if k % 2 else value},{label(k)}" for k, value in enumerate(NUMBERS)]
-    task, _ = read(write(tmp_path / "t.csv", rows))
-    plain = [f"{-value if k % 2 else value},{label(k)}" for k, value in enumerate(NUMBERS)]
-    np.testing.assert_allclose(task.train.inputs, read(write(tmp_path / "plain.csv", plain))[0].train.inputs, atol=1e-6)
-
-
-def test_groups_of_digits_as_in_india_and_truth_in_several_spellings(tmp_path):
-    rows = [f'"1,23,{100 + k}.50",{("TRUE", "False", "true", "1", "0")[k % 5]},{label(k)}' for k in range(ROWS)]
-    task, _ = read(write(tmp_path / "t.csv", rows, header="a,b,y"))
-    assert task.preprocessing["features"] == ["a", "b"]
-    assert of(task, "a")["mean"] == pytest.approx(123_100.5 + 29.5, abs=15)
-
-
-def test_whole_numbers_that_a_float_cannot_tell_apart_are_texts_and_hashes_name_the_rows(tmp_path):
-    rows = [f"{2**60 + k % 3},{k * 2654435761 % 2**48:012x},{k % 7},{label(k)}" for k in range(ROWS)]
-    task, said = read(write(tmp_path / "t.csv", rows, header="code,key,a,y"))
-    assert of(task, "code")["levels"] == [str(2**60 + k) for k in range(3)]
-    assert "too long to tell apart as numbers" in said
-    assert of(task, "key")["reason"] == "names the rows"
-    assert "--keep key uses it" in said
-    assert of(read(tmp_path / "t.csv", keep="key")[0], "key")["type"] == "categorical"
-
-
-def test_dates_in_several_forms_and_classes_that_differ_in_capitals_are_said(tmp_path):
-    days = [f"2024-{k % 9 + 1:02}-1{k % 9}" if k % 2 else f"1{k % 9}/0{k % 9 + 1}/2024" for k in range(ROWS)]
-    _, said = read(
-        write(tmp_path / "t.csv", [f"{days[k]},{k % 7},{label(k) if k % 4 else label(k).upper()}" for k in range(ROWS)], header="d,a,y")
-    )
-    assert "'d' looks like dates, of which no one form fits" in said
-    assert "differ in capitals or blanks only, and are two classes" in said
-
-
 def test_the_header_again_among_the_rows_is_left_out_with_a_word(tmp_path):
     task, said = read(write(tmp_path / "t.csv", [*PLAIN[:30], "a,y", *PLAIN[30:]]))
     assert task.classes == ("no", "yes")
@@ -476,7 +200,7 @@ def test_a_frame_with_names_of_several_levels_durations_and_periods_is_read():
     )
     task = table(frame, "y")
     assert {"a b", "t", "p", "p@year"} <= set(task.preprocessing["features"])
-    whole = np.concatenate([part.inputs for part in _parts(task)])
+    whole = np.concatenate([part.inputs for part in parts_of(task)])
     np.testing.assert_allclose(np.sort(prepare(task.preprocessing, frame.drop(columns="y")), axis=0), np.sort(whole, axis=0), atol=1e-6)
 
 
@@ -492,12 +216,12 @@ def test_a_row_of_units_and_a_sum_are_no_rows(tmp_path, extra, place, words):
     rows = [*PLAIN[:place], extra, *PLAIN[place:]]
     task, said = read(write(tmp_path / "t.csv", rows))
     assert words in said
-    assert (sum(map(len, _parts(task))), task.classes, of(task, "a")["type"]) == (ROWS, ("no", "yes"), "numeric")
+    assert (sum(map(len, parts_of(task))), task.classes, of(task, "a")["type"]) == (ROWS, ("no", "yes"), "numeric")
 
 
 @pytest.mark.parametrize("first", ["?,yes", "unknown,yes", "NA,no", "12,new"])
 def test_a_first_row_with_a_gap_is_a_row(tmp_path, first):
-    assert sum(map(len, _parts(read(write(tmp_path / "t.csv", [first, *PLAIN]))[0]))) == ROWS + 1
+    assert sum(map(len, parts_of(read(write(tmp_path / "t.csv", [first, *PLAIN]))[0]))) == ROWS + 1
 
 
 @pytest.mark.parametrize("layout", ["records under a key", "columns and rows", "lines", "Parquet"])
@@ -538,89 +262,11 @@ def test_a_column_alone_with_decimal_commas_is_divided_as_in_training(tmp_path):
     np.testing.assert_array_equal(found, prepare(task.preprocessing, pd.DataFrame({"a": [1500.25, 7.5]})))
 
 
-@pytest.mark.parametrize(
-    ("trained", "header", "new"), [(SEMICOLON, "a;y", ["1.5,x", "2.25,x"]), (SEMICOLON, "a;y", ["1.500,x"]), (PLAIN, "a,y", ["1,5;x"])]
-)
-def test_another_decimal_sign_than_in_training_is_said(tmp_path, trained, header, new):
-    task, _ = read(write(tmp_path / "t.csv", [f"{row}" for row in trained], header=header))
-    path = write(tmp_path / "new.csv", [*new, "3" + new[0][-2:]], header=header.translate({44: 59, 59: 44}))
-    with pytest.warns(UserWarning, match=r"numbers of 'a', e.g. '1.5(00)?', were read with the decimal sign '.' of training"):
-        prepare(task.preprocessing, path)
-
-
-@pytest.mark.parametrize(("name", "factor", "dropped"), [("population_num", 7919, False), ("customer no.", 1, True), ("id", 7919, True)])
-def test_an_amount_with_the_name_of_a_number_is_no_name_of_rows(tmp_path, name, factor, dropped):
-    rows = [f"{k * 7 % ROWS * factor + 1},{row}" for k, row in enumerate(PLAIN)]
-    task, said = read(write(tmp_path / "t.csv", rows, header=f"{name},a,y"))
-    assert (of(task, name)["type"] == "dropped") is dropped is (f"{name!r}, which names the rows" in said)
-
-
-TIMES = {
-    "quarters": ([f"{2019 + k % 6}Q{1 + k % 4}" for k in range(ROWS)], "date"),
-    "quarters before the year": ([f"Q{1 + k % 4} {2019 + k % 6}" for k in range(ROWS)], "date"),
-    "weeks": ([f"2024-W{1 + k % 52:02}" for k in range(ROWS)], "date"),
-    "hours with points": ([f"{1 + k % 12}:{k % 60:02} {'a.m.' if k % 2 else 'p.m.'}" for k in range(ROWS)], "date"),
-    "beyond a day": ([f"{k}:{7 * k % 60:02}:00" for k in range(ROWS)], "duration"),
-    "units of time": ([f"{k % 5}h {7 * k % 60}m" for k in range(ROWS)], "duration"),
-    "as in ISO 8601": ([f"PT{k % 5}H{7 * k % 60}M" for k in range(ROWS)], "duration"),
-    "with days": ([f"{k % 5} days {k % 24:02}:{7 * k % 60:02}:00" for k in range(ROWS)], "duration"),
-}
-
-
-@pytest.mark.parametrize(("cells", "kind"), TIMES.values(), ids=TIMES)
-def test_quarters_weeks_and_durations_are_times_in_training_and_in_prediction(tmp_path, cells, kind):
-    task, said = read(write(tmp_path / "t.csv", [f"{cell},{k % 7},{label(k)}" for k, cell in enumerate(cells)], header="t,a,y"))
-    assert (of(task, "t")["type"], of(task, "t")["reading"], said) == ("numeric", kind, "")
-    whole = np.concatenate([part.inputs for part in _parts(task)])
-    np.testing.assert_allclose(np.sort(prepare(task.preprocessing, tmp_path / "t.csv"), axis=0), np.sort(whole, axis=0), atol=1e-6)
-
-
-def test_durations_are_seconds(tmp_path):
-    cells = ["26:15:00", "1 day 02:15:00", "26h 15m", "P1DT2H15M", "1d 2h 15m"]
-    rows = [f"{cells[k % 5] if k % 2 else '1:00:00'},{label(k)}" for k in range(ROWS)]
-    mean = of(read(write(tmp_path / "t.csv", rows))[0], "a")["mean"]
-    assert mean == pytest.approx((94_500 + 3_600) / 2, rel=0.1)
-
-
-MIXED = {
-    "units": ([f"{k}{'kg' if k % 2 else 'g'}" for k in range(ROWS)], "its numbers have several units, 'g' and 'kg'"),
-    "currencies": ([f"{'$€'[k % 2]}{k}" for k in range(ROWS)], "is numbers with '$' and '€', which are read alike"),
-    "percent signs": ([f"{k}%" if k % 2 else f"{k / 100}" for k in range(ROWS)], "'%' in some cells and none in others"),
-    "capitals": ([("Red", "red", "blue")[k % 3] for k in range(ROWS)], "'Red' and 'red' in 't' differ in capitals or blanks only"),
-    "a marker below": ([-999 if k % 9 == 0 else k for k in range(ROWS)], "'t' is -999 in 7 rows"),
-    "a marker above": ([9999 if k % 9 == 0 else k for k in range(ROWS)], "if that means missing, --missing t=9999"),
-    "a first day": (["1900-01-01" if k % 9 == 0 else f"2024-01-{k % 28 + 1:02}" for k in range(ROWS)], "--missing t=1900-01-01"),
-    "values without measure": ([f"{1000 + 37 * k}e{100 + k}" for k in range(ROWS)], "would be beyond all measure"),
-}
-
-
-@pytest.mark.parametrize(("cells", "words"), MIXED.values(), ids=MIXED)
-def test_what_stands_beside_numbers_and_for_missing_ones_is_said(tmp_path, cells, words):
-    assert words in read(write(tmp_path / "t.csv", [f"{cell},{k % 7},{label(k)}" for k, cell in enumerate(cells)], header="t,a,y"))[1]
-
-
-@pytest.mark.parametrize("cells", [["1.0.0", "2.1.3", "1.4.2"], ["10.0.0.1", "10.0.3.7", "10.1.2.2"], ['"52.10, 13.40"', '"48.20, 9.10"']])
-def test_versions_addresses_and_places_are_called_no_dates(tmp_path, cells):
-    rows = [f"{cells[k % len(cells)]},{k % 7},{label(k // 3)}" for k in range(ROWS)]
-    assert read(write(tmp_path / "t.csv", rows, header="t,a,y"))[1] == ""
-
-
-def test_markers_of_missing_values_are_missing_in_training_and_prediction(tmp_path):
-    rows = [f"{-999 if k % 9 == 0 else k},{99 if k % 5 == 0 else k % 4},{label(k)}" for k in range(ROWS)]
-    task, said = read(write(tmp_path / "t.csv", rows, header="a,b,y"), missing="-999,b=99")
-    assert (of(task, "a")["missing"], of(task, "b")["missing"], said) == (True, True, "")
-    new = prepare(task.preprocessing, write(tmp_path / "new.csv", ["-999,99", "99,1"], header="a,b"))
-    np.testing.assert_array_equal(new, prepare(task.preprocessing, pd.DataFrame({"a": [None, 99.0], "b": [None, 1.0]})))
-    assert new[0].tolist() != new[1].tolist()
-    with pytest.raises(ValueError, match="no column 'c'"):
-        table(tmp_path / "t.csv", "y", missing="c=5")
-
-
 @pytest.mark.parametrize("rule", ["---,---", "|---|:--:|", "-----+-----"])
 def test_a_line_below_the_header_is_no_row(tmp_path, rule):
     rows = [rule, *(f"|{row.replace(',', '|')}|" if "|" in rule else row for row in PLAIN)]
     task, said = read(write(tmp_path / "t.csv", rows, header="|a|y|" if "|" in rule else "a,y"))
-    assert (sum(map(len, _parts(task))), task.classes, said) == (ROWS, ("no", "yes"), "")
+    assert (sum(map(len, parts_of(task))), task.classes, said) == (ROWS, ("no", "yes"), "")
 
 
 @pytest.mark.parametrize("behind", [b"\0" * 50, b"\x1a", b"(60 rows affected)\n", b"Source: the office\n"])
@@ -628,7 +274,7 @@ def test_what_stands_behind_the_last_row_is_no_row(tmp_path, behind):
     path = write(tmp_path / "t.csv", PLAIN)
     path.write_bytes(path.read_bytes() + behind)
     task, _ = read(path)
-    assert sum(map(len, _parts(task))) == len(prepare(task.preprocessing, path)) == ROWS
+    assert sum(map(len, parts_of(task))) == len(prepare(task.preprocessing, path)) == ROWS
 
 
 def test_a_file_is_read_as_what_it_is_whatever_its_name_says(tmp_path):
@@ -660,35 +306,6 @@ def test_a_file_without_a_header_and_another_encoding_are_said(tmp_path):
     assert "the column 'no' has its name among its values" in read(write(tmp_path / "t.csv", PLAIN, header="1000.5,no"), "no")[1]
     rows = [f"{'цена' if k % 2 else 'вес'},{label(k)}" for k in range(ROWS)]
     assert "probably another encoding" in read(write(tmp_path / "c.csv", rows, encoding="cp1251"))[1]
-
-
-def test_short_hashes_ids_with_gaps_and_counters_that_begin_again_name_the_rows(tmp_path):
-    def row(k):
-        return f"{k * 2654435761 % 2**32:08x},{'' if k == 7 else 1000 + k},{k % 20},{k % 7},{label(k)}"
-
-    task, said = read(write(tmp_path / "t.csv", [row(k) for k in range(ROWS)], header="key,id,,a,y"))
-    assert [of(task, name).get("reason") for name in ("key", "id", "Unnamed: 2")] == ["names the rows"] * 3
-    assert "left out 'key', 'id', 'Unnamed: 2', which names the rows" in said
-
-
-def test_targets_that_cannot_be_learnt_are_refused_or_said(tmp_path):
-    path = write(tmp_path / "t.csv", [f"{k},name{k},name{k // 2},7.5,{'Y' if k % 2 else 'yes'}" for k in range(ROWS)], header="a,b,c,d,e")
-    with pytest.raises(ValueError, match="'b' has 60 classes in 60 rows; predict another column"):
-        table(path, "b")
-    with pytest.raises(ValueError, match="at least two values, got only 7"):
-        table(path, "d")
-    assert "'c' has 30 classes in 60 rows" in read(path, "c")[1]
-    assert "'Y' and 'yes' in e differ in spelling only" in read(path, "e")[1]
-    for wrong, words in (({"max_levels": 0}, "max_levels must be at least 1"), ({"folds": 50}, "at most 20 parts")):
-        with pytest.raises(ValueError, match=words):
-            table(path, "e", **wrong)
-
-
-def test_rows_that_come_again_and_columns_that_group_rows_are_said(tmp_path):
-    rows = [f"{k % 30},{k % 30 * 7919 % 997},{k % 7},{label(k % 30)}" for k in range(2 * ROWS)]
-    said = read(write(tmp_path / "t.csv", rows, header="patient_id,b,c,y"))[1]
-    assert "'patient_id' may name what several rows belong to; --split group:patient_id" in said
-    assert "validation rows are training rows again" in read(write(tmp_path / "d.csv", [*rows[:30] * 4], header="p,b,c,y"))[1]
 
 
 def test_cells_of_excel_that_are_merged_over_rows_have_one_value(tmp_path, monkeypatch):
