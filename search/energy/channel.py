@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .counter import GAP_SECONDS, MOST_WATTS, Event, UpdatePeriod, fall
+from .counter import GAP_SECONDS, MOST_WATTS, Event, Fall, UpdatePeriod, fall, turned
 from .curve import REACH_SECONDS, Curve, Point
 from .host import Idle
 from .power import PowerIntegral
@@ -128,8 +128,7 @@ class MeterChannel:
         if bad is None and joules is None and watts is None:
             bad = f"{self.capability.source} gave no number"
         if bad is not None:
-            if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == bad):
-                self.events.append(Event(t_ns, "error", text=bad))
+            self._note(t_ns, bad)
             return
         if self.reads and t_ns <= self.reads[-1]:
             return
@@ -152,9 +151,7 @@ class MeterChannel:
             self.curve.append(now - longest - slack, now + slack, 0.0)
             self._counter = CounterState(joules, now, now, now)
             return
-        delta = joules - state.joules
-        if not 0 <= delta <= MOST_WATTS * (1 + (now - state.moved_ns) / NANO):
-            delta = self._fell(state, joules, now)
+        delta = self._gained(state, joules, now, slack)
         state.widest_ns = max(state.widest_ns, now - state.seen_ns)
         low = state.seen_ns
         if self.period is None:
@@ -183,10 +180,15 @@ class MeterChannel:
 
     def _stands_still(self, moved_ns: int, now: int) -> None:
         """Note a counter that does not move though what it counts always draws power, as some virtual machines show; not a zero."""
-        if not (self.events and self.events[-1].kind == "error" and self.events[-1].text == STANDS_STILL):
-            self.events.append(Event(now, "error", text=STANDS_STILL))
+        if self._note(now, STANDS_STILL):
             self.curve.cut(moved_ns)
             self.revision += 1
+
+    def _note(self, t_ns: int, error: str) -> bool:
+        """Note an error, unless it is the last thing that was noted; return whether it was noted."""
+        new = not (self.events and self.events[-1].kind == "error" and self.events[-1].text == error)
+        self.events += [Event(t_ns, "error", text=error)] if new else []
+        return new
 
     def _move(self, state: CounterState, low_ns: int, high_ns: int, delta: float) -> None:
         state.total += delta
@@ -201,12 +203,20 @@ class MeterChannel:
         self.curve.append(low_ns, high_ns, state.total, variance=state.doubt, ripple=ripple)
         state.doubt = 0.0
 
-    def _fell(self, state: CounterState, joules: float, now: int) -> float:
-        """Return the increment behind a counter that went down, or jumped."""
+    def _gained(self, state: CounterState, joules: float, now: int, slack: int) -> float:
+        """Return the increment to a reading; behind one that went down, jumped, or turned unseen, what it is worth."""
+        known, delta, seconds = self.capability, joules - state.joules, (now - state.seen_ns) / NANO
+        most = MOST_WATTS * (1 + (now - state.moved_ns) / NANO)
+        if self._fixed_period_ns is not None and known.most_watts is not None:
+            most = known.most_watts * (now - state.moved_ns + 2 * (self._fixed_period_ns + slack)) / NANO
+        if 0 <= delta <= most and seconds <= GAP_SECONDS:
+            return delta
         watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else None
-        period = self.period.period_ns / NANO if self.period else 0.0
-        source, reach = self.capability.source, self.capability.range_joules
-        found = fall(source, state.joules, joules, now, (now - state.seen_ns) / NANO, watts, reach, period)
+        if 0 <= delta <= most:
+            found = turned(Fall(delta, 0.0, ()), now, seconds, watts or 0.0, known.range_joules)
+        else:
+            period = self.period.period_ns / NANO if self.period else 0.0
+            found = fall(known.source, state.joules, joules, now, seconds, watts, known.range_joules, period)
         self.events.extend(found.events)
         state.doubt += found.variance
         return found.joules
@@ -317,19 +327,6 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         below_resolution=short,
         reason=reason,
         cross_check=ratio,
-    )
-
-
-def absent(capability: Capability) -> Component:
-    """Return the component of something that could not be read: no number, and the reason."""
-    return Component(
-        name=capability.component,
-        joules=None,
-        source=capability.source,
-        quality="absent",
-        boundary=capability.boundary,
-        counts=False,
-        reason=capability.reason or f"{capability.source} is not available",
     )
 
 

@@ -22,6 +22,8 @@ SUDDEN_WATTS = 1000.0
 RISE = 10.0
 #: No component draws so much over a second: a counter that gains more is another one.
 MOST_WATTS = 1e6
+#: Relative standard uncertainty of the power over a gap, by the one before it.
+GAP_U = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ def fall(
     """Tell a wrap from a counter that started again, as after a suspend or a reload of the driver, and both from another counter.
 
     Wrap and restart are taken for granted only where the power that they imply is one. A virtual machine that was moved goes on with a
-    counter that has nothing to do with the one before: the last power is then all that is known. The reading ``before`` and the smaller
+    counter that has nothing to do with the one before, and what a laptop draws while it sleeps is counted in a moment of the monotonic
+    clock, which stands still meanwhile: the last power is then all that is known. The reading ``before`` and the smaller
     one ``after``, or one that is impossibly larger, are in joules and so many seconds apart; ``watts`` is the power before, or None when
     it is not known yet; ``reach`` is the range of the counter in joules, or None when it does not wrap; ``tick_seconds`` is the refresh
     period.
@@ -74,15 +77,29 @@ def fall(
         text = "at zero" if wrapped is None else f"for a wrap it would have counted {wrapped / seconds:.0f} W"
         text, joules = f"{source} counter started again{' ' if wrapped is None else ': '}{text}", after
         if after > before or after > max(SUDDEN_WATTS, RISE * usual) * (seconds + tick_seconds):
-            text = f"{source} counter went from {before:.0f} to {after:.0f} J within {seconds:.2g} s: another machine's; by its last power"
+            text = (
+                f"{source} counter went from {before:.0f} to {after:.0f} J within {seconds:.2g} s: another machine's, "
+                "or this one slept; by its last power"
+            )
             joules = usual * seconds
         return Fall(joules, restarted, (Event(now_ns, "reset", seconds, text),))
-    missed = max(round((usual * seconds - wrapped) / reach), 0)
-    wraps = tuple(Event(now_ns, "wrap") for _ in range(1 + missed))
-    if missed or usual * seconds > reach / 2:
-        text = f"{seconds:.0f} s without a reading: the counter wrapped more than once, {missed + 1} times by its last power"
-        return Fall(wrapped + missed * reach, reach**2 / 12, (*wraps, Event(now_ns, "gap", text=text)))
-    return Fall(wrapped, 0.0, wraps)
+    return turned(Fall(wrapped, 0.0, (Event(now_ns, "wrap"),)), now_ns, seconds, usual, reach)
+
+
+def turned(seen: Fall, now_ns: int, seconds: float, watts: float, reach: float | None) -> Fall:
+    """Return an increment over so many seconds with the wraps in it that nobody saw: as many as the last power ``watts`` says.
+
+    Where they are to be expected, what was drawn meanwhile may be as different as over any gap, see `GAP_U`.
+    """
+    if reach is None or watts * seconds <= reach / 2:
+        return seen
+    missed = max(round((watts * seconds - seen.joules) / reach), 0)
+    wraps = missed + len(seen.events)
+    text = f"{seconds:.0f} s without a reading: the counter wrapped more than once, {wraps} times by its last power"
+    if wraps < 2:
+        text = f"{seconds:.0f} s without a reading: the counter may have wrapped unseen, by its last power it did not"
+    events = (*seen.events, *(Event(now_ns, "wrap") for _ in range(missed)), Event(now_ns, "gap", text=text))
+    return Fall(seen.joules + missed * reach, max(reach**2 / 12, (GAP_U * watts * seconds) ** 2), events)
 
 
 #: Irregularity of a driver that is granted from the start, between two refreshes.

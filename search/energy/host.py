@@ -35,14 +35,14 @@ def describe(
     for key, value in fields:
         values.setdefault(key.strip(), []).append(value.strip())
     return {
-        "cpu_model": next(iter(values.get("model name", [])), "") or platform.processor() or platform.machine(),
+        "cpu_model": next(iter(values.get("model name", [])), "") or _model_without_name(values, proc),
         "sockets": len(set(values.get("physical id", []))) or 1,
         "logical_cpus": os.cpu_count() or 1,
         "memory_bytes": _memory(_read(proc / "meminfo")),
         "machine": platform.machine(),
         "system": platform.system(),
         "virtualised": "hypervisor" in next(iter(values.get("flags", [])), "").split(),
-        "cpu_limit": _cpu_limit(_read(cgroup / "cpu.max")),
+        "cpu_limit": _cpu_limit(cgroup),
         "devices": {name: dict(facts) for name, facts in (devices or {}).items()},
     }
 
@@ -74,10 +74,20 @@ def _memory(meminfo: str) -> int | None:
     return None
 
 
-def _cpu_limit(text: str) -> float | None:
-    """Return how many CPUs the control group allows, or None without a limit."""
-    parts = text.split()
-    return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() else None
+def _model_without_name(values: Mapping[str, list[str]], proc: Path) -> str:
+    """Name a processor that Linux does not: ARM's by maker and kinds of cores, else by what another system says."""
+    numbers = [" ".join(dict.fromkeys(values.get(key, ()))) for key in ("CPU implementer", "CPU part", "CPU variant")]
+    if numbers[1]:
+        return f"ARM {' '.join(numbers)}"
+    from .sources.cpu_coefficients import identify  # which Linux on a PC does not need
+
+    return identify(proc).brand or platform.processor() or platform.machine()
+
+
+def _cpu_limit(root: Path) -> float | None:
+    """Return how many CPUs a container's control group of either version allows, or None without a limit."""
+    parts = _read(root / "cpu.max").split() or [_read(root / f"cpu/cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0].isdigit() and parts[1].isdigit() else None
 
 
 @dataclass(frozen=True)
@@ -183,8 +193,9 @@ class _Line:
 
 #: What the meter has counted is not counted again so soon.
 FRESH_NS = NANO // 1000
-#: Foreign work above this share of the machine's CPU time is worth a note: it takes turns, heat and memory bandwidth.
-FOREIGN_SHARE = 0.05
+#: Foreign work above this share of the machine's CPU time is worth a note: it takes turns, heat and memory bandwidth. On a large machine
+#: above this share of our own, where it keeps a quarter of a CPU busy at least: counters see all of the machine's work.
+FOREIGN_SHARE, FOREIGN_OF_OWN = 0.05, 0.25
 
 
 class HostMonitor:
@@ -250,7 +261,8 @@ class HostMonitor:
         if busy is not None and own is not None:
             foreign = max(busy - own, 0.0)
             # /proc/stat counts in steps of 10 ms per CPU, so short windows say nothing.
-            if foreign > max(FOREIGN_SHARE * (t1_ns - t0_ns) / NANO * self._cpus, 0.1):
+            seconds = (t1_ns - t0_ns) / NANO
+            if foreign > max(min(FOREIGN_SHARE * seconds * self._cpus, FOREIGN_OF_OWN * max(own, seconds)), 0.1):
                 found["foreign_cpu_seconds"] = round(foreign, 3)
         pids: dict[str, set[int]] = {}
         with self._lock:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .background import BURST_SECONDS, Warnings
-from .channel import MeterChannel, absent, component, interval_seconds, reach_seconds
+from .channel import MeterChannel, component, interval_seconds, reach_seconds
 from .host import Idle
 from .record import Component, sum_known
 from .sources.clock import NANO, Clock
@@ -223,7 +223,7 @@ class MeterSet:
         """Return what every component took between two instants, the absent ones included."""
         with self._lock:
             known = [component(channel, t0_ns, t1_ns) for channel in self._apply_pending().values()]
-        return (*known, *(absent(capability) for capability in self.absent))
+        return (*known, *(Component.absent(capability) for capability in self.absent))
 
     def energy(self, name: str, t0_ns: int, t1_ns: int) -> float | None:
         """Return what one component took between two instants, or None when it is not known."""

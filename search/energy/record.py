@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from .sources.source import Quality
+from .sources.source import Capability, Quality
 
 SCHEMA = 1
 KINDS = ("trial", "setup", "features", "compile", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
@@ -59,6 +59,12 @@ class Component:
     below_resolution: bool = False
     reason: str | None = None
     cross_check: float | None = None
+
+    @classmethod
+    def absent(cls, found: Capability) -> Component:
+        """Return the component of something that could not be read: no number, and the reason."""
+        reason = found.reason or f"{found.source} is not available"
+        return cls(found.component, None, found.source, "absent", found.boundary, counts=False, reason=reason)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Component:

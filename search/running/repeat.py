@@ -358,7 +358,7 @@ def repeat(
             left = again.repeats.open_slots(again.plan)
             some = f" of {len(front)}, evenly spread over the front," if pick.strip() == "front" and len(members) < len(front) else ""
             joules = sum(trials[slot.trial].train_joules or 0.0 for slot in left)
-            meters = meters_text(session.ledger)
+            meters = meters_text(session.ledger, session.device)
             listener(
                 f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
                 f"order {order}: {len(left)} trainings, about {energy_text(joules / JOULES_PER_WH)} and their validation; {meters}"

@@ -255,11 +255,8 @@ def run(
             runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member, stored)
             loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
             doing = "continuing " if finished else ""
-            reporter.tell(
-                "start",
-                f"{study.name}: {doing}in {path} on {session.device}, {session.threads} thread(s), {meters_text(session.ledger)}"
-                + (f"; {raised}" if raised else ""),
-            )
+            where, meters = f"{path} on {session.device}, {session.threads} thread(s)", meters_text(session.ledger, session.device)
+            reporter.tell("start", f"{study.name}: {doing}in {where}, {meters}" + (f"; {raised}" if raised else ""))
             if not asked:
                 reporter.tell("start", f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others")
             if (classes := classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {})) is not None:

@@ -34,7 +34,7 @@ from ..billing.trial_energy import price_of_inputs
 from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
-from ..energy.sources.cpu_time import CpuTime, Tree
+from ..energy.sources.cpu_time import BLIND, CpuTime, Tree
 from ..execution.devices import check_executor, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Job, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, WarmUp, may_compile, warm_up_seconds
@@ -127,7 +127,7 @@ class Bench:
         found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, used=self.devices.components)
         ledger = self.held.enter(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with ledger.window("start", kind="overhead"):
-            refuse_unmeasurable(ledger, self.options.meter)
+            refuse_unmeasurable(ledger, self.options.meter, self.options.workers)
             yield ledger, before_ledger(ledger, found) if self.options.whole_process else None
 
 
@@ -341,18 +341,24 @@ def before_ledger(ledger: Ledger, found: Discovery) -> dict[str, float | None]:
     return {"cpu_seconds": seconds, "joules": seconds * watts if counts and watts else None}
 
 
-def refuse_unmeasurable(ledger: Ledger, meter: str) -> None:
-    """Refuse to search without any meter: a ``ValueError`` that says why no component is measured or estimated."""
+def refuse_unmeasurable(ledger: Ledger, meter: str, workers: int = 1) -> None:
+    """Refuse to search without any meter, or with workers that the estimate does not see: a ``ValueError`` that says why."""
     total = ledger.total()
+    if workers > 1 and any(part.counts and BLIND in (part.reason or "") for part in total.components):
+        raise ValueError(f"--workers must be 1 here, got {workers}: {BLIND}; use Linux for more")
     if not any(part.counts and part.joules is not None for part in total.components):
         reasons = "; ".join(f"{part.name}: {part.reason}" for part in total.components if part.reason)
         raise ValueError(f"--meter {meter}: nothing can be measured or estimated here ({reasons}); see joulefront doctor")
 
 
-def meters_text(ledger: Ledger) -> str:
-    """Return in a few words what is measured how; a wall meter is beside the sum and comes after it."""
+def meters_text(ledger: Ledger, device: str = "cpu") -> str:
+    """Return in a few words what is measured how, and that nothing reads a GPU that works; a wall meter, beside the sum, comes last."""
     total = ledger.total()
     parts = [f"{part.name} {part.quality} by {part.source}" for part in total.counting if part.joules is not None]
+    gpus = [part for part in total.components if part.name.startswith("gpu")]
+    if device.startswith("cuda") and not any(part.counts and part.joules is not None for part in gpus):
+        why = next((part.reason for part in gpus if part.reason), "no meter reads it")
+        parts.append(f"nothing of the GPU that works, so that its energy is in no number here ({why})")
     wall = total.component("wall")
     if wall is not None:
         how = f"{wall.quality} by {wall.source}" if wall.joules is not None else f"not known yet ({wall.reason or wall.source})"

@@ -30,6 +30,8 @@ TICK = time.clock_getres(6) if LINUX else STEP
 #: busy virtual CPU on average.
 #: Source: Cloud Carbon Footprint, methodology, appendix I (average of AWS's machines).
 DEFAULT_CORE_WATTS = 2.8
+#: What restricts the estimate on a system that does not list a process's children, as macOS and Windows do not.
+BLIND = "this system does not show what living child processes use: it comes when they end, on Windows never"
 #: How the reason of an estimate begins, and what follows the watts of a busy CPU.
 ESTIMATED, PER_SECOND = "estimated: ", "per CPU-second above idle"
 
@@ -83,6 +85,11 @@ class Tree:
     def seconds(self) -> float:
         """Return user and system time so far; it never falls."""
         return self.read().seconds
+
+    @property
+    def lists_children(self) -> bool:
+        """Whether the system shows which children live, so that what they use is seen before they end."""
+        return os.path.exists(f"{self._proc}/self/task/{threading.get_native_id()}/children")
 
     def follow(self, pid: int) -> None:
         """Count a process, with all that it has used and will use, and its children, as if this one had started it."""
@@ -330,7 +337,8 @@ class CpuTime:
     def probe(self) -> tuple[Capability, ...]:
         """Return the estimate, and a line for each power that is drawn whatever runs."""
         known, boundary = self.coefficients, "CPU above idle, this process and its children, by CPU-seconds"
-        work = Draw("cpu", known.core_watts, f"{PER_SECOND} ({known.origin})", known.gain_u, boundary)
+        blind = f"; {BLIND}" if isinstance(self.tree, Tree) and not self.tree.lists_children else ""
+        work = Draw("cpu", known.core_watts, f"{PER_SECOND} ({known.origin}){blind}", known.gain_u, boundary)
         return tuple(
             Capability(
                 draw.component,

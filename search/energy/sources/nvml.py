@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from .clock import NANO, Clock
@@ -113,6 +114,9 @@ class Nvml:
                 handles[nvml.nvmlDeviceGetUUID(handle)] = handle
             except nvml.NVMLError as error:
                 found.append(_absent(f"gpu:{index}", f"the driver does not open GPU {index}: {error}", _remedy(error)))
+        if self._used:  # CUDA calls an instance by its own UUID, in the words of a GPU's
+            unknown = {name: f"MIG-{name.removeprefix('gpu:GPU-')}" for name in self._used if name.removeprefix("gpu:") not in handles}
+            self._used = [f"gpu:{self._gpu_of(unknown[name])}" if name in unknown else name for name in self._used]
         chosen = self._chosen(tuple(handles))
         sockets = [socket(nvml, handle) for handle in handles.values()]
         if not chosen and (handles or not found):
@@ -161,16 +165,16 @@ class Nvml:
         named = instances(self._environment)
         if chosen or not named:
             return chosen
-        # Newer drivers give instances UUIDs of their own: find the GPU that each belongs to.
-        parents = []
-        for entry in named:
-            try:
-                handle = self._nvml.nvmlDeviceGetHandleByUUID(entry.encode())
-                parent = self._nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
-                parents.append(self._nvml.nvmlDeviceGetUUID(parent))
-            except self._nvml.NVMLError:
-                break
+        parents = takewhile(lambda parent: parent is not None, map(self._gpu_of, named))
         return tuple(dict.fromkeys(uuid for uuid in parents if uuid in uuids))
+
+    def _gpu_of(self, instance: str) -> str | None:
+        """Return the UUID of the GPU that a MIG instance belongs to, whose UUID newer drivers give; None where there is no such."""
+        try:
+            handle = self._nvml.nvmlDeviceGetHandleByUUID(instance.encode())
+            return str(self._nvml.nvmlDeviceGetUUID(self._nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)))
+        except self._nvml.NVMLError:
+            return None
 
     def _probe_device(self, component: str, handle: Any, alone: bool) -> tuple[Device, Capability]:
         nvml = self._nvml
@@ -196,13 +200,14 @@ class Nvml:
             self._facts[component] = facts | ({"boundary": MODULE} if calls.module else {})
         counts = device.used
         if facts["mig"]:
-            count = facts["mig_instances"]
-            counts = counts and count == 1
-            notes.append(
-                "MIG is on: NVML knows the whole GPU only; it is this process's as long as its one instance is alone"
-                if count == 1
-                else f"MIG is on with {count} instances: NVML knows the whole GPU only, so it is shown and not counted"
-            )
+            count, end = facts["mig_instances"], "NVML knows the whole GPU only, so it is shown and not counted"
+            counts = counts and facts["mig_whole"]
+            if facts["mig_whole"]:
+                notes.append("MIG is on, and its one instance has all of the GPU")
+            elif count == 1:
+                notes.append(f"MIG is on, and the one instance that is seen is a part of the GPU (a container hides others): {end}")
+            else:
+                notes.append(f"MIG is on with {count} instances: {end}")
         if facts["virtualisation"] == "vgpu":
             counts = False
             notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")

@@ -201,6 +201,7 @@ def describe(nvml: Any, handle: Any) -> dict[str, Any]:
     """Return name, driver, power limit, and whether a GPU is split (MIG) or virtual; what the driver does not report is None."""
     mig = attempt(nvml, nvml.nvmlDeviceGetMigMode, handle)
     enabled = isinstance(mig, list) and mig[0] == 1
+    instances = _instances(nvml, handle) if enabled else []
     mode = attempt(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
     limit = attempt(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     return {
@@ -208,7 +209,8 @@ def describe(nvml: Any, handle: Any) -> dict[str, Any]:
         "driver": _known(attempt(nvml, nvml.nvmlSystemGetDriverVersion), str),
         "power_limit_watts": limit / 1000 if isinstance(limit, int) else None,
         "mig": enabled,
-        "mig_instances": _count_instances(nvml, handle) if enabled else 0,
+        "mig_instances": len(instances),
+        "mig_whole": len(instances) == 1 and _whole(nvml, handle, instances[0]),
         "virtualisation": VIRTUALISATION.get(mode if isinstance(mode, int) else -1),
     }
 
@@ -224,11 +226,18 @@ def state(nvml: Any, handle: Any, memory: Number | None = None) -> dict[str, flo
     }
 
 
-def _count_instances(nvml: Any, handle: Any) -> int:
+def _instances(nvml: Any, handle: Any) -> list[Any]:
+    """Return the handles of the instances of a GPU that this process may see: a container is shown its own, beside whatever others."""
     most = attempt(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle)
     count = most if isinstance(most, int) else 0
     found = (attempt(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index) for index in range(count))
-    return sum(not isinstance(instance, nvml.NVMLError) for instance in found)
+    return [instance for instance in found if not isinstance(instance, nvml.NVMLError)]
+
+
+def _whole(nvml: Any, handle: Any, instance: Any) -> bool:
+    """Whether an instance has every slice of its GPU, so that there is none beside it; not where the driver does not tell."""
+    most, has = attempt(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle), attempt(nvml, nvml.nvmlDeviceGetAttributes, instance)
+    return not isinstance(has, nvml.NVMLError) and min(has.gpuInstanceSliceCount, has.computeInstanceSliceCount) >= most
 
 
 def _temperature(nvml: Any, handle: Any) -> int | None:

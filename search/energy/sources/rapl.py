@@ -13,6 +13,10 @@ from .source import Capability, Reading
 POWERCAP = Path("/sys/class/powercap")
 #: The counters are refreshed every millisecond. Source: Intel SDM vol. 3B, 16.10.3 (RAPL interfaces).
 TICK_SECONDS = 0.001
+#: What a machine has one or several of, and what they are together.
+PARTS = {"cpu": ("packages", "CPU"), "dram": ("memory counters", "memory")}
+#: Neither a package, nor the memory of a socket, nor a server draws more: what gained more was counted while the machine slept.
+MOST_WATTS = {"cpu": 1000.0, "dram": 1000.0, "platform": 10_000.0}
 REMEDY = "sudo chmod a+r /sys/class/powercap/*/energy_uj (until the next boot; a udev rule makes it stay)"
 
 
@@ -71,9 +75,7 @@ class Rapl:
         still = self._standing([zone for zone in wanted if zone.key in readable]) if self._watch_seconds else frozenset()
         readable -= still
         self._zones = tuple(zone for zone in wanted if zone.key in readable)
-        packages = [zone for zone in wanted if (zone.component or "").startswith("cpu:")]
-        dark = [zone for zone in packages if zone.key not in readable]
-        return tuple(self._capability(zone, zone.key in readable, packages, dark, zone.key in still) for zone in wanted)
+        return tuple(self._capability(zone, readable, wanted, still=zone.key in still) for zone in wanted)
 
     def _standing(self, zones: list[Zone]) -> frozenset[str]:
         """Return the counters that do not move while this waits."""
@@ -85,12 +87,12 @@ class Rapl:
             left = [zone for zone in left if _read(zone) == first[zone.key]]
         return frozenset(zone.key for zone in left)
 
-    def _capability(self, zone: Zone, readable: bool, packages: list[Zone], dark: list[Zone], still: bool) -> Capability:
+    def _capability(self, zone: Zone, readable: set[str], wanted: list[Zone], *, still: bool) -> Capability:
         component = zone.component or ""
         family = component.split(":", 1)[0]
         covers = {"cpu": ("cpu",), "dram": ("dram",), "platform": ("cpu", "dram", "platform")}[family]
         boundary = {"cpu": "CPU package", "dram": "memory of the socket", "platform": "whole platform as seen by psys"}[family]
-        if not readable:
+        if zone.key not in readable:
             found = _read(zone)
             root = isinstance(found, PermissionError)
             reason = f"{zone.path / 'energy_uj'} cannot be read: {found}"
@@ -100,10 +102,10 @@ class Rapl:
                 component, self.name, False, boundary=boundary, reason=reason, remedy=REMEDY if root else None, needs_root=root
             )
         part = None
-        if family == "cpu" and dark:
-            names = ", ".join(zone.component or "" for zone in dark)
-            count = f"{len(packages) - len(dark)} of {len(packages)}"
-            part = f"only {count} packages can be read ({names} cannot): not the whole CPU, so not counted"
+        alike = [other for other in wanted if (other.component or "").startswith(f"{family}:")]
+        if dark := [other.component or "" for other in alike if other.key not in readable]:
+            count, (what, whole) = f"{len(alike) - len(dark)} of {len(alike)}", PARTS[family]
+            part = f"only {count} {what} can be read ({', '.join(dark)} cannot): not the whole {whole}, so not counted"
         return Capability(
             component,
             self.name,
@@ -115,6 +117,7 @@ class Rapl:
             # The largest value is one step before zero, so a full turn is one step longer.
             range_joules=None if zone.range_joules is None else zone.range_joules + 1e-6,
             resolution_joules=61e-6,
+            most_watts=MOST_WATTS[family],
             never_still=True,
             gain_u=0.05,
             counts=part is None,

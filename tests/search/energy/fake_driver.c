@@ -37,7 +37,7 @@ typedef struct {
     int socket;     /* number of the CPU socket beside it, or less than 0: the driver does not tell */
     int model;        /* 1: one whose sensor is known to look now and then */
     int energy_field; /* whether fields give the energy too: 0 no, 1 yes, 2 another number than the call's */
-    int mig, instances, virtualisation;
+    int mig, instances, slices, virtualisation; /* slices: of each instance, of 7 */
     int temperature, clock, throttle;
     int busy; /* per cent of the time while the power is high, 0 while it is low; below 0: not told */
     int pids[8], pid_count;
@@ -155,7 +155,7 @@ int fake_set(int device, const char *name, double value) {
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
     DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module) DOUBLE(memory) INTEGER(own) INTEGER(socket)
     INTEGER(energy_field) INTEGER(model)
-    INTEGER(mig) INTEGER(instances) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
+    INTEGER(mig) INTEGER(instances) INTEGER(slices) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
     if (!strcmp(name, "pid")) {
         d->pids[d->pid_count++] = (int)value;
@@ -244,6 +244,14 @@ int nvmlDeviceGetMaxMigDeviceCount(Device *d, unsigned *most) { *most = d->mig ?
 int nvmlDeviceGetMigDeviceHandleByIndex(Device *d, unsigned index, Device **instance) {
     if ((int)index >= d->instances) return NOT_FOUND;
     *instance = d;
+    return OK;
+}
+
+typedef struct { unsigned processors, copy, decode, encode, jpeg, ofa, gpu_slices, compute_slices; unsigned long megabytes; } Attributes;
+
+int nvmlDeviceGetAttributes_v2(Device *instance, Attributes *found) {
+    if (instance->slices <= 0) return NOT_SUPPORTED;
+    *found = (Attributes){.gpu_slices = (unsigned)instance->slices, .compute_slices = (unsigned)instance->slices};
     return OK;
 }
 

@@ -156,7 +156,7 @@ def test_several_wraps_that_nobody_saw_are_counted_by_the_last_power_and_doubted
     found = explain(1000.0, 500.0, 7800, 100.0)
     assert found.joules == pytest.approx(3 * REACH - 500, rel=1e-9)
     assert [event.kind for event in found.events] == ["wrap", "wrap", "wrap", "gap"]
-    assert found.variance == pytest.approx(REACH**2 / 12)
+    assert found.variance == pytest.approx((0.5 * 7800 * 100) ** 2)
 
 
 def test_a_counter_without_a_range_can_only_have_restarted():

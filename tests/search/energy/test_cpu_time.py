@@ -72,6 +72,11 @@ def test_idle_power_is_a_line_of_its_own_outside_of_the_sum(clock):
     assert not window.record.component("cpu:idle").counts
 
 
+def test_a_system_that_does_not_list_children_is_said_to_show_them_late(tmp_path):
+    said = [CpuTime(tree=tree).probe()[0].reason for tree in (Tree(tmp_path), Tree())]
+    assert ["living child processes" in text for text in said] == [True, False]
+
+
 def test_short_lived_children_are_counted():
     tree = Tree()
     own = time.process_time()

@@ -48,6 +48,23 @@ def test_equal_machines_share_an_id_and_others_do_not(proc):
     assert len({fingerprint(hardware) for hardware in (one, capped, describe(proc=proc))}) == 3
 
 
+def test_an_older_control_group_limits_the_cpus_too(proc, tmp_path):
+    (tmp_path / "cpu").mkdir()
+    for name, text in (("quota", "150000"), ("period", "100000")):
+        (tmp_path / f"cpu/cpu.cfs_{name}_us").write_text(f"{text}\n")
+    assert describe(proc=proc, cgroup=tmp_path)["cpu_limit"] == 1.5
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    assert describe(proc=proc, cgroup=tmp_path)["cpu_limit"] is None
+
+
+def test_two_kinds_of_arm_processors_are_different_hardware(tmp_path):
+    ids = []
+    for part in ("0xd0c", "0xd4f", "0xd0c"):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nCPU implementer\t: 0x41\nCPU variant\t: 0x3\nCPU part\t: {part}\n")
+        ids.append(fingerprint(describe(proc=tmp_path)))
+    assert ids[0] == ids[2] != ids[1]
+
+
 def test_a_machine_that_says_nothing_is_described_all_the_same(tmp_path):
     found = describe(proc=tmp_path, cgroup=tmp_path)
     assert found["memory_bytes"] is None
@@ -73,6 +90,16 @@ def test_foreign_work_is_what_the_machine_did_beyond_us(tmp_path):
     blind.sample(10**12)
     blind.sample(2 * 10**12)
     assert foreign(blind, 10**12, 2 * 10**12) is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "own", "foreign_cpus", "noted"), [(2, 1.0, 0.09, False), (2, 1.0, 0.12, True), (128, 1.0, 6.0, True), (128, 100.0, 6.0, False)]
+)
+def test_on_a_large_machine_what_is_large_beside_our_own_work_is_noted(cpus, own, foreign_cpus, noted, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    seconds = 60
+    found = HostMonitor([]).contended(0, seconds * 10**9, (own + foreign_cpus) * seconds, own * seconds)
+    assert (found is not None) == noted
 
 
 def test_one_anchor_tells_every_instant_in_utc():

@@ -394,11 +394,21 @@ def test_mig_with_several_instances_is_shown_and_not_counted(bench):
     assert window.record.joules is None
 
 
-def test_mig_with_one_instance_counts_and_says_so(driver, clock):
-    driver.set(mig=1, instances=1).follow(clock)
+@pytest.mark.parametrize(("slices", "counts"), [(7, True), (3, False), (0, False)])
+def test_a_mig_instance_is_billed_for_the_gpu_only_if_it_has_all_of_it(driver, clock, slices, counts):
+    """A container is shown its own instance alone, whatever others the GPU has beside it."""
+    driver.set(mig=1, instances=1, slices=slices).follow(clock)
     (found,) = Nvml(clock=clock, environment={"CUDA_VISIBLE_DEVICES": "MIG-00000000"}).probe()
+    assert found.counts == counts
+    assert ("has all of the GPU" if counts else "a container hides others") in found.reason
+
+
+def test_a_gpu_is_used_that_cuda_names_by_its_instance(driver, clock):
+    driver.set(mig=1, instances=1, slices=7).follow(clock)
+    (found,) = Nvml(clock=clock, environment={}, used=["gpu:GPU-00000000"]).probe()  # the instance is MIG-00000000
     assert found.counts
-    assert "one instance is alone" in found.reason
+    (other,) = Nvml(clock=clock, environment={}, used=["gpu:GPU-nowhere"]).probe()
+    assert "not used by this run" in other.reason
 
 
 def test_a_virtual_gpu_is_said_plainly(driver, clock):

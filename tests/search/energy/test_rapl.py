@@ -34,7 +34,7 @@ def machine(powercap, clock):
         source = Rapl(powercap.root, clock=clock)
         ledger = Ledger([source], interval_seconds=None, clock=clock).start()
         made.append(ledger)
-        ledger.folders, ledger.rapl = folders, source
+        ledger.folders, ledger.rapl, ledger.drawn = folders, source, uj
         return ledger, run
 
     yield make
@@ -105,6 +105,36 @@ def test_wraps_that_nobody_saw_are_estimated_and_said(machine, powercap):
     assert part.joules == pytest.approx(66, abs=2 * part.u_random_joules)
     assert part.u_random_joules > 1
     assert "wrapped more than once" in part.reason
+
+
+def test_a_process_that_was_stopped_for_hours_counts_turns_though_the_counter_came_back_higher(machine):
+    ledger, run = machine({"intel-rapl:0": ("package-0", 40)})
+    with ledger.window("trial") as window:
+        run(10)
+        run(10_000, step=10_000)  # 400 kJ behind one reading: a turn and a half
+    part = window.record.component("cpu:pkg0")
+    assert part.joules == pytest.approx(400_400, rel=0.001)
+    assert part.wraps == 1
+    assert part.u_random_joules > 100_000  # what was drawn meanwhile may be as different as over any gap
+    assert "without a reading" in part.reason
+    with ledger.window("after") as window:
+        run(10)
+        run(5_000, step=5_000)  # 200 kJ: the counter may have turned, by its last power it did not
+    part = window.record.component("cpu:pkg0")
+    assert (part.joules, part.wraps) == (pytest.approx(200_400, rel=0.001), 1)
+
+
+def test_what_a_laptop_draws_while_it_sleeps_is_no_work_of_the_window_that_it_interrupts(machine):
+    """The monotonic clock stands still meanwhile, and the counter goes on."""
+    ledger, run = machine({"intel-rapl:0": ("package-0", 15)})
+    with ledger.window("trial") as window:
+        run(10)
+        ledger.drawn["intel-rapl:0"] += 3600 * 500_000  # an hour at half a watt
+        run(10)
+    part = window.record.component("cpu:pkg0")
+    assert part.joules == pytest.approx(300, abs=2 * part.u_random_joules)
+    assert part.resets == 1
+    assert "slept" in part.reason
 
 
 def test_dies_that_mirror_their_socket_are_left_out(machine):
@@ -178,6 +208,15 @@ def test_half_of_the_packages_is_shown_and_not_counted(machine, powercap, closed
     with powercap.running():
         found = discover("auto", powercap=powercap.root)
     assert [source.name for source in found.sources] == ["rapl", "cpu_time"]
+
+
+def test_half_of_the_memory_is_shown_and_not_counted(powercap, clock, closed):
+    for key, (name, _) in SERVER.items():
+        powercap.zone(key, name)
+    closed.add(str(powercap.root / "intel-rapl:1" / "intel-rapl:1:0" / "energy_uj"))
+    found = {one.component: one for one in Rapl(powercap.root, clock=clock).probe()}
+    assert [name for name, one in found.items() if one.counts and one.available] == ["cpu:pkg0", "cpu:pkg1"]
+    assert "only 1 of 2 memory counters can be read (dram:1 cannot): not the whole memory" in found["dram:0"].reason
 
 
 def test_a_counter_that_vanishes_makes_energy_unknown(machine, clock, powercap):

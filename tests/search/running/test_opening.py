@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,28 @@ def test_a_wall_meter_is_named_after_what_counts_and_a_wrong_address_is_seen_at_
         time.sleep(0.01)
         ledger.sample()
         assert meters_text(ledger) == said
+
+
+def test_that_no_meter_reads_the_gpu_that_works_is_said_with_the_reason() -> None:
+    lost = Capability("gpu", "nvml", False, reason="no NVIDIA driver: NVML Shared Library Not Found")
+    for more, gpu in (([], True), ([Meter("gpu:GPU-1")], False)):
+        with Ledger([Meter("cpu:pkg0"), *more], absent=[lost], interval_seconds=None) as ledger:
+            time.sleep(0.01)
+            ledger.sample()
+            said = meters_text(ledger, "cuda:0")
+            assert ("nothing of the GPU" in said, "no NVIDIA driver" in said) == (gpu, gpu)
+            assert "nothing" not in meters_text(ledger, "cpu")
+
+
+def test_workers_are_refused_where_the_estimate_does_not_see_children(tmp_path: Path) -> None:
+    with Ledger([CpuTime(tree=Tree(tmp_path))], interval_seconds=None) as ledger:
+        ledger.sample()
+        session_module.refuse_unmeasurable(ledger, "auto", 1)
+        with pytest.raises(ValueError, match="--workers must be 1 here, got 2: this system does not show"):
+            session_module.refuse_unmeasurable(ledger, "auto", 2)
+    with Ledger([CpuTime()], interval_seconds=None) as ledger:
+        ledger.sample()
+        session_module.refuse_unmeasurable(ledger, "auto", 2)
 
 
 class Seconds(Tree):
