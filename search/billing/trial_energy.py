@@ -66,7 +66,13 @@ def trial_energy(
     earlier = [] if parent is None else [parent]
     joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
     foreign = FOREIGN_U if whole.contended else 0.0
-    u_joules = _quadrature([*(record.u_random_joules for record in training), *(trial.train_u_joules for trial in earlier)])
+    own_u, earlier_u = [record.u_random_joules for record in training], [trial.train_u_joules for trial in earlier]
+    split_up = any(part.attribution.startswith("shared") for part in whole.counting)
+    if split_up and own_u and None not in own_u:
+        # A model whose work draws more than its neighbours' does so in every window: the error of the split is one for all of them.
+        share = sum(record.known_joules for record in phases if record in training) / (whole.known_joules or 1.0)
+        own_u = [max(_quadrature(own_u) or 0.0, (whole.u_random_joules or 0.0) * share)]
+    u_joules = (sum_known if split_up else _quadrature)([*own_u, *earlier_u])
     if u_joules is not None:  # one neighbour raises all windows of a trial alike
         u_joules = hypot(u_joules, foreign * sum(record.known_joules for record in training))
     before = 0.0 if parent is None else parent.energy.train_seconds

@@ -155,8 +155,10 @@ def attributed(part: Component, share: Share | None, *, held: bool = True) -> Co
     if share.contested == share.beside == 0.0 and ratio > 1 - 1e-9:
         return part
     method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
-    # Anything between nothing and all of what nobody can tell: the half-width of a uniform distribution (GUM 4.3.7).
-    split_u = math.hypot((GPU_SPLIT_U if device else SPLIT_U) * share.contested, share.doubt / math.sqrt(3))
+    # An estimate from CPU-seconds is split as it is made. Anything between nothing and all of what nobody can tell: the half-width of a
+    # uniform distribution (GUM 4.3.7).
+    relative_u = GPU_SPLIT_U if device else 0.0 if part.quality == "estimated" else SPLIT_U
+    split_u = math.hypot(relative_u * share.contested, share.doubt / math.sqrt(3))
     return replace(
         part,
         joules=share.joules,

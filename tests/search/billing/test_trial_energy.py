@@ -162,6 +162,16 @@ def test_foreign_work_widens_the_energy_by_what_neighbours_were_measured_to_add(
     assert beside.train_u_joules == pytest.approx((alone.train_u_joules**2 + (0.15 * 23.0) ** 2) ** 0.5)
 
 
+def test_how_a_share_was_split_errs_alike_in_all_windows_of_a_trial() -> None:
+    whole = record("trial", 35.0, u=5.25)  # 15 % of it
+    split = replace(whole, components=tuple(replace(part, attribution="shared(by CPU-seconds), 50.0%") for part in whole.components))
+    alone, beside = (facts(one, *PHASES).train_u_joules for one in (whole, split))
+    assert alone == pytest.approx(0.3**0.5 * 0.1**0.5)
+    assert beside == pytest.approx(0.15 * 23.0)
+    later = facts(split, record("epoch", 12.0), parent=changed(PARENT, train_u_joules=3.45))
+    assert later.train_u_joules == pytest.approx(3.45 + 0.15 * 12.0)
+
+
 def test_what_continues_a_training_beside_foreign_work_stays_marked_and_wide() -> None:
     parent = changed(PARENT, train_u_joules=3.5, contended=True)
     child = facts(record("trial", 20.0), record("epoch", 12.0), parent=parent)

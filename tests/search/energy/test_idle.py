@@ -1,6 +1,7 @@
 """Energy above idle, and what it is uncertain by: the window, the idle power, the scale."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -80,3 +81,5 @@ def test_the_doubt_of_net_energy_survives_file_and_sum(bench, ledger):
     whole = first.component("soc")
     half = attributed(whole, Share(whole.joules / 2, whole.net_joules / 2, contested=20.0))
     assert half.u_net_joules == pytest.approx(math.hypot(first.u_net_joules / 2, 20.0 * SPLIT_U))
+    guess = attributed(replace(whole, quality="estimated"), Share(whole.joules / 2, whole.net_joules / 2, contested=20.0))
+    assert guess.u_random_joules == pytest.approx(whole.u_random_joules / 2)  # an estimate from CPU-seconds is split as it is made
