@@ -340,7 +340,7 @@ def examples_in(facts: Mapping[str, Any]) -> int | None:
 def splits_in(facts: Mapping[str, Any]) -> dict[str, int]:
     """Return how many examples each split of a run has, from its ``study.json``; empty where an early version did not note it."""
     counts = ((facts.get("fingerprint") or {}).get("data") or {}).get("examples") or {}
-    return {split: int(counts[split]) for split in ("train", "validation", "test") if counts.get(split)}
+    return {split: int(counts[split]) for split in ("train", "validation", "test") if counts.get(split, 0) > 0}
 
 
 def folds_in(facts: Mapping[str, Any]) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..energy import Component, Record
-from ..energy.journal import lines
-from ..energy.record import sum_known
+from ..energy.journal import fitted, lines
+from ..energy.record import add, sum_known
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill, known_joules
+from ..records.replicates import Repeat
+from ..records.trial import Trial
 from .account import BOOKED
 
 #: What a line raises that is valid JSON and was not written by a ledger.
@@ -68,7 +70,7 @@ class _Traces:
         self.split, self.open = split, windows
 
 
-def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int, float | None]:
+def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path, noted: Iterable[Mapping[str, Any]] = ()) -> dict[int, float | None]:
     """Bring the bills of killed sessions up to the ledger's last checkpoint, and book what they left open.
 
     Trials are booked as failed, repeats as such. Sessions of the journal that the bill does not name were killed before their first bill,
@@ -77,15 +79,16 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path) -> dict[int
     Args:
         sessions: Sessions of a bill file; changed in place.
         ledger_file: The ledger's journal, with checkpoints of at most five seconds.
+        noted: What ``study.json`` says of the sessions: what their processes took before the ledger.
 
     Returns:
         Joules by number of the trials of killed sessions, None where the ledger does not know: of those that died with their session,
         and of those that had ended, since the session may have died before it stored them.
     """
     billed, owing = {_name(session) for session in sessions}, {_name(session) for session in sessions if not session.get("closed", True)}
-    journal = _read(ledger_file, billed - owing)
+    journal, before = _read(ledger_file, billed - owing), {str(one.get("ledger_session")): one.get("before") for one in noted}
     if "" not in billed:  # which of the journal's sessions one without a name is, nobody can tell: none is billed twice
-        sessions += [session for name, traces in journal.items() if name not in billed for session in _unbilled(name, traces)]
+        sessions += [one for name, traces in journal.items() if name not in billed for one in _unbilled(name, traces, before.get(name))]
     found: dict[int, float | None] = {}
     for session in sessions:
         if not session.get("closed", True):
@@ -111,12 +114,14 @@ def _name(session: Mapping[str, Any]) -> str:
     return str(session.get("ledger_session") or (session.get("total") or {}).get("id", "")).partition(".")[0]
 
 
-def _unbilled(name: str, traces: _Traces) -> Iterator[dict[str, Any]]:
+def _unbilled(name: str, traces: _Traces, before: Mapping[str, float | None] | None) -> Iterator[dict[str, Any]]:
     """Yield the session that the bill lacks, as if its last bill were of the last checkpoint; none if nothing was measured."""
     if not traces.total.t0_utc or not any(part.joules is not None for part in traces.total.counting):
         return
-    session = SessionBill(traces.total.t0_utc, total=traces.total, ledger_session=name)
-    session.by_component, session.unknown_seconds = traces.split.get("joules", {}), traces.split.get("unknown_seconds", {})
+    session = SessionBill(traces.total.t0_utc, total=traces.total, ledger_session=name, before=before, rebuilt="the ledger's file")
+    if traces.split:
+        session.by_component = session.with_before(traces.split["joules"], "cpu")
+        session.unknown_seconds = traces.split["unknown_seconds"]
     known = [record for record in traces.ended if record.t1_ns <= traces.total.t1_ns]
     one_by_one = [(f"{record.name.partition(' ')[0]} {record.state}", record.known_joules) for record in known]
     for ended, joules in (*traces.joules.items(), *one_by_one):
@@ -125,6 +130,39 @@ def _unbilled(name: str, traces: _Traces) -> Iterator[dict[str, Any]]:
             state = REPEATS if kind == REPEAT else BOOKED.get(state, "failed")
             session.by_state[state] = session.by_state.get(state, 0.0) + joules
     yield session.to_json()
+
+
+def from_records(sessions: Iterable[Mapping[str, Any]], trials: Iterable[Trial], repeats: Iterable[Repeat]) -> list[dict[str, Any]]:
+    """Return bills of the sessions that these lack although there are trainings of theirs: what is left of them, a lower bound.
+
+    A training that does not say which session it was of counts where no session is known at all.
+    """
+    billed, found = {_name(session) for session in sessions}, dict[str, SessionBill]()
+
+    def book(name: str, state: str, record: Record) -> None:
+        if name in billed or "" in billed or (name in ("trials", "repeats") and billed):
+            return
+        bill = found.setdefault(name, SessionBill(record.t0_utc, ledger_session=name, closed=True, rebuilt="records of trainings"))
+        bill.total = record if bill.total is None else add([bill.total, record])
+        for part in record.counting:
+            if part.joules is not None:
+                bill.by_component[part.name] = bill.by_component.get(part.name, 0.0) + part.joules
+        bill.by_state[state] = bill.by_state.get(state, 0.0) + record.known_joules
+
+    for trial in trials:
+        with suppress(*NOT_OURS):
+            whole = fitted(Record, trial.energy.record, "record") if trial.energy.record else _only(trial.increment_joules)
+            state = "failed" if trial.state == "failed" else BOOKED.get(whole.state, "failed")
+            book(whole.id.partition(".")[0] or "trials", state, whole)
+    for one in repeats:
+        with suppress(*NOT_OURS):
+            book(one.ledger_session or "repeats", REPEATS, _only(one.spent_joules))
+    return [bill.to_json() for bill in found.values() if any(bill.by_state.values())]
+
+
+def _only(joules: float | None) -> Record:
+    """Return a record of a training of which no more is known than this."""
+    return replace(NOTHING, components=(Component("unknown", joules, "trainings", "mixed"),))
 
 
 def close_without_journal(session: Mapping[str, Any]) -> dict[str, Any]:

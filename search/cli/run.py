@@ -137,15 +137,11 @@ def run(
                 budget=budget,
                 timeout_seconds=timeout_seconds,
                 storage=own.storage,
-                meter=machine.meter,
-                cpu_watts=machine.cpu_watts,
+                **vars(machine),
                 intensity=intensity,
                 carbon=carbon,
                 pue=place.pue,
                 price_per_kwh=price_per_kwh,
-                device=machine.device,
-                workers=machine.workers,
-                executor=machine.executor,
                 protocol=_protocol(protocol),
                 stop_gain=stop_gain,
                 warm_start=own.warm_start or [],
@@ -176,10 +172,10 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
 
     path = folder.path
     result = folder.run()
+    ended = str((result.facts["sessions"] or [{}])[-1].get("reason") or "")
     if len(front) == 0:
         print(hanging(front.to_text(), indent=0))
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
-        ended = str(result.facts["sessions"][-1].get("reason") or "") if result.facts.get("sessions") else ""
         if "timeout" in ended and not any(
             trial.increment_joules for trial in result.trials
         ):  # loading the data and the libraries counts, too
@@ -201,7 +197,7 @@ def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) ->
     print(front.to_text())  # after the pictures: whatever becomes of the stream, they are there
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick sensible --to onnx -o model{named}")
-    if result.facts["sessions"][-1].get("reason") == "interrupted":
+    if ended == "interrupted":
         print(f"continue: {command}")
 
 
@@ -316,10 +312,9 @@ def estimate(
     grams = None if intensity is None else intensity.grams_per_kwh
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     show = progress_line(sys.stderr)
-    where = {"meter": machine.meter, "device": machine.device, "cpu_watts": machine.cpu_watts, "whole_process": context.obj[1]}
     file = _estimate_file(out.expanduser() if out is not None else Path("runs") / found.name)
     try:
-        probed, overhead, joules = probe_study(found, count=probes, tell=show, **where)
+        probed, overhead, joules = probe_study(found, count=probes, tell=show, whole_process=context.obj[1], **vars(machine))
     finally:
         show("")
     guess = estimate_cost(

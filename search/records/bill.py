@@ -58,6 +58,7 @@ class Bill:
         at_wall: The whole machine at the wall; None unless every session knows it.
         overhead_parts: What of the overhead is known by what it was for, see `SessionBill`; the rest of it is other.
         unknown_cpu_seconds: CPU-seconds of processes before their meters ran, of which no energy is known: they are in no sum.
+        rebuilt: Sessions whose bill was lost: of these counts what the ledger's file or else their trainings' own records say.
         again_joules: What sessions took that trained finalists again, their start included; ``again_seconds`` of ``seconds`` are theirs.
     """
 
@@ -75,6 +76,7 @@ class Bill:
     overhead_parts: Mapping[str, float] = field(default_factory=dict)
     again_joules: float = 0.0
     again_seconds: float = 0.0
+    rebuilt: int = 0
 
     @property
     def search_joules(self) -> float | None:
@@ -86,9 +88,10 @@ class Bill:
         parts = [f"{name} for {digits(seconds)} s" for name, seconds in sorted(self.unknown_seconds.items())]
         if self.unknown_cpu_seconds:
             parts.append(f"{digits(self.unknown_cpu_seconds)} CPU-seconds of the start, before it ran")
-        if not parts:
-            return None
-        return f"Not in these sums, because its meter gave nothing then: {', '.join(parts)}; the energy of the search is at least this."
+        said = [f"because its meter gave nothing then: {', '.join(parts)}"] if parts else []
+        if self.rebuilt:
+            said.append(f"because the bill of {self.rebuilt} session(s) was lost: what no record of a training or of the meters has")
+        return f"Not in these sums, {'; and, '.join(said)}; the energy of the search is at least this." if said else None
 
 
 @dataclass
@@ -111,6 +114,7 @@ class SessionBill:
         before: What the session's process took before its ledger ran, ``{"cpu_seconds", "joules"}``: overhead of ``cpu``, unless the joules
             are None, unknown; None where the process does other work, too.
         refused: Why its start was refused: a command that could not begin is no work of the study, and nothing of it is billed.
+        rebuilt: What a lost bill was made again from; None for one as it was written.
     """
 
     started: str
@@ -124,6 +128,7 @@ class SessionBill:
     unknown_seconds: dict[str, float] = field(default_factory=dict)
     before: Mapping[str, float | None] | None = None
     refused: str | None = None
+    rebuilt: str | None = None
     parts: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -150,7 +155,7 @@ class SessionBill:
             "overhead_parts_joules": self.with_before(self.parts, "start"),
             "closed": self.closed,
             "total": None if total is None else total.to_json(),
-            **({} if self.refused is None else {"refused": self.refused}),
+            **{name: why for name, why in (("refused", self.refused), ("rebuilt", self.rebuilt)) if why is not None},
         }
 
 
@@ -163,7 +168,14 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     remedy = "restore it from a copy, or delete it: the next run adds the sessions up again from the ledger's file"
-    return cast(list[dict[str, Any]], read_json(path, BillFile, remedy)["sessions"])
+    sessions = cast(list[dict[str, Any]], read_json(path, BillFile, remedy)["sessions"])
+    for number, session in enumerate(sessions):
+        known = session.get("by_component_joules") or {}
+        counted = [] if session.get("total") is None else known_joules({"total": session["total"]})
+        if (lost := [name for name in counted if known and name not in known]) or (not counted and any(known.values())):
+            what = f"by_component_joules must have {lost[0]!r}" if lost else "total must be a record, got none"
+            raise ValueError(f"{str(path)!r} is damaged (sessions[{number}]: {what}, as both are written together); {remedy}")
+    return sessions
 
 
 def read_bill(path: Path) -> Bill:
@@ -184,13 +196,14 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     source: dict[str, str] = {}
     absent: dict[str, str] = {}
     random_squares = systematic = seconds = unmetered = again_joules = again_seconds = 0.0
-    doubted = True
+    doubted, rebuilt = True, 0
     walls: list[Component | None] = []
     for session in sessions:
         _add(by_state, session["by_state_joules"])
         _add(parts, session.get("overhead_parts_joules") or {})
         if session.get("total") is None:
             continue
+        rebuilt += session.get("rebuilt") is not None
         before = session.get("before") or {"joules": 0.0}
         unmetered += before["cpu_seconds"] if before["joules"] is None else 0.0
         record = Record.from_json(session["total"])
@@ -221,8 +234,8 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     total = sum(joules.values()) if joules else None
     u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
     quality = {name: combined_quality(found) for name, found in kinds.items()}
-    wall, again = _at_wall(walls), (again_joules, again_seconds)
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, wall, unmetered, parts, *again)
+    wall, rest = _at_wall(walls), (again_joules, again_seconds, rebuilt)
+    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, wall, unmetered, parts, *rest)
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
@@ -249,7 +262,8 @@ def known_joules(session: Mapping[str, Any]) -> dict[str, float]:
     if known := session.get("by_component_joules"):
         return dict(known)
     # Written before components were kept in the bill: only what was known from end to end.
-    return {part.name: part.joules for part in Record.from_json(session["total"]).counting if part.joules is not None}
+    whole = {part.name: part.joules for part in Record.from_json(session["total"]).counting if part.joules is not None}
+    return SessionBill("", before=session.get("before")).with_before(whole, "cpu")
 
 
 def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:

@@ -253,19 +253,17 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                     raise DatabaseError(_explained(error, file, shown)) from error
                 if lost is None:
                     lost = now
-                    _say(f"{shown}: the connection is lost ({cause_of(error)}); trying again for {PATIENCE_SECONDS:.0f} s")
+                    print(
+                        f"{shown}: the connection is lost ({cause_of(error)}); trying again for {PATIENCE_SECONDS:.0f} s", file=sys.stderr
+                    )
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 if lost is not None:
-                    _say(f"{shown}: connected again after {time.monotonic() - lost:.0f} s; nothing is lost")
+                    print(f"{shown}: connected again after {time.monotonic() - lost:.0f} s; nothing is lost", file=sys.stderr, flush=True)
                 return result
 
     return attempt
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ A folder may be damaged or somebody else's, so every file is checked once, here,
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,10 +36,17 @@ class _Hardware(TypedDict):
     devices: NotRequired[Mapping[str, Any] | None]
 
 
+class _Before(TypedDict):
+    cpu_seconds: float
+    joules: float | None
+
+
 class _Session(TypedDict):
+    ledger_session: NotRequired[str | None]
+    before: NotRequired[_Before | None]
     hardware_id: NotRequired[str | None]
     hardware: NotRequired[_Hardware | None]
-    versions: NotRequired[Mapping[str, Any] | None]
+    versions: NotRequired[Mapping[str, str] | None]
     command: NotRequired[str | None]
     device: NotRequired[str | None]
     meter: NotRequired[str | None]
@@ -132,11 +140,6 @@ class StudyFile(TypedDict):
     price_per_kwh: NotRequired[list[float | str] | None]
 
 
-class _Before(TypedDict):
-    cpu_seconds: float
-    joules: float | None
-
-
 class _BillSession(TypedDict):
     started: NotRequired[str]
     before: NotRequired[_Before | None]
@@ -149,6 +152,7 @@ class _BillSession(TypedDict):
     ledger_session: NotRequired[str]
     closed: NotRequired[bool]
     total: NotRequired[Record | None]
+    rebuilt: NotRequired[str]
 
 
 class Versioned(TypedDict):
@@ -163,6 +167,7 @@ class Snapshot(TypedDict):
     trials: list[Mapping[str, Any]]
     mark: NotRequired[Mapping[str, Any] | None]
     optuna: NotRequired[list[Mapping[str, Any]]]
+    digest: NotRequired[str]
 
 
 class BillFile(TypedDict):
@@ -180,6 +185,19 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
     text = json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
     with whole_file(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def digest(*values: Any) -> str:
+    """Return what tells JSON values from others: a copy that was altered, and still fits, is not taken for whole."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_snapshot(file: Path) -> Snapshot:
+    """Read ``trials.json``; a ``ValueError`` where it is damaged or was altered, which those of earlier versions do not show."""
+    kept = read_json(file, Snapshot, "delete it")
+    if "digest" in kept and kept["digest"] != digest(kept["trials"], kept.get("optuna")):
+        raise ValueError(f"{str(file)!r} was altered after it was written; delete it")
+    return kept
 
 
 def read_json(path: Path, kind: type[T], remedy: str) -> T:

@@ -101,6 +101,7 @@ class Repeat:
         energy_quality: ``measured``, ``estimated``, ``mixed`` or ``absent``.
         utc: When it ended, ISO 8601.
         failed: Why it has no result, or None.
+        ledger_session: The session of the bill that it is of; empty in repeats of earlier versions.
     """
 
     plan: int
@@ -120,6 +121,7 @@ class Repeat:
     utc: str = ""
     failed: str | None = None
     test: Mapping[str, float] = field(default_factory=dict)
+    ledger_session: str = ""
 
 
 @dataclass(frozen=True)

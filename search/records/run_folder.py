@@ -19,7 +19,7 @@ from . import database, storage_url
 from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
-from .files import Snapshot, StudyFile, Versioned, lock, read_json, write_json
+from .files import StudyFile, Versioned, digest, lock, read_json, read_snapshot, write_json
 from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
@@ -273,7 +273,8 @@ class RunFolder:
         stored = study.get_trials(deepcopy=False)
         trials = [to_json(trial) for trial in all_from_optuna(stored, self._ended)]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
-        write_json(self.path / SNAPSHOT_FILE, {"format": FORMAT, "mark": self._mark(), "trials": trials, "optuna": rest})
+        facts = {"format": FORMAT, "mark": self._mark(), "digest": digest(trials, rest)}
+        write_json(self.path / SNAPSHOT_FILE, {**facts, "trials": trials, "optuna": rest})
 
     @classmethod
     def repair(cls, path: str | Path) -> tuple[RunFolder, list[str]]:
@@ -293,7 +294,7 @@ class RunFolder:
             if folder._is_readable():
                 raise StoreError(f"{str(file)!r} can be read: there is nothing to repair")
             try:
-                kept = read_json(copy, Snapshot, "restore it from a copy")
+                kept = read_snapshot(copy)
                 trials = [(from_json(trial), rest) for trial, rest in zip(kept["trials"], kept["optuna"], strict=True)]
             except (OSError, ValueError, KeyError) as error:
                 raise StoreError(f"{str(copy)!r} is missing, damaged or of an older version; restore {str(file)!r} from a copy") from error
@@ -305,17 +306,16 @@ class RunFolder:
             file.with_name(f"{file.name}-journal").unlink(missing_ok=True)  # it belongs to the lost one
             (new.path / DATABASE_FILE).replace(file)
             folder.save_snapshot(folder.study(read_only=True))
-        weights = {file.name for file in (folder.path / "artifacts").glob("trial-*.weights")}
-        return folder, sorted(weights - {folder.artifact(trial.number).name for trial, _ in trials})
+        known = {folder.artifact(trial.number).name for trial, _ in trials}
+        return folder, sorted({file.name for file in (folder.path / "artifacts").glob("trial-*.weights")} - known)
 
     def _snapshot(self) -> tuple[Trial, ...] | None:
         """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
-            kept = read_json(self.path / SNAPSHOT_FILE, Snapshot, "delete it")
-            if kept.get("mark") is None or kept["mark"] != self._mark():
+            kept = read_snapshot(self.path / SNAPSHOT_FILE)
+            newer = self.facts.get("storage") is not None and "ended" not in self.facts["sessions"][-1]  # the server may know more
+            if newer or kept.get("mark") is None or kept["mark"] != self._mark():
                 return None
-            if self.facts.get("storage") is not None and "ended" not in self.facts["sessions"][-1]:
-                return None  # the server may know more
             trials = tuple(map(from_json, kept["trials"]))
             check_order(trials)
             return trials

@@ -73,8 +73,13 @@ def data_section(run: Run) -> Section | None:
     Only for runs that keep it.
     """
     found = run.facts.get("data")
-    if not isinstance(found, Mapping):
-        return None
+    try:
+        return _data_section(found) if isinstance(found, Mapping) else None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # a dictionary that varies with the kind of data
+        raise ValueError(f"study.json of {run.name!r} is damaged (data: {error!r}); restore it from a copy") from error
+
+
+def _data_section(found: Mapping[str, Any]) -> Section:
     head, *rest = summary_text({**found, "classes": {}, "columns": [], "warnings": []}).split("\n\n")
     classes: Mapping[str, Mapping[str, int]] = found.get("classes") or {}
     counts = [[name, *(f"{split[name]:,}" for split in classes.values())] for name in next(iter(classes.values()), {})]

@@ -193,6 +193,8 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
         StoreError: If objectives, rungs, space or seed differ, or the sampler cannot continue the trials that are there.
     """
     before, now, folder = store.facts["study"], described(study), repr(str(store.path))
+    if missing := {"space", "seed", "sampler"} - before.keys():
+        raise StoreError(f"{folder}: study.json must say the {min(missing)} of its study, got none; restore it from a copy")
     for name in ("objectives", "rungs", "space"):
         if before[name] != now[name] and not (name == "rungs" and [] in (before[name], now[name])):
             quality = name == "objectives" and before[name][:1] != now[name][:1]
@@ -263,7 +265,7 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
 def note_session(store: RunFolder, ledger: Ledger, command: str | None, origin: Mapping[str, Any] | None, **where: Any) -> RunFolder:
     """Note in the folder, which this session holds, when, where, with what and by which command it measures.
 
-    ``where`` are ``device``, ``threads``, ``meter`` and ``trials_before``.
+    ``where`` are ``device``, ``threads``, ``meter``, ``trials_before``, ``ledger_session`` and what the process took ``before``.
 
     Raises:
         StoreError: If earlier sessions were measured on other hardware.

@@ -355,6 +355,11 @@ class Membership:
             self.exchange(ended=True)
 
 
+def bill_elsewhere(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the sessions of a worker's bill that the storage of its study keeps; none for a study of its own."""
+    return SharedStudy(folder.study()).bills().get(folder.facts["worker"], []) if "shared" in folder.facts else []
+
+
 def ledger_copy(folder: RunFolder) -> LedgerCopy:
     """Begin to keep a copy of a worker's ledger beside the weights."""
     store = ArtifactStore(str(folder.facts["artifacts"]), str(folder.facts["run_id"]))

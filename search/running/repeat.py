@@ -266,6 +266,7 @@ class RepeatLoop:
             energy_quality=energy.quality,
             utc=timestamp(),
             failed=failed,
+            ledger_session=whole.id.partition(".")[0],
         )
 
     def _said(self, training: Repeat) -> str:

@@ -257,20 +257,18 @@ def run(
             doing = "continuing " if finished else ""
             where, meters = f"{path} on {session.device}, {session.threads} thread(s)", meters_text(session.ledger, session.device)
             reporter.tell("start", f"{study.name}: {doing}in {where}, {meters}" + (f"; {raised}" if raised else ""))
-            if not asked:
-                reporter.tell("start", f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others")
-            if (classes := classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {})) is not None:
-                reporter.tell("start", classes)
-            if task.folds:
-                reporter.tell(
-                    "start", f"validated in {task.folds} folds of the {len(task.train) + len(task.validation):,} rows beside the test"
-                )
-            others = [folder for folder in warm_start if hardware_of(folder) not in (None, session.ledger.hardware_id)]
-            if others:
-                named = ", ".join(map(str, others))
-                reporter.tell("start", f"warm start from other hardware ({named}): its energies only say what costs more than what")
-            if study.notice:
-                reporter.tell("start", study.notice)
+            machines = {one: (RunFolder.open(one).facts["sessions"] or [{}])[-1].get("hardware_id") for one in warm_start}
+            others = ", ".join(str(one) for one, where in machines.items() if where not in (None, session.ledger.hardware_id))
+            rows = f"{len(task.train) + len(task.validation):,} rows beside the test"
+            for said in (
+                None if asked else f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others",
+                classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {}),
+                f"validated in {task.folds} folds of the {rows}" if task.folds else None,
+                others and f"warm start from other hardware ({others}): its energies only say what costs more than what",
+                study.notice,
+            ):
+                if said:
+                    reporter.tell("start", said)
             session.get_ready(runner.first_training(), rules.timed_out)
         with session.account.spending("start", session.ledger.t0_ns):
             pass
@@ -287,12 +285,6 @@ def run(
             with session.account.spending("showing"):
                 session.show(lambda: show(load(path, storage=storage)))
     return load(path, storage=storage)
-
-
-def hardware_of(folder: str | Path) -> str | None:
-    """Return the hash of the hardware that a run was last measured on; None where it does not say."""
-    sessions = RunFolder.open(folder).facts.get("sessions") or [{}]
-    return sessions[-1].get("hardware_id")  # type: ignore[no-any-return]  # a text, see StudyFile
 
 
 def load(path: str | Path, *, complete_only: bool | None = None, storage: str | None = None) -> FrontView:

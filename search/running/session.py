@@ -19,25 +19,27 @@ the bill is closed, everything is given back in the reverse order; the first err
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..billing.account import SAVE_SECONDS, Account
-from ..billing.recovery import settle_killed
+from ..billing.recovery import from_records, settle_killed
 from ..billing.trial_energy import price_of_inputs
-from ..energy import Ledger, discover
+from ..energy import JOULES_PER_WH, Ledger, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import BLIND, CpuTime, Tree
 from ..execution.devices import check_executor, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Job, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, WarmUp, may_compile, warm_up_seconds
+from ..formatting import energy_text, for_stream
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder
@@ -50,6 +52,7 @@ from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings, stop_on_interrupt
 from .identity import note_end, note_session, refuse_other_estimate, timestamp
+from .membership import bill_elsewhere
 
 if TYPE_CHECKING:
     from ..execution.worker import WorkerProcess
@@ -142,11 +145,21 @@ class OpenedFolder:
 
     def __init__(self, bench: Bench, folder: RunFolder) -> None:
         self.bench, self.folder, self.endings, self.prepared = bench, folder, Endings(), False
-        self.earlier = read_sessions(folder.bill_file)
-        folder.fail_dead_trials(settle_killed(self.earlier, folder.ledger_file))
+        self.earlier = read_sessions(folder.bill_file) or bill_elsewhere(folder)
+        known = len(self.earlier)
+        folder.fail_dead_trials(settle_killed(self.earlier, folder.ledger_file, folder.facts["sessions"]))
         if self.earlier:  # also when nothing is started: a spent budget refuses the start, and the folder is read as it is
             write_json(folder.bill_file, {"sessions": self.earlier})
         self.before = folder.run()
+        if "shared" not in folder.facts:  # else the storage has the bill, and the trials are those of all workers
+            self.earlier += from_records(self.earlier, self.before.trials, self.before.repeats.trainings)
+        if rebuilt := self.earlier[known:]:
+            write_json(folder.bill_file, {"sessions": self.earlier})
+            self.before = replace(self.before, bill=add_up(self.earlier))
+            joules = energy_text((add_up(rebuilt).total_joules or 0.0) / JOULES_PER_WH)
+            source = " and ".join(sorted({one["rebuilt"] for one in rebuilt}))
+            said = f"{str(folder.bill_file)!r} lacked {len(rebuilt)} session(s), made again from {source}: they took {joules} or more"
+            print(for_stream(said, sys.stderr), file=sys.stderr)
         self.trials_before = sum(trial.state != "running" for trial in self.before.trials)
         self.joules_before = add_up(self.earlier).total_joules
 
@@ -229,6 +242,7 @@ class Session:
         self.reason, self.end_facts, self.baseline_facts = BROKEN_OFF, dict[str, Any](), dict[str, Any]()
         self._interrupts, self._anchored = bench.interrupts, options.protocol.anchor_every > 0
         where = {"device": self.device, "threads": self.threads, "meter": options.meter, "trials_before": opened.trials_before}
+        where |= {"ledger_session": self.ledger.total().id.partition(".")[0], "before": self.account.session.before}  # were the bill lost
         self.folder = note_session(folder, self.ledger, options.command, options.origin, **where)
         opened.prepared = True
         opened.endings.then(self._note_end)

@@ -1,0 +1,82 @@
+"""A run folder whose bill is lost goes on from what else says what was spent, and says so."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.workers import sleeping, sleeping_study
+
+from joulefront.search import run
+from joulefront.search.records.bill import read_bill
+from joulefront.search.records.replicates import Repeat, Repeats
+from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.study import LimitReachedError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recorded") / "run"
+    with sleeping():
+        run(sleeping_study(), out=out, trials=3, meter="cpu_time", whole_process=True)
+    return out
+
+
+def go_on(recorded: Path, out: Path, *lost: str, **limits: object) -> None:
+    shutil.copytree(recorded, out)
+    for name in lost:
+        (out / name).unlink()
+    with sleeping():
+        run(sleeping_study(), out=out, meter="cpu_time", **limits)  # type: ignore[arg-type]
+
+
+def test_without_bill_and_ledger_the_trials_own_records_count(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paid = sum(trial.increment_joules or 0.0 for trial in RunFolder.open(recorded).run().trials)
+    with pytest.raises(LimitReachedError, match="is spent already"):
+        go_on(recorded, tmp_path / "run", "bill.json", "ledger.jsonl", budget=f"{paid / 2}J")
+    assert "lacked 1 session(s), made again from records of trainings: they took" in capsys.readouterr().err
+    bill = read_bill(tmp_path / "run" / "bill.json")
+    assert bill.total_joules == pytest.approx(paid)
+    assert bill.by_state == {"complete": pytest.approx(paid)}
+    assert "the bill of 1 session(s) was lost" in str(bill.gaps())
+    with sleeping():  # neither counted again, nor said again
+        run(sleeping_study(), out=tmp_path / "run", trials=4, meter="cpu_time")
+    assert "made again" not in capsys.readouterr().err
+    sessions = json.loads((tmp_path / "run" / "bill.json").read_text())["sessions"]
+    assert [session.get("rebuilt") for session in sessions] == ["records of trainings", None]
+
+
+def test_a_bill_made_from_the_ledger_has_what_the_process_took_before_it(recorded: Path, tmp_path: Path) -> None:
+    whole = read_bill(recorded / "bill.json")
+    with pytest.raises(LimitReachedError):
+        go_on(recorded, tmp_path / "run", "bill.json", trials=3)
+    again = read_bill(tmp_path / "run" / "bill.json")
+    assert again.total_joules == pytest.approx(whole.total_joules, abs=0.2)  # the journal has the meters' last instant, too
+    assert again.by_state["complete"] == pytest.approx(whole.by_state["complete"])
+    assert again.by_state["overhead"] == pytest.approx(whole.by_state["overhead"] + whole.by_state.get("idle", 0.0), abs=0.2)
+
+
+def test_trainings_that_do_not_say_their_session_count_where_no_session_is_known(recorded: Path, tmp_path: Path) -> None:
+    repeats = Repeats(trainings=(Repeat(0, 0, 0, 0, 1, 3, spent_joules=7.0), Repeat(0, 0, 1, 1, 1, 3, spent_joules=5.0)))
+    shutil.copytree(recorded, tmp_path / "run")
+    (tmp_path / "run" / "repeats.json").write_text(json.dumps(repeats.to_json()))
+    for name, lost, expected in (("kept", (), {}), ("both", ("bill.json", "ledger.jsonl"), {"repeats": 12.0})):
+        with pytest.raises(LimitReachedError):
+            go_on(tmp_path / "run", tmp_path / name, *lost, trials=3)
+        states = read_bill(tmp_path / name / "bill.json").by_state
+        assert {state: states[state] for state in states if state == "repeats"} == expected
+
+
+def test_a_worker_without_its_bill_takes_it_from_the_storage(tmp_path: Path) -> None:
+    url, out = f"sqlite:///{tmp_path / 'shared.db'}", tmp_path / "run"
+    with sleeping():
+        run(sleeping_study(), out=out, trials=3, meter="cpu_time", storage=url)
+        before = read_bill(out / "bill.json")
+        (out / "bill.json").unlink()
+        (out / "ledger.jsonl").unlink()
+        run(sleeping_study(), out=out, trials=4, meter="cpu_time", storage=url)
+    sessions = json.loads((out / "bill.json").read_text())["sessions"]
+    assert len(sessions) == 2
+    assert sum(sessions[0]["by_component_joules"].values()) == pytest.approx(before.total_joules)
