@@ -133,10 +133,7 @@ def _unbilled(name: str, traces: _Traces, before: Mapping[str, float | None] | N
 
 
 def from_records(sessions: Iterable[Mapping[str, Any]], trials: Iterable[Trial], repeats: Iterable[Repeat]) -> list[dict[str, Any]]:
-    """Return bills of the sessions that these lack although there are trainings of theirs: what is left of them, a lower bound.
-
-    A training that does not say which session it was of counts where no session is known at all.
-    """
+    """Return bills of the sessions that these lack: what trainings say of theirs, a lower bound; without a name if no session is known."""
     billed, found = {_name(session) for session in sessions}, dict[str, SessionBill]()
 
     def book(name: str, state: str, record: Record) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from typing import Any
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPT_CODE = 130
+#: That of a program that SIGTERM ended, whatever it could still finish: a batch system must not take it for success.
+TERMINATED_CODE = 143
 try:
     import typer
 
@@ -111,8 +114,15 @@ def _done(arguments: list[str] | None) -> int:
     """Do what the words say; return the exit code."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     own = own_words(typed)
-    words = [word for k, word in enumerate(typed) if word != "--debug" or k >= own]
+    words, terminated = [word for k, word in enumerate(typed) if word != "--debug" or k >= own], list[int]()
+
+    def terminate(number: int, frame: Any) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
     try:
+        if arguments is None:  # SIGTERM tidies up as Ctrl-C does, and never looks like success
+            signal.signal(signal.SIGTERM, terminate)
         streams.prepare(whole_process=arguments is None)
         with streams.plain_warnings():
             called = with_implied_values(words) or ["--help"]
@@ -130,7 +140,7 @@ def _done(arguments: list[str] | None) -> int:
         resumable = words[:1] in (["run"], ["worker"], ["repeat"])
         said = "interrupted" + ("; what was measured is kept. Run the same command again to continue" if resumable else "")
         print(for_stream(said, sys.stderr), file=sys.stderr)
-    return int(code or 0)
+    return TERMINATED_CODE if terminated and code in (None, 0, INTERRUPT_CODE) else int(code or 0)
 
 
 def _end_process(code: int) -> None:

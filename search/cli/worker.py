@@ -57,7 +57,7 @@ def worker(
         return
     try:
         with Console(silent=quiet) as listener:
-            front = run_study(
+            run_study(
                 _made(facts, study, data, source),
                 out=out.expanduser() if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
                 storage=url,
@@ -68,12 +68,11 @@ def worker(
                 whole_process=context.obj[1],
                 artifacts=artifacts,
                 same_hardware=same_hardware,
+                show=lambda front: print(front.to_text()),
             )
     except LimitReachedError as error:
         reached = str(error).partition("; ")[0]
         print(f"{study}: nothing to do, {reached}; joulefront run with a larger --trials or --budget lets it go on", file=sys.stderr)
-        return
-    print(front.to_text())
 
 
 def _described(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], str | None]:

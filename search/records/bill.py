@@ -169,12 +169,10 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
         return []
     remedy = "restore it from a copy, or delete it: the next run adds the sessions up again from the ledger's file"
     sessions = cast(list[dict[str, Any]], read_json(path, BillFile, remedy)["sessions"])
-    for number, session in enumerate(sessions):
-        known = session.get("by_component_joules") or {}
-        counted = [] if session.get("total") is None else known_joules({"total": session["total"]})
-        if (lost := [name for name in counted if known and name not in known]) or (not counted and any(known.values())):
-            what = f"by_component_joules must have {lost[0]!r}" if lost else "total must be a record, got none"
-            raise ValueError(f"{str(path)!r} is damaged (sessions[{number}]: {what}, as both are written together); {remedy}")
+    for session in sessions:
+        whole, known = session.get("total"), session.get("by_component_joules")
+        if known and (whole is None or known_joules({"total": whole}).keys() - known):
+            raise ValueError(f"{str(path)!r} is damaged (total and by_component_joules must have the same components); {remedy}")
     return sessions
 
 

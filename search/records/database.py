@@ -253,9 +253,7 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                     raise DatabaseError(_explained(error, file, shown)) from error
                 if lost is None:
                     lost = now
-                    print(
-                        f"{shown}: the connection is lost ({cause_of(error)}); trying again for {PATIENCE_SECONDS:.0f} s", file=sys.stderr
-                    )
+                    print(f"{shown}: the connection is lost ({cause_of(error)}); trying for {PATIENCE_SECONDS:.0f} s", file=sys.stderr)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:

@@ -261,7 +261,9 @@ def from_json(data: Mapping[str, Any]) -> Trial:
     Raises:
         ValueError: If it lacks what a trial must have, or a value is of another type.
     """
-    return _from_facts(data)
+    where = f"trial {data.get('number')}" if isinstance(data, Mapping) else "trial"
+    energy = {name: data[key] for key, name in _ENERGY.items() if key in fitted(_Facts, data, where)}
+    return fitted(Trial, {**data, "energy": energy}, where)
 
 
 def from_optuna(trial: FrozenTrial) -> Trial:
@@ -280,7 +282,7 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     if isinstance(extra := facts.get("extra"), Mapping) and extra.get(MEMBERS):
         params = {"family": "ensemble"}
     facts.setdefault("epochs", trial.params.get("epochs", 0))
-    return _from_facts({**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())})
+    return from_json({**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())})
 
 
 def all_from_optuna(stored: Sequence[FrozenTrial], ended: dict[int, tuple[FrozenTrial, Trial]]) -> tuple[Trial, ...]:
@@ -319,13 +321,6 @@ class _Extra(TypedDict):
     quality_sd: NotRequired[float | None]
     activation_nonzero_share: NotRequired[float]
     modelled_asic_energy_ratio: NotRequired[float]
-
-
-def _from_facts(facts: Mapping[str, Any]) -> Trial:
-    """Build a trial from the flat facts and what Optuna holds."""
-    where = f"trial {facts.get('number')}" if isinstance(facts, Mapping) else "trial"
-    energy = {name: facts[key] for key, name in _ENERGY.items() if key in fitted(_Facts, facts, where)}
-    return fitted(Trial, {**facts, "energy": energy}, where)
 
 
 def by_number(trials: Sequence[Trial], number: int) -> Trial | None:

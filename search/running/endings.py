@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
@@ -78,15 +78,17 @@ class Interrupts:
     Attributes:
         seen: Set by the first signal; checked between epochs.
         patient: Whether the first signal lets an epoch end; otherwise it raises, as every later one does.
+        terminated: Whether one of them was SIGTERM, which is meant for the process: it is sent again when all is closed.
     """
 
     seen: threading.Event = field(default_factory=threading.Event)
     patient: bool = False
+    terminated: bool = False
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Interrupts]:
-    """Handle SIGINT and SIGTERM; nothing is changed outside of the main thread.
+    """Handle SIGINT and SIGTERM, which ends the process after all; nothing is changed outside of the main thread.
 
     Raises:
         KeyboardInterrupt: At the second signal, or at the first one where nobody looks at the event.
@@ -99,12 +101,19 @@ def stop_on_interrupt() -> Iterator[Interrupts]:
     def stop(signum: int, frame: Any) -> None:
         again = interrupts.seen.is_set()
         interrupts.seen.set()
+        interrupts.terminated = interrupts.terminated or signum == signal.SIGTERM
         if again or not interrupts.patient:
             raise KeyboardInterrupt
         how = "press Ctrl-C" if signum == signal.SIGINT else "send the signal"
         print(f"\nstopping after this epoch; {how} again to stop at once", file=sys.stderr, flush=True)
 
-    with ExitStack() as restored:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            restored.callback(signal.signal, number, signal.signal(number, stop))
-        yield interrupts
+    try:
+        with ExitStack() as restored:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                restored.callback(signal.signal, number, signal.signal(number, stop))
+            yield interrupts
+    finally:
+        if interrupts.terminated:
+            with suppress(AttributeError, OSError, ValueError):  # no stdout, or nobody reads it
+                sys.stdout.flush()
+            signal.raise_signal(signal.SIGTERM)

@@ -23,9 +23,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +258,7 @@ class Session:
         self.inputs = price_of_inputs(task.embedded, self.ledger)
         self.executors = make_executors(study, task, bench.devices.names, options.executor, self.threads, self.ledger.follow)
         for executor in self.executors:
-            opened.endings.then(partial(_closing, executor))
+            opened.endings.enter(closing(executor))
         self._warm, self._warm_up_seconds = WarmUp(study.space, task, self.device, study.seed), warm_up_seconds(study.max_trial_seconds)
         self.warmed_seconds = self.warmed_joules = 0.0
 
@@ -311,10 +310,6 @@ class Session:
         if isinstance(error, KeyboardInterrupt) and self.reason == BROKEN_OFF:
             self.reason = "interrupted"
         note_end(self.folder, self.reason, **self.end_facts)
-
-
-def _closing(executor: Executor, _: BaseException | None) -> None:
-    executor.close()
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """The first error is the one that the user sees, and every step at the end is taken."""
 
+import os
+import signal
+import sys
 from contextlib import contextmanager
 
 import pytest
 
+from joulefront.search import cli
 from joulefront.search.cli import main
-from joulefront.search.running.endings import Endings, noted_on
+from joulefront.search.running.endings import Endings, noted_on, stop_on_interrupt
 
 
 def fails(text):
@@ -92,3 +96,41 @@ def test_an_error_on_the_way_out_is_a_note_and_the_command_line_shows_it(monkeyp
     said = capsys.readouterr().err.splitlines()
     assert said[-2].startswith("note: then: OSError: no space left on device")
     assert said[-1].startswith("error: budget must be > 0")
+
+
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGTERM, [signal.SIGTERM]), (signal.SIGINT, [])])
+def test_sigterm_is_sent_again_when_all_is_closed(number, again):
+    taken, seen = [], []
+    before = {one: signal.signal(one, lambda number, frame: seen.append(number)) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with Endings() as ending:
+            interrupts = ending.enter(stop_on_interrupt())
+            ending.then(lambda error: taken.append(list(seen)))
+            interrupts.patient = True
+            os.kill(os.getpid(), number)
+            assert interrupts.seen.is_set()
+        assert (taken, seen) == ([[]], again)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_sigterm_ends_a_verb_with_its_own_code(patient, monkeypatch, capsys):
+    def app(*words, **options):
+        with stop_on_interrupt() as interrupts:
+            interrupts.patient = patient
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("the front")
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr("sys.argv", ["joulefront", "run", "digits"])
+    before, kept = signal.getsignal(signal.SIGTERM), (sys.stdout, sys.stderr)
+    try:
+        assert cli._done(None) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sys.stdout, sys.stderr = kept
+    said = capsys.readouterr()
+    assert said.out == ("the front\n" if patient else "")
+    assert "Run the same command again" in said.err
