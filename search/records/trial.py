@@ -212,37 +212,22 @@ class Trial:
 
     def facts(self) -> dict[str, Any]:
         """Return what Optuna itself does not hold, as flat JSON for the trial's user attribute ``ATTRIBUTE``."""
-        energy = self.energy
         return {
             "epochs": self.epochs,
             "quality": dict(self.quality),
-            "train_joules": energy.train_joules,
-            "train_u_joules": energy.train_u_joules,
-            "features_joules": energy.features_joules,
-            "increment_joules": energy.increment_joules,
-            "evaluation_joules": energy.evaluation_joules,
-            "analysis_joules": energy.analysis_joules,
-            "inference_joules_per_1000": energy.inference_joules_per_1000,
-            "inference_u_joules_per_1000": energy.inference_u_joules_per_1000,
-            "grams_co2e": energy.grams_co2e,
             "parameters": self.parameters,
             "flops": self.flops,
-            "components": {name: part.to_json() for name, part in energy.components.items()},
-            "energy_quality": energy.quality,
-            "train_seconds": energy.train_seconds,
-            "cpu_seconds": energy.cpu_seconds,
-            "gpu_utilisation": energy.gpu_utilisation,
-            "contended": energy.contended,
-            "compiled": dict(energy.compiled),
             "parent": self.parent,
             "reason": self.reason,
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
-            "hardware_id": energy.hardware_id,
             "complete_training": self.complete_training,
             "curve": [dict(point) for point in self.curve],
-            "record": dict(energy.record),
             "extra": dict(self.extra),
+            **{key: getattr(self.energy, name) for key, name in _ENERGY.items()},
+            "components": {name: part.to_json() for name, part in self.components.items()},
+            "compiled": dict(self.energy.compiled),
+            "record": dict(self.energy.record),
         }
 
 

@@ -47,23 +47,15 @@ class PriceTable:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One JSON object a place, units in the keys, None where unknown."""
+        costs = ("search_kwh", "search_grams_co2e", "search_cost", "currency", "knee_grams_co2e", "sensible_grams_co2e")
         return [
             {
                 "zone": row.intensity.zone,
                 "region": row.intensity.region,
                 "grams_co2e_per_kwh": row.intensity.grams_per_kwh,
-                "kind": row.intensity.kind,
-                "scope": row.intensity.scope,
-                "year": row.intensity.year,
-                "source": row.intensity.source,
-                "fallback": row.intensity.fallback,
+                **{name: getattr(row.intensity, name) for name in ("kind", "scope", "year", "source", "fallback")},
                 "pue": self.pue,
-                "search_kwh": row.search_kwh,
-                "search_grams_co2e": row.search_grams_co2e,
-                "search_cost": row.search_cost,
-                "currency": row.currency,
-                "knee_grams_co2e": row.knee_grams_co2e,
-                "sensible_grams_co2e": row.sensible_grams_co2e,
+                **{name: getattr(row, name) for name in costs},
                 "front": list(row.front),
                 "same_front_as_energy": row.front == self.front,
             }
