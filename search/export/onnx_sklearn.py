@@ -15,23 +15,8 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 EUCLIDEAN = ("euclidean", "l2")
 _FLOAT, _DOUBLE, _INT64 = 1, 11, 7  # element types of ONNX's TensorProto
 #: Version of each operator in operator set 18.
-_VERSIONS = {
-    "Add": 14,
-    "ArgMax": 13,
-    "Cast": 13,
-    "Div": 14,
-    "Gather": 13,
-    "MatMul": 13,
-    "Max": 13,
-    "Mul": 14,
-    "Reciprocal": 13,
-    "ReduceMean": 18,
-    "ReduceSum": 13,
-    "ReduceSumSquare": 18,
-    "Sqrt": 13,
-    "TopK": 11,
-    "Unsqueeze": 13,
-}
+_VERSIONS = {"Add": 14, "Div": 14, "Mul": 14, "ReduceMean": 18, "ReduceSumSquare": 18, "TopK": 11}
+_VERSIONS |= dict.fromkeys(("ArgMax", "Cast", "Gather", "MatMul", "Max", "Reciprocal", "ReduceSum", "Sqrt", "Unsqueeze"), 13)
 
 
 def convert(estimator: Any, features: int) -> Any:
