@@ -1,133 +1,31 @@
-"""Files and options that are damaged, foreign or hostile: each ends in success or in one line of our own, and never hangs.
-
-300 inputs by default, ``JOULEFRONT_FUZZ=5000`` for the long form; the counts are printed at the end, see README.md in this folder.
-"""
+"""Files of a run folder and options that are damaged, foreign or hostile: each ends well or in one line of our own, and never hangs."""
 
 import contextlib
 import copy
 import io
 import json
-import linecache
-import os
-import random
 import shutil
-import signal
 import sqlite3
-import struct
-import warnings
-import wave
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import typer.main
+from faults.fuzzing import NASTY, VALUE, Reached, cut, ends_well, fuzz
 from helpers.trials import make_trial
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from joulefront.search.billing.recovery import settle_killed
-from joulefront.search.carbon.forecast import read_forecast
-from joulefront.search.cli import app, main, one_line
+from joulefront.search.cli import app, main
 from joulefront.search.energy import Component, Record
 from joulefront.search.records.bill import add_up, read_sessions
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy
 from joulefront.search.running.carbon_log import keep_place
-from joulefront.search.training.audio import audio
-from joulefront.search.training.images import images
-from joulefront.search.training.table import table
-
-#: Inputs of all properties together, and the longest that one may take.
-INPUTS = int(os.environ.get("JOULEFRONT_FUZZ", "300"))
-SECONDS = 30
-ROOT = Path(__file__).parents[2]
-TALLY: dict[str, Counter[str]] = {}
-NASTY = [
-    None, True, 0, -1, 3, 0.5, 1e308, 5e-324, float("nan"), float("inf"), 2**63, 10**400, "", "x", "3", "\x1b[31m", "$a_{b^$", "../../x",
-    "\ud800", "é" * 300, "0" * 5000, "os:system", "nan", "1e999", "-inf", [], {}, [[]], [None], {"": None}, {"a": {"b": [1]}},
-]  # fmt: skip
-VALUE = st.sampled_from(NASTY) | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.sampled_from(NASTY), max_size=3)
-
-
-class Hang(BaseException):
-    """Nothing of ours catches it."""
-
-
-class Reached(Exception):  # noqa: N818 - no error: the options were accepted
-    """Where a verb would begin to work."""
-
-
-def fuzz(share: float) -> Callable[[Any], Any]:
-    """Settings of a property that gets a share of all inputs; the short form draws the same ones every time."""
-    return settings(
-        max_examples=max(5, int(share * INPUTS)),
-        deadline=None,
-        database=None,
-        derandomize=INPUTS <= 300,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-
-
-def ends_well(name: str, work: Callable[[], Any]) -> None:
-    """Do it; count how it ended; fail when it hung, or ended in an error that was not written for a user."""
-    tally = TALLY.setdefault(name, Counter())
-    tally["inputs"] += 1
-
-    def hang(*_: Any) -> None:
-        raise Hang(f"{name}: longer than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(SECONDS)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            work()
-        tally["accepted"] += 1
-    except Reached:
-        tally["accepted"] += 1
-    except Exception as error:
-        if not is_ours(error):
-            tally["raw errors"] += 1
-            raise
-        tally["refused in one line"] += 1
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def is_ours(error: Exception) -> bool:
-    """Whether the error was raised by a `raise` of ours or by the parser of options, or names the path that cannot be used."""
-    line = one_line(error)
-    if "--debug" in line or "\n" in line or not line.isprintable():
-        return False
-    if hasattr(error, "format_message") or (isinstance(error, OSError) and error.filename is not None):
-        return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    assert trace is not None
-    file = Path(trace.tb_frame.f_code.co_filename).resolve()
-    return file.is_relative_to(ROOT) and linecache.getline(str(file), trace.tb_lineno).strip().startswith("raise")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def counts(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None and TALLY:
-        columns = ("inputs", "accepted", "refused in one line", "raw errors")
-        reporter.write_line("")
-        for name, tally in {**TALLY, "all": sum(TALLY.values(), Counter())}.items():
-            reporter.write_line(f"| {name} | " + " | ".join(str(tally[column]) for column in columns) + " |")
-
 
 # -- a run folder that holds everything -------------------------------------------------------------------------------------------------
 
@@ -256,16 +154,6 @@ def damaged(draw: st.DrawFn, whole: Any) -> Any:
                 del here[key]
             break
     return value
-
-
-@st.composite
-def cut(draw: st.DrawFn, data: bytes) -> bytes:
-    """Flip, drop or repeat a few bytes, or end early."""
-    found = bytearray(data)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(0, len(found) - 1)))
-        found[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=6))
-    return bytes(found[: draw(st.integers(0, len(found)))] if draw(st.integers(0, 3)) == 0 else found)
 
 
 #: The verbs that read a run folder; those that cost seconds are drawn less often.
@@ -404,85 +292,3 @@ def test_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ends_well("options", lambda: main([*words[:1], "--debug", *words[1:]]))  # what comes later may be another command's
 
     holds()
-
-
-# -- data --------------------------------------------------------------------------------------------------------------------------------
-
-
-def rows(seed: int = 0) -> bytes:
-    draw = random.Random(seed)
-    lines = [f"{draw.gauss(0, 1)},{draw.choice('abc')},2026-01-{draw.randint(1, 28):02},{draw.randint(0, 1)}" for _ in range(30)]
-    return "\n".join(["x,$kind,when,y", *lines]).encode()
-
-
-@fuzz(0.08)
-@given(
-    cut(rows()) | st.binary(max_size=60) | st.text(alphabet="xy,;\t\n\"'1.e-\0é$", max_size=60).map(str.encode),
-    st.sampled_from(["y", "x", "$kind"]),
-)
-def test_a_table(tmp_path_factory: pytest.TempPathFactory, data: bytes, target: str) -> None:
-    file = tmp_path_factory.getbasetemp() / "table.csv"
-    file.write_bytes(data)
-    ends_well("CSV", lambda: table(file, target))
-
-
-@fuzz(0.04)
-@given(cut(b"hour,g_per_kwh\n" + b"\n".join(b"%d,%d" % (hour, 50 + hour) for hour in range(24))))
-def test_a_forecast(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    file = tmp_path_factory.getbasetemp() / "forecast.csv"
-    file.write_bytes(data)
-    ends_well("forecast", lambda: read_forecast(file).mean(0.0, 12.0))
-
-
-def picture(kind: str) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)).save(file, kind)
-    return file.getvalue()
-
-
-def sound() -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, 8000, 0, "NONE", ""))
-        out.writeframes(np.random.default_rng(0).integers(-9999, 9999, 2000).astype("<i2").tobytes())
-    return file.getvalue()
-
-
-BOMB = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">IIBBBBBI", 20_000, 10_000, 8, 2, 0, 0, 0, 0x12345678)
-PICTURES = [picture(kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")]
-NAMES = st.sampled_from(["0.png", "$x^{.jpg", "\x1b[31m.png", "é.gif", "a b.bmp", "x.tif", "deep/er.png", "-o.webp"])
-
-
-@fuzz(0.08)
-@given(st.data(), st.sampled_from(PICTURES).flatmap(cut) | st.just(BOMB) | st.binary(max_size=40), NAMES, st.booleans(), st.booleans())
-def test_images(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, bad: bytes, name: str, skip: bool, packed: bool) -> None:
-    one = data.draw(st.sampled_from(["cat", "c$at^", "cat\x1b[31m", "cät"]))
-    path = packing(tmp_path_factory.getbasetemp() / "images", data, {one: PICTURES[0], "dog": PICTURES[0]}, (f"{one}/{name}", bad), packed)
-    ends_well("images", lambda: images(path, skip_unreadable=skip))
-
-
-@pytest.mark.slow
-@fuzz(0.08)
-@given(st.data(), cut(sound()) | st.binary(max_size=60).map(lambda tail: sound()[:20] + tail), st.booleans(), st.booleans())
-def test_recordings(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, bad: bytes, skip: bool, packed: bool) -> None:
-    path = packing(tmp_path_factory.getbasetemp() / "sounds", data, {"high": sound(), "low": sound()}, ("low/bad.wav", bad), packed)
-    ends_well("WAV", lambda: audio(path, sample_rate=8000, mels=8, skip_unreadable=skip))
-
-
-def packing(root: Path, data: st.DataObject, classes: dict[str, bytes], bad: tuple[str, bytes], packed: bool) -> Path:
-    """Put six good files of each class and a bad one into a folder, or into a zip that may be damaged itself."""
-    shutil.rmtree(root, ignore_errors=True)
-    suffix = ".wav" if bad[0].endswith(".wav") else ".png"
-    files = {f"{name}/{k}{suffix}": content for name, content in classes.items() for k in range(1, 7)} | dict([bad])
-    if not packed:
-        for name, content in files.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(content)
-        return root
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    root.mkdir()
-    (root / "set.zip").write_bytes(data.draw(cut(whole.getvalue())))
-    return root / "set.zip"

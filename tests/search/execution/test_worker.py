@@ -1,6 +1,5 @@
 """Worker processes: what they tell the parent, and what their death is."""
 
-import gc
 import os
 import signal
 import subprocess
@@ -9,84 +8,22 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-import numpy as np
 import pytest
-import torch
 from helpers.forked import Forked
+from helpers.worker_study import STUDY, Window, job
 
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.energy import Ledger
 from joulefront.search.energy import Window as LedgerWindow
-from joulefront.search.energy.sources.cpu_time import CpuTime, process_seconds
-from joulefront.search.execution.job import InProcess, Job, Outcome, Watch
-from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components, mapped
-from joulefront.search.running.fingerprint import of_task
+from joulefront.search.energy.sources.cpu_time import CpuTime
+from joulefront.search.execution.job import InProcess, Outcome, Watch
+from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components
 
 pytestmark = pytest.mark.slow
-
-#: Width 13 kills its process, 23 runs out of memory, 17 keeps a helper that has worked, 19 takes an hour; 29 looks for a
-#: variable of the environment; others are small perceptrons.
-STUDY = """
-import os
-import subprocess
-import sys
-import time
-import numpy as np
-import torch
-from joulefront.search import Study
-from joulefront.search.training.arrays import arrays
-from joulefront.spaces.own import Own
-from joulefront.spaces.recipes import RecipeRanges
-
-class Deadly(torch.nn.Linear):
-    def forward(self, x):
-        if self.training:
-            os._exit(7)
-        return super().forward(x)
-
-class Hungry(torch.nn.Linear):
-    def forward(self, x):
-        if self.training:
-            raise MemoryError
-        return super().forward(x)
-
-class Slow(torch.nn.Linear):
-    def forward(self, x):
-        print("training", flush=True)
-        time.sleep(3600)
-
-HELPER = "import sys, time\\nwhile time.process_time() < 0.8: pass\\nprint('.', flush=True)\\nsys.stdin.read()"
-HELPERS = []
-
-def draw(trial):
-    return {"width": trial.suggest_int("width", 4, 32)}
-
-def make(architecture, task):
-    width = architecture["width"]
-    if width == 17:  # as a data loader does: it lives on when the training has ended
-        HELPERS.append(subprocess.Popen([sys.executable, "-S", "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-        HELPERS[-1].stdout.read(1)
-    if width == 29:
-        assert os.environ["SET_AFTER_THE_SERVER"] == "yes"
-    first = {13: Deadly, 19: Slow, 23: Hungry}.get(width, torch.nn.Linear)
-    return torch.nn.Sequential(first(2, width), torch.nn.ReLU(), torch.nn.Linear(width, task.outputs))
-
-def task():
-    x = np.random.default_rng(0).normal(size=(400, 2)).astype("float32")
-    return arrays(x, ((x**2).sum(1) > 1.4).astype("int64"), name="rings")
-
-def study():
-    recipe = RecipeRanges(learning_rate=0.01, weight_decay=0.0, batch_size=64)
-    return Study(name="rings", task=task, space=Own(draw, make, recipe=recipe), trials=1)
-"""
-
-
 #: A search that is killed in the middle of a training.
 KILLED = """
 import contextlib, sys
@@ -104,10 +41,6 @@ if __name__ == "__main__":
     job = Job(0, {"width": 19}, 1, seed=1, device="cpu", threads=1, start=None, weights=__import__("pathlib").Path(sys.argv[2]))
     worker.train(job, phases=phase, should_continue=lambda _: True)
 """
-
-
-class Window:
-    cpu_seconds: float | None = None
 
 
 class LatePhases:
@@ -168,10 +101,6 @@ def workers(study_file: Path) -> Iterator[list[WorkerProcess]]:
     while any(worker.alive for worker in made) and time.monotonic() < end:
         time.sleep(0.05)  # a killed process is gone a moment later
     assert not any(worker.alive for worker in made)
-
-
-def job(folder: Path, width: int, epochs: int = 2) -> Job:
-    return Job(0, {"width": width}, epochs, seed=1, device="cpu", threads=1, start=None, weights=folder / f"w{width}")
 
 
 def test_the_phases_of_a_worker_have_its_own_instants_however_late_the_parent_is(workers: list[WorkerProcess], tmp_path: Path) -> None:
@@ -346,58 +275,6 @@ def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
     assert gpu_components("cpu") == ()
 
 
-#: What a library does when it is used first: half a CPU-second, once in a process.
-FIRST_USE = """USED = []
-
-class Lazy(torch.nn.Linear):
-    def forward(self, x):
-        end = time.process_time() + 0.5
-        while self.training and not USED and time.process_time() < end:
-            pass
-        USED.extend([1] * self.training)
-        return super().forward(x)
-
-def make(architecture, task):
-    return torch.nn.Sequential(Lazy(2, 4), torch.nn.Linear(4, task.outputs))
-
-def unused(architecture, task):
-"""
-
-
-def test_a_worker_that_is_warm_trains_at_once(tmp_path: Path) -> None:
-    study_file = tmp_path / "lazy_rings.py"
-    study_file.write_text(STUDY.replace("def make(architecture, task):\n", FIRST_USE))
-
-    def seconds_until_the_first_phase(worker: WorkerProcess) -> float:
-        entered: list[float] = []
-        begun = process_seconds(worker.pid) or 0.0
-
-        @contextmanager
-        def phases(kind: str, index: int) -> Iterator[Window]:
-            entered.append(process_seconds(worker.pid) or 0.0)
-            yield Window()
-
-        assert worker.train(job(tmp_path, 9), phases=phases, should_continue=lambda entry: True).failed is None
-        return entered[0] - begun
-
-    @contextmanager
-    def ignored(kind: str, index: int) -> Iterator[Window]:
-        yield Window()
-
-    warm, cold = (WorkerProcess(find_study(str(study_file), {}), "cpu") for _ in range(2))
-    try:
-        warm.wait_until_ready(lambda: None)
-        warm.warm_up(job(tmp_path, 9), lambda: None)
-        assert seconds_until_the_first_phase(warm) < 0.2 * seconds_until_the_first_phase(cold)
-        warm._kill()
-        warm.warm_up(job(tmp_path, 9), lambda: "it is late")  # it lives again, and nobody waits for it
-        assert warm.alive
-        assert warm.train(job(tmp_path, 9), phases=ignored, should_continue=lambda entry: True).failed is None
-    finally:
-        warm.close()
-        cold.close()
-
-
 def test_workers_for_the_cpu_are_forked_from_one_server_and_have_the_environment_of_now(
     workers: list[WorkerProcess], study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,50 +291,3 @@ def test_workers_for_the_cpu_are_forked_from_one_server_and_have_the_environment
         assert (outcome.failed, outcome.epochs) == (None, 2)
     finally:
         second.close()
-
-
-def test_workers_map_the_data_of_the_parent_and_load_none_themselves(tmp_path: Path) -> None:
-    loads = list[int]()
-
-    def load() -> Any:
-        loads.append(os.getpid())
-        return find_study("digits", {}).load_task()
-
-    study = replace(find_study("digits", {}), task=load)
-    task = study.load_task()
-    shared = mapped(study, task)
-    one, two = shared.load_task(), shared.load_task()
-    assert loads == [os.getpid()]
-    for split in ("train", "validation", "test"):
-        for name in ("inputs", "targets"):
-            assert torch.equal(getattr(getattr(one, split), name), getattr(getattr(task, split), name))
-    one.train.inputs[:] = -1.0
-    assert torch.equal(two.train.inputs, task.train.inputs), "what one writes no other sees"
-    assert of_task(two) == of_task(task)
-    assert len(cloudpickle.dumps(shared)) < len(cloudpickle.dumps(replace(study, task=task))) / 3
-    place = Path(shared.task.place)
-    assert place.exists()
-    del shared, one, two
-    gc.collect()
-    assert not place.exists()
-
-
-def test_a_task_that_cannot_be_told_to_others_is_loaded_by_each_worker() -> None:
-    study = find_study("digits", {})
-    task = replace(study.load_task(), seen={"a lock": threading.Lock()})
-    assert mapped(study, task) is study
-
-
-def test_a_task_in_a_mapped_file_or_without_room_for_a_copy_is_loaded_by_each_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = find_study("digits", {})
-    task = study.load_task()
-    array = np.memmap(tmp_path / "a", mode="w+", shape=(4,))
-    assert mapped(study, replace(task, seen={"a file": array})) is study
-
-    def full(name: str) -> int:
-        return os.open("/dev/full", os.O_WRONLY)
-
-    monkeypatch.setattr(os, "memfd_create", full)
-    assert mapped(study, task) is study

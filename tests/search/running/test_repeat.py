@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.trials import make_trial
 
 from joulefront.search import Front, Study, run
 from joulefront.search.billing.account import Account
@@ -24,12 +23,11 @@ from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
 from joulefront.search.running import session
 from joulefront.search.running.baselines import MeasurementProtocol
-from joulefront.search.running.repeat import finalists, repeat
+from joulefront.search.running.repeat import repeat
 from joulefront.search.stopping import overdue
 from joulefront.spaces.recipes import RecipeRanges
 
 pytestmark = pytest.mark.slow
-
 Maker = Callable[..., Study]
 
 
@@ -305,38 +303,6 @@ def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
     assert states["repeats"] == pytest.approx(0.6, rel=0.5)
     assert sum(states.values()) == pytest.approx(sum(part["joules"] for part in lost[0]["total"]["components"]), rel=1e-3)
     assert json.loads(json.dumps(lost)) == lost
-
-
-# -- who is trained again ---------------------------------------------------------------------------------------------------------------
-
-
-def straight(count: int) -> Front:
-    trials = (make_trial(i, "complete", {}, 1, (0.5 + i / 100, 1.0 + i), train_joules=1.0 + i) for i in range(count))
-    return Front(tuple(trials), ("accuracy", "train_energy"), ("maximize", "minimize"))
-
-
-def test_of_a_long_front_the_ends_and_evenly_spread_members_are_taken() -> None:
-    assert [trial.number for trial in finalists(straight(30), most=4)] == [0, 10, 19, 29]
-    assert [trial.number for trial in finalists(straight(5), most=10)] == [0, 1, 2, 3, 4]
-    assert len(finalists(straight(30), most=1)) == 1
-    for count in range(2, 25):
-        for most in range(2, count + 1):
-            taken = [trial.number for trial in finalists(straight(count), most=most)]
-            assert len(set(taken)) == most
-            assert (taken[0], taken[-1]) == (0, count - 1)
-
-
-def test_rules_name_members_and_a_member_that_two_rules_name_comes_once() -> None:
-    assert [trial.number for trial in finalists(straight(9), "best,trial=3, cheapest,accuracy>=0.58")] == [0, 3, 8]
-    with pytest.raises(ValueError, match="--pick must be a rule, got 'fastest'"):
-        finalists(straight(9), "fastest")
-    with pytest.raises(ValueError, match="--max-members must be >= 1"):
-        finalists(straight(9), most=0)
-    with pytest.raises(ValueError, match="is empty"):
-        finalists(straight(0))
-
-
-# -- refusals -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_another_study_is_refused(folder: Path, rings: Maker) -> None:
