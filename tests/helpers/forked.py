@@ -4,13 +4,16 @@ For what a process does and how it ends. How an interpreter starts, what it load
 """
 
 import atexit
+import fcntl
 import os
+import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from multiprocessing import connection, forkserver
+from collections.abc import Mapping, Sequence
+from multiprocessing import connection, forkserver, util
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import ModuleType
@@ -145,10 +148,42 @@ class _Program:
         sys.stderr = open(2, "w", encoding=encoding or "utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]  # its own workers come from a server of its own
+        _fork_their_server()
         try:
             _interpret(self.words)
         finally:  # as an interpreter does at its end, and processes of multiprocessing do not
             atexit._run_exitfuncs()
+
+
+def _fork_their_server() -> None:
+    """Fork the server of this process's workers now, while there is one thread: it waits to be told, and loads nothing again."""
+    ours, its = socket.socketpair()
+    server = os.fork()
+    if not server:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            ours.close()
+            code, received, _, _ = socket.recv_fds(its, 1 << 16, 2)
+            its.close()
+            if code:  # else the process has ended without workers
+                wanted = map(int, re.findall(r"\d+", code.decode().partition("main(")[2])[:2])
+                for number, file in zip(wanted, [fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for file in received], strict=True):
+                    os.dup2(file, number)
+                    os.close(file)
+                exec(code)
+        finally:
+            os._exit(0)
+    its.close()
+    start = util.spawnv_passfds
+
+    def begin(path: Any, words: Sequence[Any], files: Sequence[int]) -> int:
+        if "forkserver import main" not in str(words[-1]) or ours.fileno() < 0:
+            return start(path, words, files)
+        with ours:
+            socket.send_fds(ours, [words[-1].encode()], files)
+        return server
+
+    util.spawnv_passfds = begin
 
 
 def _interpret(words: list[str]) -> None:

@@ -43,6 +43,20 @@ def search() -> Callable[..., optuna.Study]:
 
 
 @pytest.fixture(scope="package")
+def searched() -> Callable[[int], optuna.Study]:
+    """A plain search after so many trials, from one of 90 made once: its sampler decides by the trials and the number of the next one."""
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    study.optimize(curve, 90)
+
+    def first(trials: int) -> optuna.Study:
+        copy = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+        copy.add_trials(study.trials[:trials])
+        return copy
+
+    return first
+
+
+@pytest.fixture(scope="package")
 def studied() -> tuple[FreezeThawSampler, optuna.Study]:
     """A study of 40 trials and its sampler, to be looked at."""
     sampler = FreezeThawSampler(RUNGS)

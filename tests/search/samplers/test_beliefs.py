@@ -98,17 +98,17 @@ def test_every_decision_of_the_model_says_what_it_expects_and_the_study_keeps_it
 
 
 @pytest.mark.slow
-def test_what_noise_could_have_made_is_no_reason_to_go_on(objective: Objective) -> None:
+def test_what_noise_could_have_made_is_no_reason_to_go_on(searched: Callable[[int], optuna.Study], objective: Objective) -> None:
     def noisy(trial: Any) -> tuple[float, float]:
         trial.set_user_attr(QUALITY_SD, 0.1)
         return objective(trial)
 
     shares = []
-    for one in (objective, noisy):
-        sampler = FreezeThawSampler([1, 3, 9, 27])
-        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-        study.optimize(one, 30)
-        view = remaining_gain(sampler, study, 100.0)
+    unsure = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3, 9, 27]))
+    unsure.optimize(noisy, 30)
+    for study in (searched(30), unsure):
+        assert isinstance(study.sampler, FreezeThawSampler)
+        view = remaining_gain(study.sampler, study, 100.0)
         assert view is not None
         shares.append(view.noise)
     assert shares[0] == 0.0

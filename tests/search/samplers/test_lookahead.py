@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from joulefront.search.samplers.gaussian_process import Posterior
 from joulefront.search.samplers.lookahead import lookahead_rates
 from joulefront.search.samplers.surrogates import Predictions
 
-Objective = Callable[[optuna.Trial], tuple[float, float]]
+from .conftest import curve
+
 ROWS, COST_FLOOR = 6, 3.0
 #: Possible measurements at the first rung, in standard deviations, and their probabilities.
 SEEN = np.linspace(-6.0, 6.0, 601)
@@ -116,15 +117,16 @@ def synthetic() -> Oracle:
     return Oracle(Joint(), boxes_above(front, np.array([0.3, -2.5])), Predictions((quality, energy), cost, np.linspace(1.0, 0.5, ROWS)))
 
 
-def searched(objective: Objective) -> Oracle:
+@pytest.fixture(scope="module")
+def fresh() -> Oracle:
     """Fresh configurations of a study on an analytic problem."""
     sampler = FreezeThawSampler([1, 9, 27], ladders=1)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    study.optimize(objective, 20)
+    study.optimize(curve, 20)
     survey = sampler.survey(study)
     assert survey is not None
-    fresh = np.where(survey.candidates.config < 0, survey.candidates.best, -np.inf)
-    genes = survey.candidates.genes[np.argsort(-fresh, kind="stable")[:60:10]]
+    rates = np.where(survey.candidates.config < 0, survey.candidates.best, -np.inf)
+    genes = survey.candidates.genes[np.argsort(-rates, kind="stable")[:60:10]]
     models = survey.planner.models
     return Oracle(models, survey.state.boxes, models.predict(survey.encoder.columns(genes)))
 
@@ -133,8 +135,8 @@ def searched(objective: Objective) -> Oracle:
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("last_only", [False, True])
 @pytest.mark.parametrize("world", ["synthetic", "searched"])
-def test_the_rate_found_is_that_of_the_best_stopping_rule(objective: Objective, world: str, last_only: bool, resume: bool) -> None:
-    oracle = synthetic() if world == "synthetic" else searched(objective)
+def test_the_rate_found_is_that_of_the_best_stopping_rule(fresh: Oracle, world: str, last_only: bool, resume: bool) -> None:
+    oracle = synthetic() if world == "synthetic" else fresh
     cost = oracle.predictions.energy
     together = cost + (0.0 if resume else cost[:, [0]])
     for remaining in (np.inf, float(np.median(together[:, 1])), float(np.median(together[:, 2]))):

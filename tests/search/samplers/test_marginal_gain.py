@@ -7,33 +7,33 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from joulefront.search.samplers import FreezeThawSampler, remaining_gain, resume_from
+from joulefront.search.samplers import FreezeThawSampler, RemainingGain, remaining_gain, resume_from
 
+Searched = Callable[[int], optuna.Study]
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 
 
-def study_of(objective: Objective, trials: int) -> tuple[FreezeThawSampler, optuna.Study]:
-    sampler = FreezeThawSampler([1, 3, 9, 27])
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    study.optimize(objective, trials)
-    return sampler, study
+def gain(study: optuna.Study, budget: float | None = None) -> RemainingGain | None:
+    assert isinstance(study.sampler, FreezeThawSampler)
+    return remaining_gain(study.sampler, study, budget)
 
 
-def test_there_is_no_remaining_gain_during_the_initial_design(objective: Objective) -> None:
-    assert remaining_gain(*study_of(objective, 5)) is None
+@pytest.mark.slow
+def test_there_is_no_remaining_gain_during_the_initial_design(searched: Searched) -> None:
+    assert gain(searched(5)) is None
 
 
-def test_more_energy_is_expected_to_add_more_but_less_per_joule(objective: Objective) -> None:
-    sampler, study = study_of(objective, 20)
-    found = [remaining_gain(sampler, study, budget) for budget in (500.0, 5000.0, 50_000.0)]
+@pytest.mark.slow
+def test_more_energy_is_expected_to_add_more_but_less_per_joule(searched: Searched) -> None:
+    found = [gain(searched(20), budget) for budget in (500.0, 5000.0, 50_000.0)]
     gains = [gain.gain for gain in found if gain is not None]
     assert 0 < gains[0] < gains[1] < gains[2]
     assert gains[0] / 500 > gains[1] / 5000
 
 
 @pytest.mark.slow
-def test_the_remaining_gain_falls_as_the_front_fills(objective: Objective) -> None:
-    early, late = (remaining_gain(*study_of(objective, trials), 2000.0) for trials in (16, 90))
+def test_the_remaining_gain_falls_as_the_front_fills(searched: Searched) -> None:
+    early, late = (gain(searched(trials), 2000.0) for trials in (16, 90))
     assert early is not None
     assert late is not None
     assert late.share < 0.5 * early.share
@@ -41,9 +41,12 @@ def test_the_remaining_gain_falls_as_the_front_fills(objective: Objective) -> No
     assert not late.worth(early.share)
 
 
-def test_the_next_step_is_the_cost_of_what_is_proposed(objective: Objective) -> None:
-    sampler, study = study_of(objective, 25)
-    expected = remaining_gain(sampler, study, 5000.0)
+@pytest.mark.slow
+def test_the_next_step_is_the_cost_of_what_is_proposed(searched: Searched, objective: Objective) -> None:
+    study = searched(25)
+    sampler = study.sampler
+    assert isinstance(sampler, FreezeThawSampler)
+    expected = gain(study, 5000.0)
     trial = study.ask()
     _, energy = objective(trial)
     parent = resume_from(trial)
