@@ -1,6 +1,7 @@
 """The rooms of the house form a graph without a cycle, counted over every kind of import: top-level, in a function, for type checkers."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def room_of(module: str) -> str:
     return module.rpartition(".")[0]
 
 
+@functools.cache
 def imports_of(module: str) -> set[str]:
     """Our files that a file imports, whether at its top, in a function or for type checkers only."""
     package = module.split(".") if FILES[module].name == "__init__.py" else module.split(".")[:-1]

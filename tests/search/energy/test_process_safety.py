@@ -53,7 +53,7 @@ FORKS = textwrap.dedent(
     pynvml.nvmlLib.fake_run(1.0)
     with Ledger([Nvml(environment={}), CpuTime()], interval_seconds=0.001, file=Path(sys.argv[2])) as ledger:
         window = ledger.open("trial")
-        for number in range(1000):
+        for number in range(400):
             child = os.fork()
             if child == 0:
                 signal.alarm(20)  # a child that hangs dies of this, and its status says so
@@ -70,7 +70,7 @@ FORKS = textwrap.dedent(
 )
 
 
-def test_a_thousand_forks_while_sampling_do_not_hang(driver_path, tmp_path):
+def test_hundreds_of_forks_while_sampling_do_not_hang(driver_path, tmp_path):
     file = tmp_path / "ledger.jsonl"
     found = subprocess.run([sys.executable, "-c", FORKS, str(driver_path), str(file)], capture_output=True, text=True, timeout=120)
     assert found.stdout == "done\n", found.stderr
