@@ -365,10 +365,12 @@ def _variance(channel: MeterChannel, begin: Point, end: Point, seconds: float) -
 def _late(channel: MeterChannel, t0_ns: int, t1_ns: int) -> float:
     """Return the variance of a window that comes from a late counter: the lag times what the power differs by between its ends."""
     lag = 0.0 if channel.integrating else channel.capability.counter_lag_seconds
+    if lag == 0.0:
+        return 0.0
     half_ns, reach_ns = (t1_ns - t0_ns) // 2, int(2 * lag * NANO)
     # What is around the two ends of a short window is one stretch.
     around = [(t0_ns + half_ns, half_ns + reach_ns)] if half_ns < reach_ns else [(t0_ns, reach_ns), (t1_ns, reach_ns)]
-    found = [[curve.watts_around(*place) for place in around] for curve in channel.curves] if lag else []
+    found = [[curve.watts_around(*place) for place in around] for curve in channel.curves]
     ends = [known for both in found if (known := [end for end in both if end is not None])]
     watts = max((max(least for _, least in both) - min(most for most, _ in both) for both in ends), default=0.0)
     return (max(watts, 0.0) * lag) ** 2 / 3

@@ -41,6 +41,13 @@ class RecordBuilder:
         self.hardware_id = host.fingerprint(hardware)
         self._partitions = PartitionCache()
 
+    def opened(self, window: Window) -> dict[str, Any]:
+        """Return what is known of a window as it opens, for the file: its record without the entries that are empty by then."""
+        facts, t0_ns = window.facts, window.t0_ns
+        known = {"id": facts.id, "name": facts.name, "parent": facts.parent, "kind": facts.kind, "state": window.state}
+        times = {"t0_utc": self._anchors.iso(t0_ns), "t0_ns": t0_ns, "t1_ns": t0_ns, "seconds": 0.0, "hardware_id": self.hardware_id}
+        return {**known, **times, "edges": {"begin": facts.opening.devices} if facts.opening.devices else {}}
+
     def bare(self, window: Window, t1_ns: int, **measured: Any) -> Record:
         """Return a window's record without energy, or with the fields that are ``measured``."""
         facts, closing = window.facts, window.closing

@@ -193,13 +193,19 @@ class UpdatePeriod:
         """Return whether any refresh of the rhythm may lie within ``(low_ns, high_ns]``."""
         if high_ns - low_ns > self.high_ns or not self.sharp:
             return True
-        a, b, _ = min(self.sharp, key=lambda bounds: abs(bounds[0] - low_ns))
+        a, b = self._nearest(low_ns)
         middle = round(((low_ns + high_ns) - (a + b)) / (2 * self.period_ns))
         for n in (middle - 1, middle, middle + 1):
             step = (self.low_ns * n, self.high_ns * n) if n >= 0 else (self.high_ns * n, self.low_ns * n)
             if a + step[0] - self.jitter_ns < high_ns and b + step[1] + self.jitter_ns > low_ns:
                 return True
         return False
+
+    def _nearest(self, t_ns: int) -> tuple[int, int]:
+        """Return the bounds of the refresh that begin nearest to an instant: mostly the last ones."""
+        last = self.sharp[-1]
+        found = last if t_ns >= last[0] else min(self.sharp, key=lambda bounds: abs(bounds[0] - t_ns))
+        return found[0], found[1]
 
     def _bounds(self) -> tuple[float, float] | None:
         """Return the periods that agree with every refresh against the one before and against the first of its chain, or None."""
@@ -222,7 +228,7 @@ class UpdatePeriod:
         """
         if not self.learnt or not self.sharp:
             return low_ns, high_ns
-        a, b, _ = min(self.sharp, key=lambda bounds: abs(bounds[0] - low_ns))
+        a, b = self._nearest(low_ns)
         latest = int((high_ns - a) // self.low_ns) + 1
         found: tuple[int, int] | None = None
         for n in range(latest, latest - 4, -1):

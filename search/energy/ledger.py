@@ -237,7 +237,7 @@ class Ledger:
         window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
         self._registry.enter(window, used)
         self._nudge()
-        self._write("open", record=self._records.bare(window, t0_ns).to_json() | {"hardware": {}})
+        self._write("open", record=self._records.opened(window))
         self._spent_ns += time.thread_time_ns() - begin
         return window
 

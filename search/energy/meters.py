@@ -91,7 +91,8 @@ class MeterSet:
     guards the channels and is never held while a meter is read, so a slow meter delays no answer.
 
     Of two sources that cover the same part the first counts, the other is a cross-check; ``absent`` is what could not be measured, with
-    reasons, and ``warnings`` takes note of a source that fails at something other than a reading.
+    reasons, and ``warnings`` takes note of a source that fails at something other than a reading. A set is ``dear`` where a counter's
+    readings are so dear that no window waits for one.
     """
 
     def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock, warnings: Warnings | None = None) -> None:
@@ -104,7 +105,7 @@ class MeterSet:
         self._clock = clock
         self._lock = threading.Lock()
         self._edge_ns = self._began_ns = self._fast_reads = 0
-        self._edge_unread = False
+        self._edge_unread = self.dear = False
 
     def open(self) -> None:
         """Probe the sources and open a channel for each component that can be read."""
@@ -127,6 +128,7 @@ class MeterSet:
                 names.append(found.component)
             if names:
                 self._active.append(ActiveSource.of(source, names, counts=any(self._channels[name].counts for name in names)))
+        self.dear = not all(_is_cheap(channel) for channel in self._channels.values())
         self._edge_ns = self._began_ns = self._clock()
 
     @property
@@ -163,11 +165,6 @@ class MeterSet:
         for source in self.sources:
             with suppress(Exception):
                 source.close()
-
-    @property
-    def dear(self) -> bool:
-        """Whether a counter's readings are so dear that no window waits for one."""
-        return not all(_is_cheap(channel) for channel in self._channels.values())
 
     def read(self, wanted: Callable[[MeterChannel], bool] | None = None, *, fast: bool = False, dear: bool = True) -> None:
         """Read every source once, or those with a channel that is wanted; fast where a source offers that.
