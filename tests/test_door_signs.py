@@ -80,6 +80,7 @@ def test_the_links_of_a_document_lead_to_files_and_headings(document: Path) -> N
     assert dead == []
 
 
+@pytest.mark.slow
 def test_every_path_that_documents_and_comments_name_exists() -> None:
     path = re.compile(r"(?<![\w./-])((?:search|spaces|studies|tests)/[\w/.-]*\.(?:py|md|png|ipynb|c))\b")
     named = {

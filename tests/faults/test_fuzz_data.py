@@ -27,6 +27,7 @@ def rows(seed: int = 0) -> bytes:
     return "\n".join(["x,$kind,when,y", *lines]).encode()
 
 
+@pytest.mark.slow
 @fuzz(0.08)
 @given(
     cut(rows()) | st.binary(max_size=60) | st.text(alphabet="xy,;\t\n\"'1.e-\0é$", max_size=60).map(str.encode),
@@ -65,6 +66,7 @@ PICTURES = [picture(kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEB
 NAMES = st.sampled_from(["0.png", "$x^{.jpg", "\x1b[31m.png", "é.gif", "a b.bmp", "x.tif", "deep/er.png", "-o.webp"])
 
 
+@pytest.mark.slow
 @fuzz(0.08)
 @given(st.data(), st.sampled_from(PICTURES).flatmap(cut) | st.just(BOMB) | st.binary(max_size=40), NAMES, st.booleans(), st.booleans())
 def test_images(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, bad: bytes, name: str, skip: bool, packed: bool) -> None:

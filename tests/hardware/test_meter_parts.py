@@ -21,6 +21,7 @@ def by_name(result):
     return {row["name"]: Figure(**row) for row in result["figures"]}
 
 
+@pytest.mark.slow
 def test_facts_say_what_the_driver_gives(faked):
     result = nvml_parts.facts(faked())
     figures = by_name(result)

@@ -16,6 +16,7 @@ ECNAS = Path("../shared/data/ecnas/ecnas_4v.csv.gz")
 NAMES = {"conv3x3-bn-relu": "conv3x3", "conv1x1-bn-relu": "conv1x1", "maxpool3x3": "maxpool3x3"}
 
 
+@pytest.mark.slow
 def test_isomorphic_choices_are_one_candidate_with_one_key(contract):
     space = Cell(recipe=FIXED)
     edges = {f"edge_{source}_{vertex}": False for vertex in range(1, 5) for source in range(vertex)}
@@ -117,6 +118,7 @@ def test_there_are_as_many_cells_of_up_to_four_vertices_as_ec_nas_lists():
     assert len({canonical(graph) for inner in range(3) for graph in every_graph(inner, OPERATIONS)}) == 91
 
 
+@pytest.mark.slow
 def test_there_are_as_many_cells_of_up_to_five_vertices_as_ec_nas_lists():
     """Source: 2,532 models with 5 vertices, arXiv 2210.06015, table 1; as NAS-Bench-101 allows 9 edges, the full graph is left out."""
     graphs = {canonical(graph) for inner in range(4) for graph in every_graph(inner, OPERATIONS)}
@@ -150,6 +152,7 @@ choices = st.integers(1, 5).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(choices)
 def test_every_choice_of_operations_and_edges_is_a_cell_and_its_form_is_stable(choice):
     graph = connect(*[choice[0], [sorted(sources) for sources in choice[1]]])

@@ -110,6 +110,7 @@ def test_a_larger_share_holds_the_smaller_one_and_the_seed_decides_which_rows(co
     assert rows(0, 3) != rows(1, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_detector_learns_from_normal_examples_and_ranks_anomalies_first(contract, name):
     space = Classical(estimators=("linear", name))

@@ -70,6 +70,7 @@ def test_a_network_can_be_traced_with_a_free_batch(contract, name):
     contract.check_traced(space, contract.trials(space, 1)[0][0], contract.make_task(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["convnet on digits", "mlp on a table", "cell on digits", "vit", pytest.param("energy transformer", marks=pytest.mark.slow), "own"],
@@ -79,23 +80,27 @@ def test_candidates_with_equal_models_have_equal_keys(contract, name):
     contract.check_equal_models(space, contract.make_task(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])
 def test_a_small_network_serves_every_kind_of_task(contract, kind):
     contract.check(Mlp(), contract.make_task((5,), kind), 2)
     contract.check(Convnet(), contract.make_task((1, 8, 8), kind), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", SUPERVISED)
 @pytest.mark.parametrize("kind", ["classification", "regression", "anomaly"])
 def test_a_supervised_estimator_keeps_the_contract(contract, estimator, kind):
     contract.check(Classical(estimators=estimator), contract.make_task((5,), kind), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["decision_tree", "random_forest", "extra_trees", "k_neighbours"])
 def test_trees_and_neighbours_serve_several_labels(contract, estimator):
     contract.check(Classical(estimators=estimator), contract.make_task((5,), "multilabel"), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", DETECTORS)
 def test_a_detector_keeps_the_contract(contract, estimator):
     contract.check(Classical(estimators=estimator), contract.make_task((5,), "anomaly"), 2)
@@ -160,6 +165,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seeds=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), which=st.floats(0, 0.999))
@@ -190,6 +196,7 @@ def test_one_neighbour_has_no_weight_to_draw():
     assert "k_neighbours.weighting" not in draw.params
 
 
+@pytest.mark.slow
 def test_families_compete_on_a_table(contract):
     contract.check(Union(Classical(), Mlp()), contract.make_task((5,)), 8)
 

@@ -64,6 +64,7 @@ def test_what_is_drawn_fits_the_network_and_nothing_is_drawn_without_effect(foun
     assert "rate_decay" not in trial.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
 @pytest.mark.parametrize("trained", [1, 2])
 def test_the_last_stages_go_on_from_the_maps_at_the_cut(contract, found, name, trained):
@@ -85,6 +86,7 @@ def test_a_cut_that_there_is_not_is_refused(found):
         cut(network(found["test_vit"]), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tuned"), [("test_efficientnet", "2"), ("test_resnet", "all"), ("test_vit", "bitfit"), ("test_vit", "all")]
 )
@@ -100,6 +102,7 @@ def test_before_anything_is_trained_the_network_is_that_of_the_heads(contract, f
             assert torch.allclose(model.head.body(prepared), heads.backbone.embed(prepared, "grid"), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_for_is_trained(contract, found):
     def trained(name, tuned, **others):
         model = built(contract, found[name], tuned, **others)
@@ -162,6 +165,7 @@ def test_a_training_goes_on_from_its_checkpoint_and_its_weights_are_read_back(co
     assert whole["loss"] == pytest.approx(once.quality["loss"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_head_is_trained_first_on_what_heads_share_and_then_the_network_moves(contract, found, spots, tmp_path):
     cache = FeatureCache(tmp_path / "features")
     heads = TransferFamily((found["test_resnet"],), recipe=FIXED)
@@ -176,6 +180,7 @@ def test_the_head_is_trained_first_on_what_heads_share_and_then_the_network_move
     assert torch.equal(untouched.layer1[0].conv1.weight, before["head.body.network.layer1.0.conv1.weight"])
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_from_as_many_images_as_heads_do(contract, found, spots, tmp_path):
     model = built(contract, found["test_resnet"], "all", spots, images_halved=1)
     assert model.images == 30

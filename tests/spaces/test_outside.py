@@ -1,5 +1,7 @@
 """A new family is one file, outside the package, and keeps the contract without a line anywhere else."""
 
+import pytest
+
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.union import Union
 
@@ -34,6 +36,7 @@ class Lowrank:
 '''
 
 
+@pytest.mark.slow
 def test_a_family_from_outside_the_package_keeps_the_contract_alone_and_in_a_union(contract, tmp_path):
     module = contract.load(tmp_path, "lowrank", FAMILY)
     task = contract.make_task((3, 8, 8))

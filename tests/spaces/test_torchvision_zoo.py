@@ -71,6 +71,7 @@ def test_the_stages_are_the_blocks_of_vgg_and_the_layers_of_resnet(contract):
     assert any(name.startswith("encoder") for stage in backbone_stages(transformer) for name in stage)
 
 
+@pytest.mark.slow
 def test_freezing_stages_leaves_the_rest_and_a_frozen_backbone_does_not_move(contract):
     left = {name.split(".")[0] for name, p in built(contract, freeze=3).named_parameters() if p.requires_grad}
     assert left == {"layer3", "layer4", "fc"}
@@ -83,6 +84,7 @@ def test_freezing_stages_leaves_the_rest_and_a_frozen_backbone_does_not_move(con
     assert all(name.startswith("head.") for name in moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32)])
 def test_weights_of_a_local_file_are_loaded_but_for_the_head(contract, tmp_path, shape):
     from torchvision.models import resnet18
@@ -97,6 +99,7 @@ def test_weights_of_a_local_file_are_loaded_but_for_the_head(contract, tmp_path,
     assert model.fc.out_features == 3
 
 
+@pytest.mark.slow
 def test_a_file_that_is_missing_or_of_another_network_is_named(contract, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         built(contract, weights=str(tmp_path / "none.pth"))
@@ -105,6 +108,7 @@ def test_a_file_that_is_missing_or_of_another_network_is_named(contract, tmp_pat
         built(contract, weights=str(tmp_path / "other.pth"))
 
 
+@pytest.mark.slow
 def test_the_hub_off_line_is_one_clear_line(contract, monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise urllib.error.URLError("no network")
@@ -121,6 +125,7 @@ def test_patterns_are_expanded_and_similar_names_suggested():
         names_of(("resnet19",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["big", "16-", "0", "-3"])
 def test_a_head_that_cannot_be_read_is_named(contract, head):
     with pytest.raises(ValueError, match="head must be 'own' or units"):

@@ -84,6 +84,7 @@ def test_auto_contacts_no_host(no_package, monkeypatch):
     assert find("auto") == ()
 
 
+@pytest.mark.slow
 def test_the_variable_names_a_folder_that_auto_looks_into_first(monkeypatch, small):
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(small.parent))
     assert [one.model for one in find()] == ["test_resnet", LITE]
@@ -92,6 +93,7 @@ def test_the_variable_names_a_folder_that_auto_looks_into_first(monkeypatch, sma
         find()
 
 
+@pytest.mark.slow
 def test_a_file_says_which_network_it_belongs_to_by_its_name_its_config_or_the_user(tmp_path, small):
     assert find(str(small))[0].model == "test_resnet"
     other = tmp_path / "mine.pth"
@@ -158,6 +160,7 @@ def test_the_hub_that_does_not_answer_is_asked_once_and_not_waited_for(monkeypat
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_what_is_in_the_cache_needs_no_hub(small, no_package):
     import huggingface_hub.constants
     from safetensors.torch import save_file
@@ -220,6 +223,7 @@ def test_a_convolution_that_something_else_reads_keeps_its_batch_norm():
     assert folded(model, torch.randn(1, 3, 4, 4)) is model
 
 
+@pytest.mark.slow
 def test_equal_files_have_equal_identities_and_others_do_not(small, tmp_path):
     copy = tmp_path / "test_resnet.pt"
     copy.write_bytes(small.read_bytes())

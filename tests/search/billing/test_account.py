@@ -63,6 +63,7 @@ def total(account: Account) -> float:
     return account.session.total.joules
 
 
+@pytest.mark.slow
 def test_a_trial_gets_what_the_machine_took_while_it_ran(account: Account) -> None:
     meter = account.open(0, None)
     time.sleep(0.03)

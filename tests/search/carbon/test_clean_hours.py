@@ -46,6 +46,7 @@ def test_work_that_can_be_cut_takes_the_cleanest_hours(curve: IntensityCurve, ho
     assert best - 1e-6 <= grams <= best * (1 + LEAST_SAVING) + 3 * piece * 600.0
 
 
+@pytest.mark.slow
 @given(hourly(), st.floats(0.1, 8.0))
 @settings(max_examples=25, deadline=None)
 def test_one_training_alone_waits_for_its_cleanest_start(curve: IntensityCurve, hours: float) -> None:
@@ -58,6 +59,7 @@ def test_one_training_alone_waits_for_its_cleanest_start(curve: IntensityCurve, 
     assert curve.mean(start, start + hours) <= min(means) * (1 + LEAST_SAVING) + slack
 
 
+@pytest.mark.slow
 @given(hourly(), st.floats(0.5, 20.0), st.floats(0.05, 4.0))
 @settings(max_examples=25, deadline=None)
 def test_work_whose_length_is_known_is_done_by_the_deadline(curve: IntensityCurve, work: float, training: float) -> None:
@@ -66,6 +68,7 @@ def test_work_whose_length_is_known_is_done_by_the_deadline(curve: IntensityCurv
     assert end <= 24.0 + training + STEP_HOURS
 
 
+@pytest.mark.slow
 @given(hourly(), st.floats(0.0, 30.0), st.floats(0.0, 6.0), st.floats(0.0, 23.9))
 @settings(max_examples=80, deadline=None)
 def test_a_timetable_never_points_to_the_past_nor_beyond_the_deadline(

@@ -12,6 +12,7 @@ from joulefront.search.carbon.forecast import CalledForecast, IntensityCurve, fo
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 
 
+@pytest.mark.slow
 @given(st.floats(0.0, 48.0), st.floats(0.0, 20.0))
 def test_a_function_has_the_mean_of_the_curve_that_it_draws(start: float, length: float) -> None:
     called = CalledForecast(lambda moment: DAY.at(hours_of(moment)))

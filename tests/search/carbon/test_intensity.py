@@ -64,6 +64,7 @@ def test_oregon_is_converted_from_pounds_per_megawatt_hour(code):
     assert found.scope == "direct"
 
 
+@pytest.mark.slow
 def test_table_agrees_with_codecarbon_itself_for_every_country_and_region():
     emissions = pytest.importorskip("codecarbon.core.emissions")
     from codecarbon.core.units import Energy
@@ -109,6 +110,7 @@ def test_world_average_must_be_requested_and_is_flagged():
     assert "no place" in world.fallback
 
 
+@pytest.mark.slow
 def test_reading_the_tables_imports_neither_codecarbon_nor_pandas():
     code = (
         "import sys; from joulefront.search.carbon.zones import intensity_for; intensity_for('FR');"

@@ -37,6 +37,7 @@ def test_steps_hold_until_the_next_value():
     assert steps.mean(0, 24) == pytest.approx((6 * 100 + 18 * 200) / 24)
 
 
+@pytest.mark.slow
 @given(curves(), st.floats(-30, 60), st.floats(0.01, 50))
 @settings(max_examples=40, deadline=None)
 def test_mean_agrees_with_a_fine_sum(curve, start, length):
@@ -44,6 +45,7 @@ def test_mean_agrees_with_a_fine_sum(curve, start, length):
     assert curve.mean(start, start + length) == pytest.approx(slow_mean(curve, start, start + length), abs=1e-9 + span * 0.003)
 
 
+@pytest.mark.slow
 @given(curves(), st.floats(-30, 60), st.floats(0.1, 20), st.floats(0.1, 20))
 def test_means_of_parts_add_up(curve, start, first, second):
     middle, stop = start + first, start + first + second

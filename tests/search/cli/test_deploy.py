@@ -41,6 +41,7 @@ def test_nothing_is_uploaded_without_network_and_token(monkeypatch):
     check_push("me/model", True)
 
 
+@pytest.mark.slow
 def test_a_hub_that_refuses_leaves_the_folder_and_says_so(tmp_path, monkeypatch):
     import huggingface_hub
 

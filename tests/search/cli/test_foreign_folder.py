@@ -26,6 +26,7 @@ def foreign(rings, tmp_path: Path) -> Path:
     return tmp_path / "r"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["export", "optimise", "repeat"])
 def test_what_a_folder_names_is_not_imported_without_the_users_word(foreign: Path, tmp_path: Path, verb: str, capsys) -> None:
     rest = {"export": ["--to", "onnx", "-o", str(tmp_path / "m")], "optimise": ["--no-compile"], "repeat": ["--times", "1"]}[verb]
@@ -39,6 +40,7 @@ def test_what_a_folder_names_is_not_imported_without_the_users_word(foreign: Pat
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_models_are_not_exported_or_measured_on_other_data_than_theirs(rings, tmp_path: Path, monkeypatch, capsys) -> None:
     study: Study = rings(trials=1)
     run(study, out=tmp_path / "r", meter="cpu_time")

@@ -82,6 +82,7 @@ def test_a_reader_that_leaves_costs_nothing_but_what_it_did_not_read() -> None:
     stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("closed", "number"), [(">&-", 1), ("2>&-", 2)])
 def test_a_stream_that_is_closed_is_read_by_nobody(closed: str, number: int) -> None:
     code = "import sys; from joulefront.search.cli import main; sys.argv[1:] = ['measure', '--meter', 'cpu_time', '--', 'true']; main()"

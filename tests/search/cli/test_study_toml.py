@@ -132,6 +132,7 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     assert find_study(str(tmp_path / "s.toml"), {}).trials == 3
 
 
+@pytest.mark.slow
 def test_the_schema_says_the_same_as_the_check(write: Callable[[str], str]) -> None:
     """Checked by another program, which editors use: the example is valid, and what breaks the description is not."""
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (pip install jsonschema)")

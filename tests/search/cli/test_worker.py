@@ -26,6 +26,7 @@ def refused(said: Any, *words: str) -> None:
         assert word in said.err
 
 
+@pytest.mark.slow
 def test_a_worker_needs_a_storage_that_holds_its_study(
     call: Callable[..., Any], shared: SharedStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def cores(busy, own):
     return lambda begin, end: (busy * (end - begin) / SECOND, own * (end - begin) / SECOND)
 
 
+@pytest.mark.slow
 def test_two_trials_share_the_cpu_by_seconds_and_its_rest_by_time():
     usages = [WindowUsage("a", "trial", 0, 10 * SECOND, 30.0, ()), WindowUsage("b", "trial", 0, 10 * SECOND, 10.0, ())]
     found = split(usages, 0, 10 * SECOND, [MeteredPart("cpu:pkg0", steady(100), idle_watts=20)], cores(4.0, 4.0))
@@ -115,6 +116,7 @@ def test_the_split_equals_a_walk_through_every_millisecond_and_loses_nothing(raw
         assert all(joules >= -1e-9 for joules in bucket.values())
 
 
+@pytest.mark.slow
 @given(raw=claims_of)
 @settings(max_examples=25, deadline=None)
 def test_parallel_trials_on_one_ledger_add_up_to_its_total(raw, scripted, hand_clock):

@@ -138,6 +138,7 @@ def test_a_wrap_at_a_power_that_a_package_has_is_a_wrap(watts, seconds, share):
     assert [event.kind for event in found.events] == ["wrap"]
 
 
+@pytest.mark.slow
 @given(st.floats(2_000, 250_000), st.floats(0.05, 2))
 def test_a_restart_is_no_wrap_of_a_quarter_of_a_million_joules(before, seconds):
     found = explain(before, 1.0, seconds, 20.0)

@@ -20,6 +20,7 @@ def test_students_quantile_agrees_with_scipy(probability, dof):
     assert student_t(probability, dof) == pytest.approx(stats.t.ppf(probability, dof), rel=1e-8, abs=1e-8)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(-1000, 1000), st.integers(-1000, 1000)), min_size=3, max_size=30))
 def test_lines_agree_with_scipy(points):
     x, y = [float(a) for a, _ in points], [float(b) for _, b in points]
@@ -80,6 +81,7 @@ def test_bad_arguments_are_refused():
 values = st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), min_size=2, max_size=12).filter(lambda found: len(set(found)) > 1)
 
 
+@pytest.mark.slow
 @given(values)
 def test_the_interval_of_a_mean_is_students(sample: list[float]) -> None:
     spread = Spread.of(sample)
@@ -123,6 +125,7 @@ def test_samples_without_any_spread_differ_exactly_when_their_means_do() -> None
     assert not none.clear
 
 
+@pytest.mark.slow
 def test_of_equal_models_one_in_twenty_looks_different() -> None:
     draw, wrong, n = random.Random(0), 0, 2000
     for _ in range(n):
@@ -134,6 +137,7 @@ def test_of_equal_models_one_in_twenty_looks_different() -> None:
     assert 0.03 < wrong / n < 0.06
 
 
+@pytest.mark.slow
 def test_of_a_sixth_value_of_the_same_kind_one_in_three_lies_outside_of_five() -> None:
     draw, outside, n = random.Random(1), 0, 3000
     for _ in range(n):

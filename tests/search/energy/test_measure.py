@@ -48,6 +48,7 @@ def test_a_function_is_measured_by_one_call_and_absent_parts_are_in_its_record()
     assert not counter.open
 
 
+@pytest.mark.slow
 def test_twice_the_work_takes_twice_the_joules_on_this_machine():
     def burn(seconds):
         begin = time.thread_time()

@@ -76,6 +76,7 @@ def curve(meters, name):
     return list(channel.curve.t), list(channel.curve.joules), list(channel.events), list(channel.reads)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.floats(0.01, 3.0), st.floats(0.0, 300.0), st.sampled_from(["ok", "error", "gone", "fell"])), min_size=1, max_size=80

@@ -56,6 +56,7 @@ def test_windows_are_better_than_the_counters_refresh(bench, seconds, bar):
     assert sorted(errors)[int(0.95 * len(errors))] <= bar
 
 
+@pytest.mark.slow
 def test_a_late_refresh_makes_an_earlier_window_better(bench):
     machine = bench(**SQUARE, tick=0.1)
     machine.run(2.03)
@@ -77,6 +78,7 @@ def test_a_late_refresh_makes_an_earlier_window_better(bench):
     assert part(window.record) == late
 
 
+@pytest.mark.slow
 def test_a_window_shorter_than_the_refresh_says_so_and_its_interval_holds(bench):
     machine = bench(**SQUARE, tick=0.1)
     machine.run(1.0)

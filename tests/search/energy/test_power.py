@@ -84,6 +84,7 @@ def test_readings_with_a_gap_between_them_are_no_neighbours():
     assert ripple.watts is None
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1000), min_size=3, max_size=60), st.floats(0, 500))
 def test_a_constant_on_top_changes_nothing(readings, more):
     one, other = Ripple(), Ripple()
@@ -157,6 +158,7 @@ def test_noise_of_its_own_is_no_pulse_to_a_sensor_that_looks_now_and_then():
     assert looks(lambda t: 200.0).wide_watts == 0.0
 
 
+@pytest.mark.slow
 def test_a_load_that_pulsed_before_and_looks_constant_now_may_be_in_step():
     found = looks(lambda t: 60.0 if t % (0.137 if t < 10 else 0.1) < 0.05 else 350.0, count=200)
     assert found.wide_watts > 60

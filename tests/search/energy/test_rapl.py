@@ -75,6 +75,7 @@ def test_a_reading_straight_after_a_wrap_is_exact(machine, powercap):
     assert window.record.component("cpu:pkg0").wraps == 1
 
 
+@pytest.mark.slow
 @given(range_uj=st.integers(20_000_000, 3 * 10**8), watts=st.integers(1, 90), seconds=st.integers(1, 20))
 @settings(max_examples=12, deadline=None)
 def test_any_number_of_wraps_is_exact_while_somebody_reads(tmp_path_factory, hand_clock, range_uj, watts, seconds):

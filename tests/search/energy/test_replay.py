@@ -36,6 +36,7 @@ def trapezoid(trace, start_ns, stop_ns):
     return total
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 10**12), st.floats(0, 1e9)), min_size=1, max_size=30),
     st.integers(-(10**15), 10**15),

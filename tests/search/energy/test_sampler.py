@@ -64,6 +64,7 @@ def test_once_the_refresh_is_learnt_few_polls_still_place_it(square, driver, clo
     assert max(off) <= 350 * 0.003
 
 
+@pytest.mark.slow
 def test_windows_between_random_edges_stay_as_exact(bench):
     machine = bench(kind="square", low=60.0, high=350.0, period=2.7, duty=0.6, tick=0.1, phase=0.033)
     machine.run(5)

@@ -71,6 +71,7 @@ def test_a_handler_may_stop_the_ledger_in_the_middle_of_a_reading(how, said, cod
     assert found.returncode == code, found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 def test_a_handler_that_comes_at_any_moment_never_hangs_the_ledger(scripted):
     source = scripted((Capability("soc", "scripted", True, tick_seconds=0.0),), time.monotonic_ns, joules=lambda name, t: 50.0 * t)

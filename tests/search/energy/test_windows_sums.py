@@ -85,6 +85,7 @@ def test_a_meter_that_is_lost_keeps_what_it_knew_and_the_rest_is_named(scripted,
     assert abs(balance(found)) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_meter_that_is_refreshed_slowly_is_known_to_the_split_as_far_as_to_a_record(scripted, clock):
     source = scripted((Capability("cpu", "scripted", True, tick_seconds=15.0),), clock, joules=lambda name, t: 40.0 * (t // 15 * 15))
     with Ledger([source], interval_seconds=None, clock=clock) as ledger:
@@ -110,6 +111,7 @@ stretches = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(raw=stretches, instants=st.lists(st.integers(1, 500), min_size=1, max_size=6), lost=st.one_of(st.none(), st.integers(1, 500)))
 @settings(max_examples=60, deadline=None)
 def test_what_is_kept_from_look_to_look_equals_a_split_of_everything(raw, instants, lost):

@@ -139,6 +139,7 @@ LENGTHS = st.lists(st.integers(1, 10_000), min_size=1, max_size=8)
 PART = st.floats(0, 5)
 
 
+@pytest.mark.slow
 @given(st.data(), st.randoms())
 def test_runs_of_a_tracker_that_was_not_reset_come_out_as_they_went_in(data, shuffle):
     seconds = data.draw(LENGTHS)

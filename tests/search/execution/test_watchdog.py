@@ -24,6 +24,7 @@ def test_python_that_hangs_is_interrupted(hang: Callable[[], None]) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_a_loop_in_another_thread_is_interrupted_too() -> None:
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(watched(loop, Watch(within(0.3)))), daemon=True)

@@ -29,6 +29,7 @@ def ready(make, library, kind):
     return make(library, a_task(kind), space=Boosting(library=library), params=params, epochs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["regression", "two", "three"])
 @pytest.mark.parametrize("library", [name for name in LIBRARIES if installed(name)])
 def test_onnx_and_the_own_file_predict_as_the_model_does(make, tmp_path, library, kind):
@@ -45,6 +46,7 @@ def test_skops_names_the_formats_that_take_it(make, tmp_path):
         export(**ready(make, "lightgbm", "two").arguments, to="skops", out=tmp_path / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", [name for name in LIBRARIES if installed(name)])
 def test_the_cards_code_of_two_classes_runs_on_rows_of_a_table(make, run_card, tmp_path, library):
     generator = np.random.default_rng(1)

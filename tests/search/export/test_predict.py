@@ -160,6 +160,7 @@ def test_an_answer_that_is_no_number_is_an_error_of_its_row(exported, tmp_path, 
     assert "new.csv, row 1: the model gives no number" in said.err
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_array_is_told_the_shape_and_nothing_of_pickle(make, tmp_path, capfd):
     random = np.random.default_rng(0)
     values = random.normal(size=(80, 3)).astype("float32")

@@ -15,6 +15,7 @@ from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
 
 
+@pytest.mark.slow
 def test_a_refit_learns_from_all_but_the_test_split_which_checks_it(make, tmp_path):
     ready = make("forest", "rows")
     given = {name: ready.arguments[name] for name in ("study", "task", "weights")}
@@ -37,6 +38,7 @@ def test_a_refit_learns_from_all_but_the_test_split_which_checks_it(make, tmp_pa
     assert sum(len(one) for one in load_model(tmp_path / "net").parameters()) > 0
 
 
+@pytest.mark.slow
 def test_the_card_of_a_refit_has_its_own_energy_and_calls_the_test_rows_by_their_name(make, tmp_path):
     ready = make("forest", "rows").but(inference_joules_per_1000=4.5)
     given = {"study": ready.study, "task": ready.task, "weights": ready.weights}

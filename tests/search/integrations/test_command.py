@@ -42,6 +42,7 @@ def test_children_that_the_command_starts_are_counted() -> None:
     assert done.record.joules > 0
 
 
+@pytest.mark.slow
 def test_streams_are_untouched_and_the_record_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     assert exit_code("--", "sh", "-c", "printf out; printf err >&2; exit 3") == 3
     out, err = capfd.readouterr()

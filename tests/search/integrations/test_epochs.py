@@ -89,6 +89,7 @@ def test_a_training_that_was_broken_off_without_a_word_is_not_called_none() -> N
     assert meter.emissions.record.state == "stopped" == meter.epochs[0].state
 
 
+@pytest.mark.slow
 def test_a_card_keeps_what_it_has_and_unknown_grams_are_absent(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("---\nlicense: mit\n---\n\n# Mine\n")

@@ -122,6 +122,7 @@ def test_a_trial_whose_device_is_lost_keeps_its_energy_and_its_own_error(monkeyp
     assert "device-side assert" in seen[0].__notes__[0]
 
 
+@pytest.mark.slow
 def test_several_blocks_in_one_trial_add_up_and_a_trial_that_is_tried_again_has_its_own() -> None:
     study, blocks = two_objectives(), list[Any]()
 
@@ -219,6 +220,7 @@ def test_the_energy_is_read_after_the_block_only() -> None:
     assert energy.joules >= 0
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_study_and_holds_when_it_goes_on() -> None:
     study = two_objectives()
     study.optimize(measured(0.05), n_trials=50, callbacks=[EnergyBudgetCallback("0.2J")])
@@ -313,6 +315,7 @@ def test_the_script_runs_in_at_most_25_lines() -> None:
     assert "The study ends: the budget of 0.3mWh is spent" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_energy_of_the_parent_counts_also_where_the_parameters_are_suggested_within_the_block() -> None:
     study = two_objectives(FreezeThawSampler([1, 3, 9]))
 

@@ -122,6 +122,7 @@ def test_a_tracker_that_fails_is_one_warning_and_the_rest_is_logged_later(failin
     assert later.trials == {"begin": [0, 1, 2], "trial 1": [1, 2], "end": []}[failing]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"notes": 3}', '{"notes": {"trials": 7}}'])
 def test_a_damaged_memory_costs_the_log_at_most(text: str, three: Run) -> None:
     (three.path / LOGGED_FILE).write_text(text)

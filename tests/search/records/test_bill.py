@@ -23,6 +23,7 @@ def session(record: Record | None, **states: float) -> dict[str, Any]:
     return SessionBill("2025-01-01T00:00:00+00:00", states, {}, record).to_json()
 
 
+@pytest.mark.slow
 def test_a_session_survives_the_file(tmp_path: Path) -> None:
     record = total(part("cpu:pkg0", 70.0), part("gpu", None, "absent", "nvml", reason="no driver", counts=False))
     file = tmp_path / "bill.json"
@@ -104,6 +105,7 @@ def test_a_session_without_the_socket_leaves_it_unknown_rather_than_too_small(lo
     assert add_up([session(known), session(lost)]).at_wall is None
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.sampled_from(["complete", "failed", "overhead", "idle"]), st.floats(0, 1e6)), max_size=5))
 def test_the_bill_of_all_sessions_is_the_sum_of_their_bills(states: list[dict[str, float]]) -> None:
     bill = add_up([session(total(part("cpu", sum(one.values()))), **one) for one in states])

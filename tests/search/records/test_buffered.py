@@ -37,6 +37,7 @@ def facts(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
     return (*own, trial.values, trial.datetime_start, trial.datetime_complete)
 
 
+@pytest.mark.slow
 def test_the_file_holds_what_the_session_has_and_the_next_session_goes_on(folder: RunFolder) -> None:
     study = folder.study(alone=True)
     for number in range(3):

@@ -12,6 +12,7 @@ from joulefront.search.records.replicates import ORDERS, slots
 numbers = st.lists(st.integers(0, 99), min_size=1, max_size=8, unique=True)
 
 
+@pytest.mark.slow
 @given(numbers, st.integers(1, 7), st.sampled_from(ORDERS), st.integers(0, 2**31), st.integers(0, 5))
 def test_every_round_holds_each_model_once_and_positions_count_up(trials: list[int], times: int, order: str, seed: int, first: int) -> None:
     plan = slots(trials, times, order, seed, first_round=first)

@@ -77,6 +77,7 @@ def test_weights_are_dropped_except_for_those_to_keep(tmp_path: Path) -> None:
     assert (tmp_path / "r" / "artifacts" / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_trials_of_a_dead_session_are_closed_with_their_energy(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
     add(store, 0.9, 12.0)
@@ -129,6 +130,7 @@ def test_a_copy_of_a_killed_run_shows_the_same_trials_whatever_the_clock_says(tm
         assert [trial.values for trial in RunFolder.open(tmp_path / folder).run().trials] == [(0.9, 12.0), (0.8, 5.0)]
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_the_same_content_spares_the_database_library(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
     add(store, 0.9, 12.0)
@@ -141,6 +143,7 @@ def test_a_snapshot_of_the_same_content_spares_the_database_library(tmp_path: Pa
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "copy")], check=True)
 
 
+@pytest.mark.slow
 def test_a_transaction_that_a_kill_broke_off_is_read_as_it_was_before_and_left_as_it_is(tmp_path: Path) -> None:
     add(make(tmp_path / "r"), 0.9, 12.0)
     program = (

@@ -113,6 +113,7 @@ def test_three_workers_share_a_study_in_mariadb(mariadb: str, tmp_path: Path) ->
     assert len(trained) == len(set(trained)), "nothing is trained twice"
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_study_in_mariadb_is_held_by_one_at_a_time_and_given_up_after_a_while(mariadb: str) -> None:
     from joulefront.search.records.database import make_study, open_storage
 

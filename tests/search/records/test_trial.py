@@ -27,6 +27,7 @@ def roundtrip(trial: Trial) -> Trial:
     return from_optuna(study.trials[0])
 
 
+@pytest.mark.slow
 @given(train=NUMBER, increment=NUMBER, grams=NUMBER, epochs=st.integers(0, 100), parent=st.none() | st.integers(0, 9))
 def test_a_trial_survives_optuna_and_json(train: Any, increment: Any, grams: Any, epochs: int, parent: Any) -> None:
     trial = make_trial(

@@ -56,6 +56,7 @@ def one(run: Run, family: str):  # type: ignore[no-untyped-def]
     return found
 
 
+@pytest.mark.slow
 def test_the_same_quality_for_half_the_energy_is_half(fake_run: Run) -> None:
     found = one(make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)}), "half")
     assert found.equal_epochs == pytest.approx(0.5)
@@ -75,6 +76,7 @@ def test_without_a_repeat_nothing_saves_and_no_spread_is_claimed(fake_run: Run) 
     assert "0.0000" not in text
 
 
+@pytest.mark.slow
 def test_more_settings_of_a_family_than_markers_are_drawn(fake_run: Run) -> None:
     run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)}, repeats=1)
     half = [trial for trial in run.trials if trial.params["family"] == "half"]

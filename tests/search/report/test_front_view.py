@@ -42,6 +42,7 @@ def test_another_quality_has_its_own_key_beside_an_unknown_accuracy() -> None:
     assert front.to_csv().splitlines()[0] == ",".join(row)
 
 
+@pytest.mark.slow
 def test_csv_and_frame_hold_what_the_rows_hold() -> None:
     trials = (complete(0, 0.8, 36.0, params={"family": "a,b", "lr": 0.1}), complete(1, 0.9, 360.0, params={"family": "c"}))
     front = FrontView(trials, *TWO)
@@ -145,6 +146,7 @@ def test_runs_with_no_or_one_point_are_drawn(trials: tuple[Trial, ...], tmp_path
         assert not (tmp_path / "front.png").exists()
 
 
+@pytest.mark.slow
 def test_front_plot_gives_a_figure_or_a_file(fake_run: Run, tmp_path: Path) -> None:
     front = FrontView.of(fake_run)
     assert type(front.plot()).__name__ == "Figure"

@@ -40,6 +40,7 @@ def test_the_parameter_that_decides_comes_first() -> None:
     assert "n = 60 trials" in energy.method()
 
 
+@pytest.mark.slow
 def test_a_parameter_that_never_varies_is_left_out_and_one_that_is_not_always_there_stays() -> None:
     names = {name for name, _, _ in importance(planted(40), "energy").parameters}
     assert "fixed" not in names

@@ -39,6 +39,7 @@ def test_the_still_picture_shows_every_measured_trial_once_and_the_front_strong(
     assert axes.get_xscale() == "log"
 
 
+@pytest.mark.slow
 def test_the_picture_shows_units_place_and_how_the_energy_is_known(fake_run: Run, fake_run_maker: Callable[..., Run]) -> None:
     shown = texts(front_figure(fake_run))
     assert "training energy of the model (Wh)" in shown
@@ -57,6 +58,7 @@ def test_a_name_is_no_formula_and_breaks_no_picture(fake_run: Run, tmp_path: Pat
     assert "against training energy" in written
 
 
+@pytest.mark.slow
 def test_two_names_of_neighbours_do_not_cover_each_other(fake_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.text import Annotation
 

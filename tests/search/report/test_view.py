@@ -82,6 +82,7 @@ def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> 
     assert all(view.y_limits[0] <= view.y(trial) <= view.y_limits[1] for trial in trials[:3])
 
 
+@pytest.mark.slow
 def test_a_label_stands_beside_its_point_on_the_side_where_no_front_is_in_both_pictures() -> None:
     def at(*points: tuple[float, float]) -> Front:
         trials = tuple(make_trial(n, "complete", {}, 1, values=(q, e), train_joules=e) for n, (q, e) in enumerate(points))

@@ -39,6 +39,7 @@ class Device:
         pass
 
 
+@pytest.mark.slow
 def test_idle_windows_give_the_idle_power_and_the_net_energy():
     clock = Clock()
     device = Device(clock)

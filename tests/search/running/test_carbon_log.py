@@ -16,6 +16,7 @@ KWH = 3.6e6
 SPENT = st.just(0.0) | st.floats(1e-9, 1e6)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(0.001, 5.0), SPENT), min_size=1, max_size=20))
 def test_grams_are_the_sum_over_what_was_spent_between_looks(steps: list[tuple[float, float]]) -> None:
     book, hour, joules, grams = CarbonLog(DAY, 1.2, 8.0), 8.0, 0.0, 0.0
@@ -60,6 +61,7 @@ def test_hours_in_which_two_workers_wait_are_paid_once_and_an_unknown_energy_sta
     assert book.to_json()["wait_joules"] is None
 
 
+@pytest.mark.slow
 @given(st.floats(0.0, 40.0), st.floats(0.0, 7.0), st.floats(1.0, 1e7))
 def test_the_hours_of_the_trainings_add_up_to_their_energy(start: float, length: float, joules: float) -> None:
     book = CarbonLog(DAY, 1.0, start)

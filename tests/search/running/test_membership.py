@@ -69,6 +69,7 @@ def state_of(shared: SharedStudy, number: int) -> str:
     return str(shared.study.get_trials(deepcopy=False)[number].state.name)
 
 
+@pytest.mark.slow
 def test_a_silent_worker_is_dead_and_billed_to_its_last_beat_and_one_that_beats_is_not(shared: SharedStudy) -> None:
     alive, dead = member(shared, "alive"), member(shared, "dead", joules=7.0)
     ours, theirs, unowned = begin(shared, "alive"), begin(shared, "dead"), begin(shared, None)
@@ -90,6 +91,7 @@ def test_a_silent_worker_is_dead_and_billed_to_its_last_beat_and_one_that_beats_
     assert watcher.elsewhere_joules() == 7.0, "what a dead worker has spent is spent"
 
 
+@pytest.mark.slow
 def test_silence_is_counted_only_while_the_one_who_listens_gets_to_listen(shared: SharedStudy) -> None:
     member(shared, "alive")
     theirs = begin(shared, "alive")
@@ -103,6 +105,7 @@ def test_silence_is_counted_only_while_the_one_who_listens_gets_to_listen(shared
     assert watcher.bury_dead() == [theirs]
 
 
+@pytest.mark.slow
 def test_a_beat_does_not_queue_for_the_lock_of_those_that_decide(shared: SharedStudy) -> None:
     member(shared, "dead")
     theirs = begin(shared, "dead")
@@ -114,6 +117,7 @@ def test_a_beat_does_not_queue_for_the_lock_of_those_that_decide(shared: SharedS
     assert state_of(shared, theirs) == "FAIL"
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_stopped_with_the_lock_is_waited_for_until_it_counts_as_dead(shared: SharedStudy) -> None:
     stopped, watcher = member(shared, "stopped"), member(shared, "watcher")
     watcher.beat_seconds = 0.05
@@ -137,6 +141,7 @@ def test_a_worker_that_was_stopped_with_the_lock_is_waited_for_until_it_counts_a
     assert not watcher._stuck
 
 
+@pytest.mark.slow
 def test_who_joins_waits_for_no_worker_that_was_stopped_with_the_lock(
     shared: SharedStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +174,7 @@ def test_who_must_have_the_lock_to_join_waits_no_longer_than_until_its_holder_co
     assert (shared.description() or {})["limits"] == {"budget": None, "trials": 5}
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_own_bill_counts(shared: SharedStudy) -> None:
     slow = member(shared, "slow", joules=9.0)
     theirs = begin(shared, "slow")
@@ -199,6 +205,7 @@ def test_workers_that_begin_together_draw_each_for_itself_and_the_first_as_one_a
     assert len({worker.draws for worker in workers}) == 3
 
 
+@pytest.mark.slow
 def test_nobody_leaves_while_an_open_trial_may_be_that_of_a_dead_worker(shared: SharedStudy) -> None:
     member(shared, "dead")
     number = begin(shared, "dead")
@@ -216,6 +223,7 @@ def test_the_lock_of_a_study_is_held_by_one_at_a_time_and_given_up_after_a_while
         assert again
 
 
+@pytest.mark.slow
 def test_a_candidate_is_trained_by_one_worker_of_a_kind_of_hardware_at_a_time(shared: SharedStudy) -> None:
     one, two, other = member(shared, "one"), member(shared, "two"), member(shared, "other", hardware="h2")
     first, second = begin(shared, "one"), begin(shared, "two")
@@ -233,6 +241,7 @@ def test_a_candidate_is_trained_by_one_worker_of_a_kind_of_hardware_at_a_time(sh
     assert claim(one, first) is None
 
 
+@pytest.mark.slow
 def test_what_others_are_expected_to_take_is_not_free_for_a_training(shared: SharedStudy) -> None:
     one, two = member(shared, "one", joules=40.0), member(shared, "two", joules=10.0)
     limits = Limits(joules=100.0, label="100J")
@@ -250,6 +259,7 @@ def test_what_others_are_expected_to_take_is_not_free_for_a_training(shared: Sha
     assert "pays for no further" in (two.full(Limits(joules=51.0, label="51J"), [replace(cheap, number=1)], []) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "freeze-thaw", "random", "grid"])
 def test_no_sampler_decides_by_what_other_hardware_has_measured(name: str) -> None:
     shared = SharedStudy(optuna.create_study(study_name="s", directions=["maximize", "minimize"]))

@@ -195,6 +195,7 @@ def test_who_makes_a_study_waits_for_one_that_was_stopped_as_it_made_it_until_th
     assert waited == [GRACE_BEATS * 0.5]
 
 
+@pytest.mark.slow
 def test_a_machine_that_reaches_the_weights_elsewhere_keeps_its_own_place_also_when_it_goes_on(tmp_path: Path) -> None:
     url, study, there = f"sqlite:///{tmp_path / 's.db'}", sleeping_study(), tmp_path / "mounted"
     with sleeping(0.0):
@@ -211,6 +212,7 @@ def test_a_machine_that_reaches_the_weights_elsewhere_keeps_its_own_place_also_w
     assert known["artifacts"] == str(tmp_path / "art")
 
 
+@pytest.mark.slow
 def test_a_study_in_another_format_is_refused_one_of_other_versions_warned_of_and_what_later_ones_say_left_out(tmp_path: Path) -> None:
     url, study = f"sqlite:///{tmp_path / 's.db'}", sleeping_study()
     join = lambda name: study_folder(tmp_path / name, study, url, None, 1.0, None, None)  # noqa: E731

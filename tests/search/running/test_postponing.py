@@ -99,6 +99,7 @@ def test_an_unknown_energy_leaves_trials_to_count_by() -> None:
     assert found.timetable(8.0, Limits(joules=100.0, trials=2)) is not None
 
 
+@pytest.mark.slow
 def test_our_sampler_is_held_to_small_trainings_in_dirty_hours_and_free_in_clean_ones() -> None:
     sampler = FreezeThawSampler(RUNGS, seed=0)
     study = a_study(sampler, 14)
@@ -139,6 +140,7 @@ def test_steps_over_the_limit_are_not_proposed(resume: bool) -> None:
     assert not passes_cost_gate(sampler, study, 1e-9)
 
 
+@pytest.mark.slow
 def test_a_survey_is_of_everything_whatever_is_held_back() -> None:
     sampler = FreezeThawSampler(RUNGS, seed=0)
     study = a_study(sampler, 20)

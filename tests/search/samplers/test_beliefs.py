@@ -19,6 +19,7 @@ from joulefront.search.samplers.marginal_gain import remaining_gain
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 
 
+@pytest.mark.slow
 def test_a_z_score_counts_standard_deviations_in_the_transformed_quality() -> None:
     plain = Belief(0.5, 0.1, None, 1.0, 1.0)
     assert plain.z_score(0.7) == pytest.approx(2.0)

@@ -48,6 +48,7 @@ def test_a_training_that_ended_by_itself_is_not_proposed_again(objective: Object
     assert max(trial.params["epochs"] for trial in study.trials) > 1
 
 
+@pytest.mark.slow
 def test_a_training_that_patience_ends_at_the_lowest_rung_is_no_ladder(objective: Objective) -> None:
     def patient(trial: optuna.Trial) -> tuple[float, float]:
         trial.set_user_attr("finished", True)
@@ -58,6 +59,7 @@ def test_a_training_that_patience_ends_at_the_lowest_rung_is_no_ladder(objective
     assert len({key_of(trial) for trial in study.trials}) == 20
 
 
+@pytest.mark.slow
 def test_of_several_ladders_none_begins_with_what_has_ended_by_itself(objective: Objective) -> None:
     def patient(trial: optuna.Trial) -> tuple[float, float]:
         if trial.suggest_float("lr", 1e-4, 1.0, log=True) > 0.005:
@@ -184,6 +186,7 @@ def test_the_look_ahead_does_not_bring_back_trainings_from_scratch_that_exceed_t
         assert decision.step_cost is None or decision.step_cost <= remaining
 
 
+@pytest.mark.slow
 def test_a_plan_is_not_valued_by_rungs_that_the_remaining_energy_does_not_reach(objective: Objective) -> None:
     """Of rungs 1 and 27 only the first fits: then the look ahead has nothing to add to the first rung alone."""
     sampler = FreezeThawSampler([1, 27])

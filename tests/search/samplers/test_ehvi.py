@@ -22,6 +22,7 @@ grid_points = st.integers(2, 3).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(grid_points)
 @settings(max_examples=60, deadline=None)
 def test_hypervolume_is_the_counted_volume(points: np.ndarray) -> None:
@@ -29,6 +30,7 @@ def test_hypervolume_is_the_counted_volume(points: np.ndarray) -> None:
     assert dominated_volume(points, reference) == pytest.approx(volume_by_counting(points, reference, 10), abs=1e-9)
 
 
+@pytest.mark.slow
 @given(grid_points, st.tuples(*[st.integers(0, 10)] * 3))
 @settings(max_examples=80, deadline=None)
 def test_boxes_measure_what_a_certain_point_adds(points: np.ndarray, new: tuple[int, ...]) -> None:
@@ -40,6 +42,7 @@ def test_boxes_measure_what_a_certain_point_adds(points: np.ndarray, new: tuple[
     assert boxes.expected_gain(certain)[0] == pytest.approx(gain, abs=1e-7)
 
 
+@pytest.mark.slow
 @given(grid_points)
 @settings(max_examples=60, deadline=None)
 def test_the_front_is_what_nothing_dominates(points: np.ndarray) -> None:

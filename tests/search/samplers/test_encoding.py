@@ -17,6 +17,7 @@ SPACE = {
 }
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1))
 def test_random_configurations_are_values_that_exist_and_come_back(seed: int) -> None:
     encoding = Encoding(SPACE)
@@ -29,6 +30,7 @@ def test_random_configurations_are_values_that_exist_and_come_back(seed: int) ->
         assert encoding.params(encoding.genes(params)) == params
 
 
+@pytest.mark.slow
 def test_every_value_of_a_discrete_parameter_is_drawn_equally_often() -> None:
     encoding = Encoding({"depth": SPACE["depth"], "act": SPACE["act"]})
     rows = [encoding.params(row) for row in encoding.random(np.random.default_rng(0), 5000)]
@@ -120,6 +122,7 @@ def test_parameters_that_come_and_go_together_are_gated_by_what_controls_them_no
         assert params.keys() == wanted
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.integers(4, 12))
 def test_configurations_drawn_from_a_learned_space_have_the_parameters_that_the_user_s_code_would_suggest(seed: int, count: int) -> None:
     space = {

@@ -38,6 +38,7 @@ def test_costs_are_compared_by_logarithm_and_a_measured_zero_survives() -> None:
     assert transform.apply(values) == pytest.approx(np.array([[0.5, -1.0, 1.0], [0.6, -1.0, -5.0], [0.7, -3.0, -6.0]]))
 
 
+@pytest.mark.slow
 def test_thousands_of_measurements_are_thinned_and_keep_the_best_and_the_latest() -> None:
     rng = np.random.default_rng(0)
     history = History(None, "epochs")

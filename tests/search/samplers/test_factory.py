@@ -39,11 +39,13 @@ def surveyed(study: Study, objective: Any) -> Survey:
     return survey
 
 
+@pytest.mark.slow
 def test_the_minimum_accuracy_of_a_study_is_the_floor_of_the_hypervolume(objective: Objective) -> None:
     assert surveyed(study_with(min_accuracy=0.123), objective).state.reference[0] == 0.123
     assert surveyed(study_with(), objective).state.reference[0] != 0.123
 
 
+@pytest.mark.slow
 def test_a_study_of_complete_trainings_gives_no_credit_for_shorter_ones(objective: Objective) -> None:
     whole, any_ = (surveyed(study_with(complete_only=only), objective) for only in (True, False))
     assert (whole.candidates.gain[:, :-1] <= 0).all()
@@ -160,6 +162,7 @@ def test_a_study_trains_each_setting_to_each_rung_and_ends(small: Study, tmp_pat
     assert again.trials[-1].increment_joules == 0.0
 
 
+@pytest.mark.slow
 def test_the_sampler_divides_gains_by_what_is_still_to_pay(objective: Objective) -> None:
     def survey(**options: Any) -> Survey:
         sampler = FreezeThawSampler(RUNGS, **options)

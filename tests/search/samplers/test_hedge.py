@@ -73,6 +73,7 @@ def test_a_mutation_is_a_new_neighbour_of_the_front(studied: tuple[FreezeThawSam
     assert decision.arm == "mutation"
 
 
+@pytest.mark.slow
 def test_without_a_hedge_every_decision_after_the_start_is_the_models(objective: Objective) -> None:
     sampler = FreezeThawSampler(RUNGS, hedge=0.0)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)

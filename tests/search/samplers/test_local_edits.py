@@ -72,6 +72,7 @@ def test_on_a_planted_structure_learned_edits_find_better_configurations_than_un
         assert gain.mean() > 2.5 * error, f"gain {gain.mean():.2f}, standard error {error:.2f}"
 
 
+@pytest.mark.slow
 def test_no_configuration_is_scored_twice_and_none_that_was_measured() -> None:
     genes, _ = explored(LocalEdits(), 3)
     measured = CELL.random(np.random.default_rng(3), 40)
@@ -103,6 +104,7 @@ def test_nothing_known_leaves_the_edits_uniform() -> None:
         assert changed.sum(1).mean() == pytest.approx(1 + 1 / 2 + 1 / 4 + 1 / 8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_score_that_is_the_same_everywhere_teaches_nothing() -> None:
     genes, _ = explored(LocalEdits(), 0, score=lambda rows: np.zeros(len(rows)))
     assert len(genes) > 550
@@ -110,6 +112,7 @@ def test_a_score_that_is_the_same_everywhere_teaches_nothing() -> None:
     assert len(dead) > 300
 
 
+@pytest.mark.slow
 def test_importance_weights_recover_the_tilted_distribution_whichever_policy_drew_the_chains() -> None:
     """The oracle enumerates all chains of a tiny space."""
     space = Encoding({"a": CategoricalDistribution(["x", "y", "z"]), "b": CategoricalDistribution(["x", "y"])})

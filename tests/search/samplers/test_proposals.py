@@ -37,6 +37,7 @@ def test_without_parents_everything_is_drawn_uniformly() -> None:
     assert np.mean(drawn[:, 2]) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 12), st.sampled_from([UNIFORM, LocalEdits()]))
 def test_whatever_is_scored_is_a_configuration_that_exists(seed: int, parents: int, proposal: Proposal) -> None:

@@ -55,6 +55,7 @@ def test_a_space_with_nothing_but_epochs_climbs_and_ends() -> None:
     assert len(study.trials) == 5, "the last is a copy, which tells that nothing is left"
 
 
+@pytest.mark.slow
 def test_an_exhausted_space_ends_the_study() -> None:
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         a, epochs = trial.suggest_int("a", 0, 2), trial.suggest_int("epochs", 1, 27)

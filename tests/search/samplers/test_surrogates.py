@@ -53,6 +53,7 @@ def test_running_trainings_are_fantasized_at_their_quality_and_their_energy(stud
     assert fantasy[1] == pytest.approx(-np.log10(energy), abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is_not(study: optuna.Study) -> None:
     survey = surveyed(study)
     quality, cost = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).objectives

@@ -24,6 +24,7 @@ def ask(accuracy, joules, trials, **options):
     return stop_reason(1 - accuracy, 1, {9: joules}, trials, "accuracy", maximize=True, **options)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_beaten_even_with_the_best_improvement_is_stopped():
     reason = ask(0.4, 200.0, SEEN)  # at best 1 - 0.6 * 0.2 = 0.88 < 0.9
     assert reason is not None
@@ -71,12 +72,14 @@ def test_the_error_of_a_lineage_is_known_at_the_ends_of_all_its_trials():
     assert errors_by_epoch(second, [first, second], "error", maximize=False) == {1: 3.0, 2: 2.5, 3: 2.0}
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(ERRORS, ERRORS), min_size=ENOUGH, max_size=30))
 def test_the_assumed_improvement_is_the_best_that_was_seen(pairs):
     curves = [{1: now, 9: later} for now, later in pairs]
     assert least_ratio(curves, 1, 9) == pytest.approx(min(later / now for now, later in pairs))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(ERRORS, st.floats(1, 100)), max_size=8),
     st.lists(st.builds(Ahead, st.integers(2, 9), ERRORS, st.floats(1, 100)), max_size=4),

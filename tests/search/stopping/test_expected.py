@@ -62,6 +62,7 @@ def test_the_latest_trials_count():
     assert expected([1.0] * 50 + [9.0] * RECENT, 50.0 + 9 * RECENT, Limits(trials=180)).joules == pytest.approx(320 + 100 * 9)
 
 
+@pytest.mark.slow
 @given(COSTS, st.integers(0, 100))
 def test_what_is_expected_lies_in_its_interval_and_never_below_what_is_spent(costs, more):
     spent = sum(costs)
@@ -70,6 +71,7 @@ def test_what_is_expected_lies_in_its_interval_and_never_below_what_is_spent(cos
     assert found.joules <= found.high_joules + 1e-9
 
 
+@pytest.mark.slow
 @given(COSTS, st.floats(0.0, 1000.0), st.integers(0, 100))
 def test_of_two_limits_the_first_to_be_reached_decides(costs, joules, more):
     spent = sum(costs)
@@ -78,6 +80,7 @@ def test_of_two_limits_the_first_to_be_reached_decides(costs, joules, more):
     assert found.trials <= len(costs) + more + 1e-6
 
 
+@pytest.mark.slow
 def test_nine_of_ten_studies_end_within_the_interval():
     rng = np.random.default_rng(0)
     inside = 0

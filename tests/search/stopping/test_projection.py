@@ -31,11 +31,13 @@ def trial(number, epochs, joules, parent=None, first=1, state="complete"):
     return Trial(number, state, {}, epochs, curve=curve, parent=parent)
 
 
+@pytest.mark.slow
 @given(st.lists(JOULES, min_size=1, max_size=30), st.integers(1, 60), st.floats(0, 100))
 def test_it_is_what_was_measured_and_the_mean_of_the_last_stable_epochs_for_the_rest(energies, target, setup):
     assert project(energies, target, setup_joules=setup) == pytest.approx(slow_projection(energies, target, setup))
 
 
+@pytest.mark.slow
 @given(st.lists(JOULES, min_size=1, max_size=30), st.data())
 def test_nothing_is_projected_where_everything_is_known(energies, data):
     target = data.draw(st.integers(1, len(energies)))

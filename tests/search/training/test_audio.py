@@ -78,6 +78,7 @@ def test_the_spectrogram_equals_a_plain_fourier_transform():
     np.testing.assert_allclose(decode(data, how)[0], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_another_sample_rate_gives_nearly_the_same_picture():
     how = Spectrogram(0.25, sample_rate=8000, mels=16)
     same, resampled = (decode(wav(tone(700, rate=rate), rate=rate), how)[0] for rate in (8000, 22050))
@@ -110,6 +111,7 @@ def test_preparing_a_recording_gives_what_the_model_was_trained_on(recordings):
     assert float((known - made).abs().amax(dim=(1, 2, 3)).min()) < 1e-4
 
 
+@pytest.mark.slow
 def test_threads_that_decoded_are_gone_before_a_process_can_be_forked(recordings):
     begun, left = set(), 0
 
@@ -125,6 +127,7 @@ def test_threads_that_decoded_are_gone_before_a_process_can_be_forked(recordings
     assert left == 0, "the process that streams them would wait for ever for a lock that such a thread held"
 
 
+@pytest.mark.slow
 def test_streamed_recordings_are_the_same(recordings):
     memory, stream = (audio(recordings, sample_rate=8000, mels=16, memory_limit_bytes=limit, workers=1) for limit in (2**30, 0))
     for ours, theirs in zip(memory.train.batches(8, seed=1), stream.train.batches(8, seed=1), strict=True):
@@ -132,6 +135,7 @@ def test_streamed_recordings_are_the_same(recordings):
         assert torch.equal(ours[1], theirs[1])
 
 
+@pytest.mark.slow
 def test_what_is_no_recording_is_named(recordings):
     (recordings / "low" / "bad.wav").write_bytes(b"RIFF nothing")
     with pytest.raises(ValueError, match=r"cannot read .*low/bad\.wav: a recording must be WAV, FLAC, Ogg, Opus, MP3, AIFF or AU"):

@@ -137,6 +137,7 @@ def test_a_network_that_takes_something_from_the_cpu_in_each_step_is_not_recorde
         assert all(isinstance(group["lr"], float) and not group["capturable"] for group in loop._optimizer.param_groups)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_recorded_trains_step_by_step_as_if_it_had_not_been_tried(pictures):
     def refuses(body):
         body()
@@ -180,6 +181,7 @@ def test_a_captured_step_takes_nothing_from_the_caller_but_the_schedule(pictures
     assert portable_state(loop._optimizer)["param_groups"][0]["lr"] == loop._optimizer.param_groups[0]["peak"]
 
 
+@pytest.mark.slow
 def test_a_recipe_with_a_graph_trains_on_a_cpu_as_one_without(pictures):
     ends = [fit(network(), pictures, replace(RECIPE, graph=graph), epochs=1, seed=2) for graph in (False, True)]
     assert ends[0].quality == ends[1].quality

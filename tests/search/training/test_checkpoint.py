@@ -81,6 +81,7 @@ def test_a_file_with_foreign_types_is_not_read(tmp_path):
         load_checkpoint(tmp_path / "w", RandomForestClassifier())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["network", "scikit-learn"])
 def test_every_bit_that_flips_is_found(tmp_path, spots, net, kind):
     model = net(spots) if kind == "network" else RandomForestClassifier(2)

@@ -36,6 +36,7 @@ def test_every_example_of_training_and_validation_validates_once():
         assert not {*map(tuple, part.train.arrays()[0])} & {*map(tuple, part.validation.arrays()[0])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["network", "trees"])
 def test_quality_is_that_of_all_folds_and_the_model_that_of_the_training_split(kind):
     task, seen = rings(3), []
@@ -71,6 +72,7 @@ def test_quality_is_that_of_all_folds_and_the_model_that_of_the_training_split(k
     assert longer.quality["accuracy"] == pytest.approx(whole.quality["accuracy"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_few_rows_of_a_table_are_cross_validated_where_chance_divides_them(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b,y\n" + "".join(f"{k % 13},{k % 5},{'pq'[k % 13 > 5]}\n" for k in range(300)))

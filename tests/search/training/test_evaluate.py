@@ -14,6 +14,7 @@ def probabilities(random, n, k, *, ties=False):
     return np.round(raw, 1) / np.round(raw, 1).sum(axis=1, keepdims=True) if ties else raw
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 60), st.booleans())
 def test_classification_equals_scikit_learn(seed, classes, n, ties):
@@ -45,6 +46,7 @@ def test_log_loss_equals_scikit_learn():
     assert quality("classification", scores, targets)["loss"] == pytest.approx(oracle.log_loss(targets, scores), rel=1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(2, 40))
 def test_multilabel_equals_scikit_learn_label_by_label(seed, labels, n):

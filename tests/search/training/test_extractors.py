@@ -72,6 +72,7 @@ def test_a_slower_way_is_not_taken(inputs):
     assert fastest(Embedding(Bands(), "both").eval(), inputs, CPU, lambda *_: iter([("slow", plain(slow, CPU))])).name == "plain"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 def test_openvino_gives_the_same_features_for_every_size_of_a_batch_and_tells_nobody_of_its_use(inputs):
     embedding = Embedding(Bands(), "both").eval()
@@ -108,6 +109,7 @@ def test_what_the_chosen_way_computes_is_what_is_kept(spots, tmp_path, monkeypat
     assert asked == [COMPARED] * 2, "so small a set is not worth it"
 
 
+@pytest.mark.slow
 def test_what_was_found_goes_with_the_data_of_its_run_and_not_with_a_copy(spots, tmp_path, monkeypatch):
     spots = replace(spots, train=copy.deepcopy(spots.train))
     monkeypatch.setattr(features, "WORTH", 100)

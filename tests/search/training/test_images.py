@@ -95,6 +95,7 @@ def test_the_seed_draws_the_splits(tmp_path):
     assert not torch.equal(order(1), order(2))
 
 
+@pytest.mark.slow
 def test_memory_and_stream_give_the_same_batches(make):
     path = make(classes(12))
     memory, stream = images(path), images(path, memory_limit_bytes=100, workers=2)

@@ -144,11 +144,13 @@ def factors(schedule, total, per_epoch=10):
     return [learning_rate_factor(recipe, step, steps_per_epoch=per_epoch, total_steps=total) for step in range(total)]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(SCHEDULES), st.integers(1, 200), st.integers(1, 50))
 def test_every_factor_is_a_share_of_the_peak(schedule, total, per_epoch):
     assert all(0 <= factor <= 1 for factor in factors(schedule, total, per_epoch))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["anytime", "constant"]), st.integers(1, 100), st.integers(101, 200))
 def test_resumable_schedules_do_not_depend_on_the_horizon(schedule, short, long):
     assert factors(schedule, short) == factors(schedule, long)[:short]

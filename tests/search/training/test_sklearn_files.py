@@ -120,6 +120,7 @@ def test_a_node_without_a_loader_is_foreign(good: Path) -> None:
     assert foreign_types(crafted(good, {"__class__": "eval", "__module__": "builtins"})) == ["None of builtins.eval"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), FAMILIES)
 def test_what_a_bundled_family_stores_comes_back(kind: str, name: str, tmp_path: Path) -> None:
     space = Classical(kind=kind, estimators=(name,))  # type: ignore[arg-type]

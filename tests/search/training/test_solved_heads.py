@@ -97,6 +97,7 @@ def heads(outputs: int) -> list[SolvedHead]:
     return [Ridge(16, outputs, 1.0), Logistic(16, outputs, 0.01), Neighbours(16, outputs, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", range(3))
 def test_a_solved_head_is_trained_in_one_epoch_and_the_whole_network_says_the_same(spots, tmp_path, kind: int) -> None:  # type: ignore[no-untyped-def]
     cache = FeatureCache(tmp_path)

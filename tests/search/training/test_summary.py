@@ -19,6 +19,7 @@ def path(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_of_a_table_it_says_what_each_column_became_and_why(path):
     found = summarise(open_data(path, "label"))
     by_name = {one["name"]: one for one in found["columns"]}
@@ -32,6 +33,7 @@ def test_of_a_table_it_says_what_each_column_became_and_why(path):
     assert any("1 rows have fewer values than the header has names, first line 122" in text for text in found["warnings"])
 
 
+@pytest.mark.slow
 def test_its_text_has_all_of_it(path):
     text = summary_text(summarise(open_data(path, "label", drop="day")))
     for part in ("classification", "guessing gives accuracy", "used as number: size", "'?' 14 times", "day (asked for)", "warning: "):
@@ -43,6 +45,7 @@ def test_a_table_needs_its_target_and_the_message_names_the_columns(path):
         open_data(path)
 
 
+@pytest.mark.slow
 def test_a_zip_of_one_table_is_that_table(tmp_path, path):
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as packed:
         packed.write(path, "inner/t.csv")
@@ -79,6 +82,7 @@ def test_what_a_study_refuses_is_left_out_with_the_option_that_it_needs(tmp_path
     assert any("--set skip_unreadable=true" in text for text in summarise(open_data(tmp_path))["warnings"])
 
 
+@pytest.mark.slow
 def test_a_table_is_looked_at_as_a_study_does_it(path):
     assert "validated in 5 parts of the training and validation rows" in summary_text(summarise(open_data(path, "label")))
 

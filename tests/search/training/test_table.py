@@ -43,6 +43,7 @@ def path(request, tmp_path, frame):
     return tmp_path / f"t.{suffix}"
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same_task(path, frame):
     task = table(path, "label", drop=["price"])
     assert task.kind == "classification"
@@ -57,6 +58,7 @@ def test_every_format_gives_the_same_task(path, frame):
     assert fit(LogisticRegression(), task, Recipe(), epochs=1).quality["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_new_rows_are_prepared_from_json_alone_as_in_training(tmp_path, frame):
     frame.to_csv(tmp_path / "t.csv", index=False)
     task = table(tmp_path / "t.csv", "label")
@@ -68,6 +70,7 @@ def test_new_rows_are_prepared_from_json_alone_as_in_training(tmp_path, frame):
         prepare(task.preprocessing, rows.drop(columns="town"))
 
 
+@pytest.mark.slow
 def test_nothing_is_learnt_from_validation_or_test_rows(tmp_path, frame):
     frame.to_csv(tmp_path / "t.csv", index=False)
     task = table(tmp_path / "t.csv", "price", drop=["label"], test_share=0)
@@ -77,6 +80,7 @@ def test_nothing_is_learnt_from_validation_or_test_rows(tmp_path, frame):
     assert size["mean"] != pytest.approx(frame["size"].mean(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_regression_is_inferred_and_can_be_overruled(tmp_path, frame):
     frame.to_csv(tmp_path / "t.csv", index=False)
     task = table(tmp_path / "t.csv", "price")
@@ -91,6 +95,7 @@ def test_a_regression_is_inferred_and_can_be_overruled(tmp_path, frame):
     assert table(tmp_path / "t.csv", "rooms", kind="regression").kind == "regression"
 
 
+@pytest.mark.slow
 def test_rows_without_a_target_are_left_out_and_counted(tmp_path, frame):
     frame.loc[5:11, "label"] = None
     frame.to_csv(tmp_path / "t.csv", index=False)
@@ -100,6 +105,7 @@ def test_rows_without_a_target_are_left_out_and_counted(tmp_path, frame):
     assert task.classes == ("no", "yes")
 
 
+@pytest.mark.slow
 def test_several_targets_make_a_multilabel_task(tmp_path, frame):
     frame["big"] = (frame["size"] > 50).astype(int)
     frame["many"] = (frame["rooms"] > 4).astype(int)

@@ -34,12 +34,14 @@ def frame(name, n=120):
     return made
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip).filter(bool), min_size=1))
 def test_names_are_read_as_they_are_written(names):
     assert read_names(names_text(names)) == names
     assert read_names(names[0], names) == names[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_column_is_dropped_kept_and_predicted_by_its_own_name_as_text_and_in_a_list(tmp_path, name):
     frame(name).to_csv(tmp_path / "t.csv", index=False)
@@ -52,6 +54,7 @@ def test_a_column_is_dropped_kept_and_predicted_by_its_own_name_as_text_and_in_a
     assert column["missing"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["height, cm", 'say "hi"', "it's", "a=b", '"quoted"', "--drop"])
 def test_a_remedy_can_be_pasted(tmp_path, name, capsys):
     """Of a column that tells the target, one that names the rows, and a marker of missing values."""
@@ -70,6 +73,7 @@ def test_a_remedy_can_be_pasted(tmp_path, name, capsys):
     assert "(asked for)" in after
 
 
+@pytest.mark.slow
 def test_what_tells_the_target_is_said_for_few_rows_with_gaps_and_slips():
     random = np.random.default_rng(0)
     x = random.normal(size=100)
@@ -135,6 +139,7 @@ def test_columns_of_every_type_are_levels_where_they_are_no_numbers(values):
     assert np.allclose(served, next(task.train.batches(200))[0].numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_numbers_that_are_codes_or_times_are_said_with_what_to_do():
     n = 60
     epoch = 1_700_000_000 + 86_400 * np.arange(n)

@@ -37,6 +37,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*above the header")
 @pytest.mark.parametrize("kind", FILES.values(), ids=FILES)
 def test_a_file_of_every_kind_gives_the_same_task(tmp_path, kind):
@@ -66,6 +67,7 @@ def test_a_packed_file_is_read_as_the_plain_one(tmp_path, packed):
         table(path, "y")
 
 
+@pytest.mark.slow
 def test_a_row_that_is_too_long_far_down_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"(line|Expected 2 fields in line) ?60002|60002"):
         table(write(tmp_path / "t.csv", [*PLAIN * 1000, "1,yes,2"]), "y")
@@ -132,6 +134,7 @@ def test_files_of_excel_and_json_keep_their_types(tmp_path, monkeypatch, ending)
     np.testing.assert_array_equal(prepare(task.preprocessing, path), prepare(task.preprocessing, frame))
 
 
+@pytest.mark.slow
 def test_objects_of_columns_and_long_cells_are_read(tmp_path):
     frame = pd.DataFrame({"a": NUMBERS, "y": [label(k) for k in range(ROWS)]})
     for text in (frame.to_json(), frame.to_json(orient="records", indent=1), json.dumps(frame.to_dict(orient="list"))):
@@ -277,6 +280,7 @@ def test_what_stands_behind_the_last_row_is_no_row(tmp_path, behind):
     assert sum(map(len, parts_of(task))) == len(prepare(task.preprocessing, path)) == ROWS
 
 
+@pytest.mark.slow
 def test_a_file_is_read_as_what_it_is_whatever_its_name_says(tmp_path):
     plain = prepare(read(write(tmp_path / "plain.dat", PLAIN))[0].preprocessing, tmp_path / "plain.dat")
     text = (tmp_path / "plain.dat").read_bytes()

@@ -36,6 +36,7 @@ FORMS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_dates_are_seconds_however_they_are_written(tmp_path, form):
     days = pd.date_range("2023-12-20", periods=ROWS, freq="25h")
@@ -50,6 +51,7 @@ def test_dates_are_seconds_however_they_are_written(tmp_path, form):
     np.testing.assert_array_equal(made, prepare(task.preprocessing, path)[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "months"),
     [
@@ -82,6 +84,7 @@ def test_dates_that_were_stored_as_such_are_read_from_text_later(tmp_path):
     np.testing.assert_array_equal(prepare(how, tmp_path / "later.csv"), prepare(how, tmp_path / "t.parquet"))
 
 
+@pytest.mark.slow
 def test_dates_as_the_target_are_classes_with_a_hint_or_days(tmp_path):
     days = pd.date_range("2024-01-01", periods=ROWS, freq="D")
     frame = pd.DataFrame({"a": np.arange(ROWS) % 7 + 0.5, "y": days})
@@ -93,6 +96,7 @@ def test_dates_as_the_target_are_classes_with_a_hint_or_days(tmp_path):
     assert abs(mean - (days - pd.Timestamp(0)).days.to_numpy().mean()) < deviation
 
 
+@pytest.mark.slow
 def test_dates_that_could_be_the_reverse_are_said(tmp_path):
     _, said = read(write(tmp_path / "t.csv", [f"{1 + k % 12:02}/{1 + k % 11:02}/2024,{label(k)}" for k in range(ROWS)]))
     assert "'a' is read as month/day, and could be the reverse" in said
@@ -134,6 +138,7 @@ def test_durations_are_seconds(tmp_path):
     assert mean == pytest.approx((94_500 + 3_600) / 2, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [["1.0.0", "2.1.3", "1.4.2"], ["10.0.0.1", "10.0.3.7", "10.1.2.2"], ['"52.10, 13.40"', '"48.20, 9.10"']])
 def test_versions_addresses_and_places_are_called_no_dates(tmp_path, cells):
     rows = [f"{cells[k % len(cells)]},{k % 7},{label(k // 3)}" for k in range(ROWS)]

@@ -22,6 +22,7 @@ def test_an_infinite_target_is_none_and_decimal_signs_that_are_mixed_are_said(tm
     assert "'a' is text, for its numbers have decimal points and decimal commas" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["?", "-", "n/a", "NA", "nan", "None", "NULL", "--", "", "#N/A", "unknown"])
 def test_every_way_to_say_missing_leaves_a_column_of_numbers(tmp_path, missing):
     rows = [f"{missing if k % 10 == 0 else 50 + k * 1.5},{label(k)}" for k in range(ROWS)]
@@ -57,6 +58,7 @@ def test_values_that_training_never_saw_are_counted():
         prepare(how, pd.DataFrame({"town": ["Ulm", "Ulm"], "size": ["1", "large"]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["", "id", "ID", "PassengerId", "customer_id", "id_cliente", "index", "row nr", "No.", "lfd. Nr.", "Kundennummer", "numéro"]
 )
@@ -212,6 +214,7 @@ def test_short_hashes_ids_with_gaps_and_counters_that_begin_again_name_the_rows(
     assert "left out 'key', 'id', 'Unnamed: 2', which names the rows" in said
 
 
+@pytest.mark.slow
 def test_targets_that_cannot_be_learnt_are_refused_or_said(tmp_path):
     path = write(tmp_path / "t.csv", [f"{k},name{k},name{k // 2},7.5,{'Y' if k % 2 else 'yes'}" for k in range(ROWS)], header="a,b,c,d,e")
     with pytest.raises(ValueError, match="'b' has 60 classes in 60 rows; predict another column"):
@@ -225,6 +228,7 @@ def test_targets_that_cannot_be_learnt_are_refused_or_said(tmp_path):
             table(path, "e", **wrong)
 
 
+@pytest.mark.slow
 def test_rows_that_come_again_and_columns_that_group_rows_are_said(tmp_path):
     rows = [f"{k % 30},{k % 30 * 7919 % 997},{k % 7},{label(k % 30)}" for k in range(2 * ROWS)]
     said = read(write(tmp_path / "t.csv", rows, header="patient_id,b,c,y"))[1]

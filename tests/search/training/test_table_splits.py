@@ -24,6 +24,7 @@ def said_of(frame, **options):
     return task, "\n".join(str(one.message) for one in caught)
 
 
+@pytest.mark.slow
 def test_by_time_the_last_rows_test_and_those_before_them_validate():
     frame = recordings()
     frame["t"] = np.arange(len(frame), dtype=float)
@@ -36,6 +37,7 @@ def test_by_time_the_last_rows_test_and_those_before_them_validate():
     assert len(task.train) == pytest.approx(0.7 * len(frame), abs=5)
 
 
+@pytest.mark.slow
 def test_by_group_no_recording_lies_in_two_splits_and_the_column_is_no_feature():
     frame = recordings()
     frame["number"] = np.repeat(np.arange(12.0), 40)
@@ -49,6 +51,7 @@ def test_by_group_no_recording_lies_in_two_splits_and_the_column_is_no_feature()
     assert "follow one another" not in said
 
 
+@pytest.mark.slow
 def test_rows_that_follow_one_another_get_a_warning_with_both_options():
     _, said = said_of(recordings())
     assert "rows that follow one another are alike" in said
@@ -97,6 +100,7 @@ def test_a_column_that_tells_the_target_almost_alone_is_named_with_its_remedies(
     assert "tells the target" not in said_of(frame.drop(columns="paid back"))[1]
 
 
+@pytest.mark.slow
 def test_a_column_of_codes_divides_by_time_and_too_many_folds_are_refused_at_the_start():
     days = pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d")
     frame = pd.DataFrame({"day": days, "x": np.arange(40) % 7, "y": ["p", "q"] * 20})
@@ -111,6 +115,7 @@ def test_a_column_of_codes_divides_by_time_and_too_many_folds_are_refused_at_the
         table(frame, ["y"])
 
 
+@pytest.mark.slow
 def test_rows_of_one_time_lie_in_one_split_and_those_without_train_with_a_word():
     frame = recordings()
     day = np.repeat(np.arange(len(frame) // 16), 16)

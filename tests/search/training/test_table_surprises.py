@@ -35,6 +35,7 @@ def codes(folder, kinds, *, padded, n=900):
     return folder / "t.csv"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [9, 90])
 @pytest.mark.parametrize("padded", [True, False])
 def test_a_code_is_the_same_as_text_and_as_what_readers_make_of_it(tmp_path, kinds, padded):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from joulefront.search.training.task import encode, infer_kind, split_indices, target_scale
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.floats(0, 0.45), st.floats(0, 0.45), st.integers(0, 99), st.booleans())
 def test_every_example_is_in_exactly_one_split(labels, validation, test, seed, stratified):
     labels = np.array(labels)

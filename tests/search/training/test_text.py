@@ -53,6 +53,7 @@ def test_it_keeps_the_seam_of_backbones(embedding: StaticEmbedding) -> None:
     assert np.allclose(found, [vectors[[1, 2]].mean(axis=0), np.zeros(12), vectors[3]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_column_of_free_text_becomes_features_that_tell_the_class(embedding: StaticEmbedding, frame: pd.DataFrame) -> None:
     task = table(frame, "kind", text=embedding)
     (column,) = [one for one in task.preprocessing["columns"] if one["type"] == "text"]

@@ -28,6 +28,7 @@ def small_net():
     )
 
 
+@pytest.mark.slow
 @given(ACTIVATIONS)
 @settings(max_examples=60, deadline=None)
 def test_smooth_l0_goes_to_the_exact_share_of_non_zeros_as_sigma_goes_to_zero(values):
@@ -37,6 +38,7 @@ def test_smooth_l0_goes_to_the_exact_share_of_non_zeros_as_sigma_goes_to_zero(va
     assert errors[2] == pytest.approx(0.0, abs=2e-4)
 
 
+@pytest.mark.slow
 @given(ACTIVATIONS, st.sampled_from([1e-4, 1e-2, 1.0]))
 @settings(max_examples=40, deadline=None)
 def test_smooth_l0_is_the_formula_written_out_and_its_gradient_is_finite(values, sigma):

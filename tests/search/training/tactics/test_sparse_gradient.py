@@ -65,6 +65,7 @@ def test_sparse_convolution_has_the_dense_gradient_of_the_masked_output_gradient
         torch.testing.assert_close(leaf.grad, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 9), st.floats(0.05, 1.0), st.booleans(), st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(0, 999))
 @settings(max_examples=40, deadline=None)
 def test_sparse_linear_has_the_dense_gradient_of_the_masked_output_gradient(outputs, keep, has_bias, leading, seed):
