@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
@@ -20,6 +20,8 @@ State = Literal["complete", "failed", "running"]
 ATTRIBUTE = "joulefront"
 #: Reason of a training that Ctrl-C cut short: it is done again.
 INTERRUPTED = "interrupted by the user"
+#: How a refusal ends whose session was over first: its candidate was not tried, and no limit on trials counts it.
+NOT_BEGUN = "before its training began"
 #: User attribute of a failed Optuna trial whose failure is no evidence against its candidate: ``killed``, or ``ended`` with its session.
 EXCUSED = "excused"
 #: User attribute of an Optuna trial and key of ``Trial.extra``: the trial is what the search is compared with, of the kind ``DEFAULT``.
@@ -306,6 +308,12 @@ class _Extra(TypedDict):
     quality_sd: NotRequired[float | None]
     activation_nonzero_share: NotRequired[float]
     modelled_asic_energy_ratio: NotRequired[float]
+
+
+def counted(trials: Iterable[Trial | FrozenTrial]) -> int:
+    """Return how many trials a limit counts, see ``NOT_BEGUN``."""
+    reasons = (one.reason if isinstance(one, Trial) else one.user_attrs.get(ATTRIBUTE, {}).get("reason") for one in trials)
+    return sum(not str(reason or "").endswith(NOT_BEGUN) for reason in reasons)
 
 
 def by_number(trials: Sequence[Trial], number: int) -> Trial | None:

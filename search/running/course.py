@@ -17,7 +17,7 @@ from ..formatting import energy_text
 from ..front import Front
 from ..records.bill import FEATURES, add_up
 from ..records.run_folder import RunFolder
-from ..records.trial import Trial
+from ..records.trial import Trial, counted
 from ..report.facts import over_default
 from ..stopping.limits import Limits, joules_of
 from ..stopping.rules import NOT_WORTH_IT, StopRules
@@ -53,7 +53,7 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
         with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
             joules = joules_of(study.budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
     own = Limits(joules, study.trials)
-    return reason if own.reached(joules=run.bill.total_joules, trials=len(run.trials), seconds=0.0) else None
+    return reason if own.reached(joules=run.bill.total_joules, trials=counted(run.trials), seconds=0.0) else None
 
 
 def recent_gain(front: Front) -> str | None:

@@ -25,7 +25,7 @@ from ..formatting import energy_text
 from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
 from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
-from ..records.trial import WORKER, Trial
+from ..records.trial import WORKER, Trial, counted
 from ..stopping.limits import Limits
 from ..stopping.rules import NOT_WORTH_IT, StopRules
 from ..study import Budget, Study
@@ -209,7 +209,7 @@ class Membership:
         self.exchange()
         if self._anyone_dead():  # a beat does not queue for the lock, which is held here
             self._bury()
-        if limits.trials is not None and sum(trial.state.name != "WAITING" for trial in stored) >= limits.trials:
+        if limits.trials is not None and counted(trial for trial in stored if trial.state.name != "WAITING") >= limits.trials:
             return f"all {limits.trials} trials are done or under way"
         free = self._free_joules(limits)
         least = min((joules for trial in trials if trial.state == "complete" and (joules := trial.increment_joules)), default=0.0)

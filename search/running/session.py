@@ -42,6 +42,7 @@ from ..formatting import energy_text, for_stream
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder
+from ..records.trial import counted
 from ..stopping.rules import BROKEN_OFF
 from ..study import Study
 from ..threads import cores
@@ -159,7 +160,7 @@ class OpenedFolder:
             source = " and ".join(sorted({one["rebuilt"] for one in rebuilt}))
             said = f"{str(folder.bill_file)!r} lacked {len(rebuilt)} session(s), made again from {source}: they took {joules} or more"
             print(for_stream(said, sys.stderr), file=sys.stderr)
-        self.trials_before = sum(trial.state != "running" for trial in self.before.trials)
+        self.trials_before = counted(trial for trial in self.before.trials if trial.state != "running")
         self.joules_before = add_up(self.earlier).total_joules
 
     def at_end(self, step: Callable[[], object]) -> None:

@@ -20,7 +20,7 @@ from ..execution.worker import DeviceError
 from ..records.bill import FEATURES
 from ..records.database import keep
 from ..records.run import on_hardware
-from ..records.trial import BASELINE, DEFAULT, KEY, WORKER, Trial, from_optuna
+from ..records.trial import BASELINE, DEFAULT, KEY, NOT_BEGUN, WORKER, Trial, counted, from_optuna
 from ..samplers.frozen_features import StoredFeatures, scheduled
 from ..samplers.history import FROM_SCRATCH, resume_from
 from ..space import Candidate, NearestTrial
@@ -128,7 +128,7 @@ class TrialRunner:
                 if (ended := self.rules.end_of_training(None)) is None:
                     return self._train(executor, asked, job)
         with self.session.lock:
-            reason = rejection or f"{ended} before it began"
+            reason = rejection or f"{ended} {NOT_BEGUN}"
             self.recorder.rejected(asked.trial, asked.epochs, reason, excused=ended is not None)
         return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
 
@@ -140,7 +140,8 @@ class TrialRunner:
         return draw.params
 
     def _scheduled_first(self, known: Sequence[FrozenTrial]) -> Mapping[str, Any] | None:
-        return self.first[len(known)] if self.study.sampler != "grid" and len(known) < len(self.first) else None
+        place = counted(known)
+        return self.first[place] if self.study.sampler != "grid" and place < len(self.first) else None
 
     def _ask(self) -> Asked:
         known = self._optuna_trials()
@@ -150,7 +151,7 @@ class TrialRunner:
         trial = self.optuna_study.ask()
         if self.member is not None:
             trial.set_user_attr(WORKER, {"id": self.member.state.id, "hardware_id": self.member.state.hardware_id})
-        if trial.number == self.baseline:
+        if counted(known) == self.baseline:
             trial.set_user_attr(BASELINE, DEFAULT)
         candidate = self.study.space.sample(trial)
         epochs = self.study.draw_epochs(trial)

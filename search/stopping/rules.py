@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import JOULES_PER_WH
 from ..formatting import energy_text
-from ..records.trial import ATTRIBUTE, INTERRUPTED, Trial
+from ..records.trial import ATTRIBUTE, INTERRUPTED, Trial, counted
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
 from ..samplers.marginal_gain import RemainingGain, remaining_gain
@@ -154,8 +154,8 @@ class StopRules:
         return time.monotonic() - self._started
 
     def finished(self) -> int:
-        """Number of finished trials."""
-        return sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
+        """Number of finished trials that count."""
+        return counted(trial for trial in self.optuna_study.get_trials(deepcopy=False) if trial.state.is_finished())
 
     def end_of_study(self, failures: int) -> str | None:
         """Return why no further trial should begin, or None; failures are trials in a row that measured nothing new."""

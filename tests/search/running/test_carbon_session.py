@@ -123,7 +123,7 @@ def test_interrupted_while_it_waits_a_run_ends(rings: Maker, tmp_path: Path) -> 
     run(rings(trials=20), out=tmp_path / "r", carbon=aware(clock=Pressed()), meter="cpu_time")
     found = RunFolder.open(tmp_path / "r").run()
     assert found.facts["sessions"][-1]["reason"] == "interrupted"
-    assert "before it began" in str(found.trials[-1].reason)
+    assert "before its training began" in str(found.trials[-1].reason)
     assert found.trials[-1].increment_joules == 0.0
 
 

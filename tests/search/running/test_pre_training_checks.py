@@ -1,11 +1,16 @@
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.workers import sleeping, sleeping_study
 
-from joulefront.search import Candidate, Study
+from joulefront.search import Candidate, Study, run
+from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.lineages import duplicate_of
+from joulefront.search.running.session import Session
 from joulefront.search.study import rejection_of
 from joulefront.search.training.recipe import Recipe
 
@@ -58,3 +63,18 @@ def test_a_candidate_that_cannot_be_built_is_refused_with_the_reason(rings: Call
     study = rings(max_parameters=10)
     broken = replace(study, space=Own(lambda trial: {}, make))
     assert "too small for this network" in str(rejection_of(broken, CANDIDATE, study.load_task()))
+
+
+@pytest.mark.slow
+def test_a_trial_whose_session_ended_before_its_training_is_no_trial_of_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, out = sleeping_study(first=({"width": 77},)), tmp_path / "r"
+    with sleeping(), monkeypatch.context() as slow:
+        slow.setattr(Session, "warm_up", lambda self, executor, job, timed_out: time.sleep(1.1))
+        run(study, out=out, trials=2, timeout_seconds=1.0, meter="cpu_time")
+    (refused,) = RunFolder.open(out).run().trials
+    assert refused.reason == "the timeout of 1 s has passed before its training began"
+    with sleeping():
+        run(study, out=out, trials=2, meter="cpu_time")
+    found = RunFolder.open(out).run().trials
+    assert [trial.state for trial in found] == ["failed", "complete", "complete"]
+    assert found[1].params["width"] == refused.params["width"]  # what the study begins with is not lost with it
