@@ -84,14 +84,14 @@ def energy_trial(
             error comes once.
     """
     number = getattr(trial, "number", 0)
-    with _stopping(trial, EnergyUnknownError, ValueError):  # each of them would end every trial
+    with _stopping(getattr(trial, "study", None), EnergyUnknownError, ValueError):  # each of them would end every trial
         _refuse_single_objective(trial)
         found = discover(meter) if isinstance(meter, str) else meter
         _parent_joules(trial)
         refuse_unknown(found)
     energy, around = EnergyTrial(), _open.get()
     inner = any(one is trial for one in around)
-    with _stopping(trial, EnergyUnknownError):
+    with _stopping(getattr(trial, "study", None), EnergyUnknownError):
         with Ledger(found) as ledger:
             window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
             failed: BaseException | None = None
@@ -162,13 +162,16 @@ def _parent_joules(trial: Any) -> float:
 
 
 @contextmanager
-def _stopping(trial: Any, *errors: type[Exception]) -> Iterator[None]:
-    """Stop a study whose next trials would end by the same error, also where ``optimize`` catches errors."""
+def _stopping(study: Any, *errors: type[Exception]) -> Iterator[None]:
+    """Stop a study whose next trials would end by the same error, also where ``optimize`` catches errors, and log why.
+
+    With as many jobs as trials Optuna never asks its threads for their errors: the log and the attribute ``STOPPED`` are all that is left.
+    """
     try:
         yield
-    except errors:
+    except errors as error:
         with suppress(RuntimeError, AttributeError):  # ask and tell, or no study
-            trial.study.stop()
+            _end(study, str(error), "error")
         raise
 
 
@@ -213,7 +216,8 @@ class EnergyBudgetCallback:
 
     def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Look after a trial whether the budget is spent."""
-        spent = self.spent(study)
+        with _stopping(study, EnergyUnknownError):
+            spent = self.spent(study)
         if spent >= self.joules:
             _end(study, f"the budget of {self.budget} is spent ({energy_text(spent / JOULES_PER_WH)})")
 
@@ -256,9 +260,9 @@ class MarginalGainCallback:
             _end(study, f"{view.energy:.3g} more would add {view.share:.2%} to the hypervolume at most, less than {threshold:.2%}")
 
 
-def _end(study: optuna.Study, reason: str) -> None:
+def _end(study: optuna.Study, reason: str, level: str = "info") -> None:
     import optuna
 
     study.set_user_attr(STOPPED, reason)
-    optuna.logging.get_logger("optuna.joulefront").info(f"The study ends: {reason}.")
+    getattr(optuna.logging.get_logger("optuna.joulefront"), level)(f"The study ends: {reason}.")
     study.stop()

@@ -331,3 +331,9 @@ def test_the_energy_of_the_parent_counts_also_where_the_parameters_are_suggested
     for trial in resumed:
         parent = study.trials[resume_from(trial) or 0]
         assert trial.values[1] > parent.values[1]
+
+
+def test_an_error_that_optuna_drops_is_kept_in_the_study() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.optimize(lambda trial: (1.0, 2.0), n_trials=2, n_jobs=2, callbacks=[EnergyBudgetCallback("5Wh")])  # raises nothing
+    assert "the energy of trial" in study.user_attrs["stopped_because"]
