@@ -28,19 +28,9 @@ SUFFIXES = frozenset(
 FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
 FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
 FOREIGN |= FOREIGN_SOUNDS
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-    "holdout": "test",
-}
+SPLITS = dict.fromkeys(("train", "training"), "train")
+SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test")
 #: What some write behind the name of a split: ``val_set``, ``train2017``.
 _BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
 #: Folders that systems and editors leave behind, in lower case; hidden ones begin with a point.
