@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, floor, isfinite, log10, sqrt
+from math import ceil, isfinite, log10, sqrt
 from typing import Any
 
 import numpy as np
@@ -370,4 +370,4 @@ def decimals_of(n: int | None, standard_error: float | None = None) -> int:
     (3, 4, 4, 2)
     """
     step = 1.0 / n if n else standard_error
-    return 4 if not step else min(4, max(1, ceil(-log10(step) - 1e-9) if step < 1 else floor(1)))
+    return 4 if not step else min(4, max(1, ceil(-log10(step) - 1e-9)))

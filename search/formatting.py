@@ -203,6 +203,15 @@ def digits(value: float | None) -> str:
     return f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
 
 
+def percent(share: float) -> str:
+    """A share or a relative uncertainty in percent, without its sign; below a tenth of a percent its size does not matter.
+
+    >>> percent(0.42), percent(0.0042), percent(0.00042)
+    ('42', '0.4', '<0.1')
+    """
+    return f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}" if share >= 0.001 else "<0.1"
+
+
 #: Width where no terminal says one: a pipe or a file.
 PIPED = 100
 

@@ -377,7 +377,7 @@ def _by_energy(front: Front, rule: str, bound: Bound) -> Trial:
 
 def _by_quality(front: Front, rule: str, bound: Bound) -> Trial:
     members, name = front._some(), bound.name
-    values = {trial.number: value for trial in members if (value := front.quality_of(trial, name)) is not None}
+    values = {trial.number: value for trial in members if (value := front.quality_of(trial, name)) is not None and isfinite(value)}
     if not values:
         known = sorted({front.objectives[0], *(key for trial in members for key in trial.quality)})
         raise ValueError(f"--pick {rule!r}: {name!r} was not measured in this run (known: {', '.join(known)}); write one of {RULES}")
@@ -392,8 +392,9 @@ def _by_quality(front: Front, rule: str, bound: Bound) -> Trial:
     if reached:
         return min(reached, key=lambda trial: (front.joules(trial), -front.gain(trial)))
     near = min(measured, key=lambda trial: ((values[trial.number] if down else -values[trial.number]), front.joules(trial)))
+    shown = front.quality_text(values[near.number]) if name == front.objectives[0] else f"{values[near.number]:.4g}"
     hint = f" ({name} is a fraction: 0.95 or 95%, not 95)" if not down and 1.0 < bound.value <= 100.0 and name != "r2" else ""
     raise ValueError(
         f"--pick {rule!r}: no trial of the front reaches it{hint}; "
-        f"the nearest is trial={near.number} with {name} {front.quality_text(values[near.number])} ({front.describe(near)})"
+        f"the nearest is trial={near.number} with {name} {shown} ({front.describe(near)})"
     )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..energy import JOULES_PER_WH
 from ..energy.record import sum_known
-from ..formatting import Unit, digits, unit_for
+from ..formatting import Unit, digits, percent, unit_for
+from ..hypervolume import LOGARITHMIC
 from ..records.replicate_summary import ENOUGH, row_of
 from .facts import TYPICAL_SPREAD, over_default, scale_share
 
@@ -38,9 +39,14 @@ KEYS = (
 
 
 def keys_of(front: Front) -> list[str]:
-    """Return the keys of a front's rows: ``KEYS``, a quality objective other than accuracy after that, and those of repeats at the end."""
-    own = front.objectives[0]
-    return [key for name in KEYS for key in ([name, own] if name == "accuracy" and own != name else [name])] + _repeat_keys(front)
+    """Return the keys of a front's rows: ``KEYS``, quality objectives other than accuracy after that, and those of repeats at the end."""
+    own = [name for name in (front.objectives[0], *_further(front)) if name != "accuracy"]
+    return [key for name in KEYS for key in ([name, *own] if name == "accuracy" else [name])] + _repeat_keys(front)
+
+
+def _further(front: Front) -> list[str]:
+    """Objectives after the first that are no cost, e.g. a second quality."""
+    return [name for name in front.objectives[1:] if name not in LOGARITHMIC]
 
 
 def to_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[str, Any]]:
@@ -51,6 +57,7 @@ def to_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[st
             "epochs": trial.epochs,
             "accuracy": front.quality_of(trial, "accuracy"),
             **({} if front.objectives[0] == "accuracy" else {front.objectives[0]: trial.values[0]}),
+            **{name: trial.values[front.objectives.index(name)] for name in _further(front)},
             "train_joules": trial.train_joules,
             "train_wh": trial.train_wh,
             "grams_co2e": trial.grams_co2e,
@@ -115,7 +122,9 @@ def to_frame(front: Front) -> pd.DataFrame:
     """Return the rows as a data frame; parameters become columns ``params_NAME``, as in Optuna's own."""
     import pandas as pd
 
-    rows = [{**row, **{f"params_{name}": value for name, value in row.pop("params").items()}} for row in to_rows(front)]
+    rows = to_rows(front)
+    for row in rows:
+        row |= {f"params_{name}": value for name, value in row.pop("params").items()}
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[key for key in keys_of(front) if key != "params"])
 
 
@@ -143,7 +152,8 @@ def columns_of(front: Front) -> list[Column]:
         Column("trial", lambda trial: str(trial.number)),
         Column("epochs", lambda trial: str(trial.epochs)),
         Column(front.objectives[0], lambda trial: front.quality_text(trial.values[0])),
-        Column(f"train {unit.name}", lambda trial: _energy(trial, unit)),
+        *(_further_column(name, front.objectives.index(name)) for name in _further(front)),
+        Column(f"train {unit.name}", lambda trial: digits(front.joules(trial) / JOULES_PER_WH / unit.size)),
     ]
     if any(one.low is not None for one in (front.choice.standings.values() if members else ())):
         columns.insert(3, Column("95 %", lambda trial: _interval(front, trial)))
@@ -160,6 +170,10 @@ def columns_of(front: Front) -> list[Column]:
     if len({trial.energy_quality for trial in members}) > 1:  # one kind throughout stands in the last line
         columns.append(Column("energy", lambda trial: trial.energy_quality, right=False))
     return [*columns, Column("", lambda trial: marks.get(trial.number, ""), right=False), Column("model", model_text, right=False)]
+
+
+def _further_column(name: str, place: int) -> Column:
+    return Column(name, lambda trial: f"{trial.values[place]:.4f}")
 
 
 def _interval(front: Front, trial: Trial) -> str:
@@ -193,7 +207,7 @@ def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
     if spread is None:
         return "-"
     shown = digits(spread.mean / unit_joules)
-    return shown if spread.sd is None or spread.mean <= 0 else f"{shown} {_percent(spread.sd / spread.mean)}"
+    return shown if spread.sd is None or spread.mean <= 0 else f"{shown} ±{percent(spread.sd / spread.mean)} %"
 
 
 def marks_of(front: Front) -> dict[int, str]:
@@ -269,7 +283,7 @@ def footnote(front: Front) -> str:
     kinds = sorted({trial.energy_quality for trial in front})
     text = f"{len(front)} of {len(front.trials)} trials are on the front; their energy is {' and '.join(kinds)}. {_spread_text(front)}"
     scale = scale_share(front)
-    text += "" if scale is None else f" The scale, common to all rows, is known to {_percent(scale)}."
+    text += "" if scale is None else f" The scale, common to all rows, is known to ±{percent(scale)} % (standard uncertainty)."
     choice = front.choice
     text += f" sensible: trial {choice.pick}, {choice.why}."
     if choice.guessing is not None:
@@ -296,9 +310,9 @@ def _spread_text(front: Front) -> str:
     found = [] if front.repeated is None else [one.energy for one in front.repeated.members if one.energy is not None]
     shares = [one.sd / one.mean for one in found if one.sd is not None and one.mean > 0]
     if shares:
-        return f"Energies of the same model trained again spread by {100 * min(shares):.0f} to {100 * max(shares):.0f} % here (sd)."
-    low, high = (100 * share for share in TYPICAL_SPREAD)
-    return f"Energies of the same model trained again typically spread by {low:.0f} to {high:.0f} % (sd); joulefront repeat measures it."
+        return f"Energies of the same model trained again spread by {percent(min(shares))} to {percent(max(shares))} % here (sd)."
+    low, high = map(percent, TYPICAL_SPREAD)
+    return f"Energies of the same model trained again typically spread by {low} to {high} % (sd); joulefront repeat measures it."
 
 
 #: What an epoch of a family, or of an estimator of ``classical``, is where it is no pass over the data.
@@ -353,15 +367,6 @@ def to_html(front: Front) -> str:
 
 def _side(column: Column) -> str:
     return "right" if column.right else "left"
-
-
-def _energy(trial: Trial, unit: Unit) -> str:
-    return "-" if trial.train_wh is None else digits(trial.train_wh / unit.size)
-
-
-def _percent(share: float) -> str:
-    """A relative uncertainty; below a tenth of a percent its size does not matter."""
-    return f"±{100 * share:.0f} %" if share >= 0.01 else f"±{100 * share:.1g} %" if share >= 0.001 else "±<0.1 %"
 
 
 def _count(number: int | None) -> str:

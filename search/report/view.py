@@ -12,7 +12,7 @@ from statistics import median_high, median_low
 from typing import Literal
 
 from ..energy import JOULES_PER_WH
-from ..formatting import Unit, unit_for
+from ..formatting import Unit, digits, percent, unit_for
 from ..front import FRACTIONS, Front, stretch
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -159,7 +159,7 @@ class View:
 
     def label(self, trial: Trial) -> str:
         """Quality and energy of a trial, as the picture names them."""
-        return f"{self.front.quality_text(trial.values[0])} at {self.x(trial):.3g} {self.unit.name}"
+        return f"{self.front.quality_text(trial.values[0])} at {digits(self.x(trial))} {self.unit.name}"
 
     def anchor(self, trial: Trial, text: str) -> tuple[Literal["left", "right"], Literal["top", "bottom"]]:
         """Which corner of a label's box touches its trial, e.g. ``("right", "bottom")`` for a label above and to the left.
@@ -192,7 +192,7 @@ class View:
             text += f" · default model {self.label(default)}"
         how = how_energy_is_known(self.front)
         scale = scale_share(self.front)
-        known = "" if scale is None else f", common scale ±{100 * scale:.2g} %"
+        known = "" if scale is None else f", common scale ±{percent(scale)} %"
         return f"{text} · energy {how}{known}" if how else text
 
 
@@ -261,8 +261,8 @@ def crosses(view: View) -> tuple[Cross, ...]:
             continue
         x, y = view.x_of(energy.mean), view.y_of(quality.mean)
         low_x, high_x = view.x_of(energy.low or 0.0), view.x_of(energy.high or 0.0)
-        low_y, high_y = view.y_of(quality.low or 0.0), view.y_of(quality.high or 0.0)
-        found.append(Cross(member.trial.number, quality.n, x, y, min(x - low_x, 0.95 * x), high_x - x, abs(y - low_y), abs(high_y - y)))
+        low_y, high_y = sorted((view.y_of(quality.low or 0.0), view.y_of(quality.high or 0.0)))  # less of an error is further up
+        found.append(Cross(member.trial.number, quality.n, x, y, min(x - low_x, 0.95 * x), high_x - x, y - low_y, high_y - y))
     return tuple(found)
 
 
@@ -285,6 +285,7 @@ def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
     if high == low:  # a single level is no scale: show how the better half of the others did
         low, high = (median_low(values), high) if _more_is_better(front) else (low, median_high(values))
     height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
+    # Models that were stopped early may be better than all members where these must be complete.
     if _more_is_better(front):
-        return max(min(values), low - 0.45 * height) - 0.07 * height, high + 0.12 * height
-    return low - 0.12 * height, min(max(values), high + 0.45 * height) + 0.07 * height
+        return max(min(values), low - 0.45 * height) - 0.07 * height, max(values) + 0.12 * height
+    return min(values) - 0.12 * height, min(max(values), high + 0.45 * height) + 0.07 * height

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
 
 
@@ -111,3 +114,15 @@ def test_an_empty_front_gives_the_reason(rule: str) -> None:
         empty.pick(rule)
     with pytest.raises(ValueError, match="trial 0 is failed"):
         empty.pick("trial=0")
+
+
+def test_another_quality_is_named_with_its_own_digits_and_an_unknown_one_is_never_the_nearest() -> None:
+    points = [(0.9, float("nan"), 9.0), (0.96, 0.0004321, 90.0)]
+    trials = tuple(
+        make_trial(n, "complete", {}, 1, values=(a, j), train_joules=j, quality={"accuracy": a, "loss": loss})
+        for n, (a, loss, j) in enumerate(points)
+    )
+    seen = {"fingerprint": {"data": {"examples": {"validation": 50}}}}  # two decimals of an accuracy
+    run = Run("few", Path("few"), ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), trials, Bill(), seen)
+    with pytest.raises(ValueError, match=r"nearest is trial=1 with loss 0\.0004321 \(accuracy 0\.96,"):
+        Front.of(run).pick("loss<=0.0001")

@@ -53,6 +53,7 @@ def test_csv_and_frame_hold_what_the_rows_hold() -> None:
     frame = front.to_frame()
     assert list(frame["params_family"]) == ["a,b", "c"]
     assert frame["params_lr"].isna().tolist() == [False, True]
+    assert "params" not in frame
     assert list(FrontView((), *TWO).to_frame().columns) == [key for key in ROW_KEYS if key != "params"]
 
 
@@ -84,7 +85,7 @@ def test_the_last_line_explains_what_the_uncertainty_covers_and_what_it_leaves_o
     front = FrontView((complete(0, 0.9, 10.0, train_u_joules=1e-5, record=record),), *TWO)
     said = front.to_text(width=400)
     assert "Energies of the same model trained again typically spread by 3 to 23 % (sd); joulefront repeat measures it." in said
-    assert "The scale, common to all rows, is known to ±50 %" in said
+    assert "The scale, common to all rows, is known to ±50 % (standard uncertainty)." in said
     assert "±" not in said.splitlines()[2]  # the meter's own uncertainty is a part of that, and is not shown as the whole
     plain = FrontView((complete(0, 0.9, 10.0),), *TWO).to_text()
     assert "±" not in plain

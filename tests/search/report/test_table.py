@@ -115,3 +115,19 @@ def test_best_means_one_trial_once_repeats_decide_and_it_is_said(fake_run: Run) 
     assert front.best().number == front.pick("best").number == front.choice.best == 0
     assert "best" in marks_of(front)[0]
     assert "before the repeats the best was trial 1" in said(front)
+
+
+def test_a_second_quality_is_in_the_rows_and_in_the_table() -> None:
+    trials = (complete(0, 0.9, 40.0, values=(0.9, 0.97, 40.0)), complete(1, 0.8, 50.0, values=(0.8, 0.99, 50.0)))
+    front = Front(trials, ("accuracy", "auc", "train_energy"), ("maximize", "maximize", "minimize"))
+    assert [row["auc"] for row in to_rows(front)] == [0.97, 0.99]
+    assert [row["auc"] for row in csv.DictReader(io.StringIO(to_csv(front)))] == ["0.97", "0.99"]
+    assert "auc" in said(front)
+    assert "0.9900" in said(front)
+
+
+def test_energies_that_hardly_spread_are_not_said_to_spread_by_nothing(fake_run: Run) -> None:
+    run = replace(fake_run, trials=(complete(0, 0.9, 100.0), complete(1, 0.95, 1000.0)))
+    trainings = tuple(Repeat(0, n, k, k, k, 1, {"accuracy": 0.9}, (100.0, 1000.0)[n] * (1 + 0.004 * k)) for n in (0, 1) for k in (0, 1))
+    front = Front.of(replace(run, repeats=Repeats((Plan("", (0, 1), 2, "given", 0),), trainings)))
+    assert "spread by 0.3 to 0.3 % here (sd)" in said(front)

@@ -13,6 +13,8 @@ from helpers.trials import changed, make_trial
 
 from joulefront.search.certainty import Evidence
 from joulefront.search.front import Front, stretch
+from joulefront.search.records.bill import Bill
+from joulefront.search.records.replicates import Repeat, Repeats
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.front_view import save_front
 from joulefront.search.report.matplotlib_front import front_figure
@@ -43,6 +45,22 @@ def test_a_study_of_milliwatt_hours_is_drawn_in_them() -> None:
     assert (view.unit.name, view.x(trials[1])) == ("mWh", pytest.approx(1.0))
     assert "training energy of the model (mWh)" in texts(front_figure(front))
     assert "(mWh)" in front_plotly(front).layout.xaxis.title.text
+
+
+def test_a_label_names_thousands_of_watt_hours_without_an_exponent() -> None:
+    trial = make_trial(0, "complete", {}, 1, values=(0.9, 5432.0 * 3600), train_joules=5432.0 * 3600)
+    view = View.of(Front((trial,), ("accuracy", "train_energy"), ("maximize", "minimize")))
+    assert view.label(trial) == "0.9000 at 5,432 Wh"
+
+
+def test_a_model_that_was_stopped_early_and_is_better_is_not_drawn_below_the_axis() -> None:
+    points = [(0.60, 40.0, True), (0.62, 3000.0, True), (0.99, 9000.0, False)]
+    trials = tuple(
+        make_trial(n, "complete", {}, 1, values=(a, e), train_joules=e, complete_training=whole) for n, (a, e, whole) in enumerate(points)
+    )
+    view = View.of(Front(trials, ("accuracy", "train_energy"), ("maximize", "minimize"), complete_only=True))
+    assert [trial.number for trial in view.others] == [2]
+    assert view.outside == ()
 
 
 def test_ticks_keep_their_distance_and_their_labels_are_their_values() -> None:
@@ -123,6 +141,15 @@ def test_a_cross_stands_at_the_means_with_their_intervals(fake_run: Run, repeate
         assert cross.right == pytest.approx(half * cross.x)
         ends = [stretch("accuracy", trial.values[0] - 0.01 + sign * 4.302653 * 0.002 / 3**0.5) for sign in (-1, 1)]
         assert (cross.y - cross.down, cross.y + cross.up) == (pytest.approx(ends[0]), pytest.approx(ends[1]))
+
+
+def test_the_longer_side_of_a_cross_of_an_error_points_to_no_error() -> None:
+    trials = tuple(make_trial(n, "complete", {}, 1, values=(e, j), train_joules=j) for n, (e, j) in enumerate([(0.1, 40.0), (0.05, 90.0)]))
+    again = tuple(Repeat(0, n, k, k, k, 1, {"error": e}, 40.0 + k) for n in (0, 1) for k, e in enumerate((0.02, 0.05, 0.1)))
+    run = Run("errors", Path("errors"), ("error", "train_energy"), ("minimize", "minimize"), (1,), trials, Bill(), {}, Repeats((), again))
+    for cross in crosses(View.of(run)):
+        assert cross.y + cross.up == pytest.approx(stretch("error", 0.0))  # the interval reaches below zero
+        assert cross.down < cross.up
 
 
 def test_an_interval_that_reaches_below_zero_ends_before_it(fake_run: Run, repeated: Callable[..., Run]) -> None:
