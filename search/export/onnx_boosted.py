@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..training.boosted import BoostedTrees
+from .onnx_sklearn import rounded_down
 
 #: The newest operator set that onnxmltools writes for these trees.
 OPSET = 15
@@ -36,14 +37,10 @@ def _lightgbm(trees: BoostedTrees, features: int) -> Any:
     import lightgbm
     from onnxmltools import convert_lightgbm
 
-    # Inputs are float32 and thresholds float64: rounded down, each divides the same inputs as before.
     lines = trees.model.model_to_string(num_iteration=-1).splitlines()
     for k, line in enumerate(lines):
         if line.startswith("threshold="):
-            exact = np.array(line.partition("=")[2].split(), dtype=np.float64)
-            near = exact.astype(np.float32)
-            down = np.where(near.astype(np.float64) > exact, np.nextafter(near, np.float32(-np.inf)), near)
-            lines[k] = "threshold=" + " ".join(repr(float(value)) for value in down)
+            lines[k] = "threshold=" + " ".join(map(repr, rounded_down([float(value) for value in line.partition("=")[2].split()])))
     text = "\n".join(line for line in lines if not line.startswith("tree_sizes=")) + "\n"
     return convert_lightgbm(lightgbm.Booster(model_str=text), initial_types=_inputs(features), zipmap=False, target_opset=OPSET)
 

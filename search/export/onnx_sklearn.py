@@ -5,6 +5,9 @@ The largest one is k nearest neighbours, converted here in float64, as scikit-le
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,8 @@ def convert(estimator: Any, features: int) -> Any:
     """Return the ONNX graph of an estimator with one input ``inputs`` ``(batch, features)``, free in the batch.
 
     Classifiers give plain probability columns in place of a list of dictionaries. Histogram gradient boosting keeps its tree nodes as
-    numpy scalars, which newer versions of onnx refuse as attributes, so they are handed over as Python numbers. Neighbours have a converter
-    of our own, ``convert_neighbours``.
+    numpy scalars, which newer versions of onnx refuse as attributes, so they are handed over as Python numbers; of its thresholds skl2onnx
+    would write the nearest float32. Neighbours have a converter of our own, ``convert_neighbours``.
 
     Raises:
         RuntimeError: If skl2onnx has no converter for a part of the estimator; its first line names the part.
@@ -38,7 +41,13 @@ def convert(estimator: Any, features: int) -> Any:
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
     def plain(converter: Any) -> Any:
-        return lambda scope, operator, container: converter(scope, operator, PlainNumbers(container))
+        def write(scope: Any, operator: Any, container: Any) -> None:
+            operator.raw_operator = copy.deepcopy(operator.raw_operator)
+            for tree in chain.from_iterable(operator.raw_operator._predictors):
+                tree.nodes["num_threshold"] = rounded_down(tree.nodes["num_threshold"])
+            converter(scope, operator, PlainNumbers(container))
+
+        return write
 
     trees = {HistGradientBoostingClassifier: "Classifier", HistGradientBoostingRegressor: "Regressor"}
     converters: dict[Any, Any] = {family: plain(get_converter(f"SklearnHistGradientBoosting{kind}")) for family, kind in trees.items()}
@@ -58,6 +67,14 @@ def convert(estimator: Any, features: int) -> Any:
         custom_conversion_functions=converters,
         custom_shape_calculators=shapes,
     )
+
+
+def rounded_down(thresholds: Sequence[float]) -> list[float]:
+    """Return thresholds in float32 that divide inputs in float32, at or below and above, as those in float64 do."""
+    exact = np.asarray(thresholds, dtype=np.float64)
+    near = exact.astype(np.float32)
+    down = np.where(near.astype(np.float64) > exact, np.nextafter(near, np.float32(-np.inf)), near)
+    return [float(value) for value in down]
 
 
 class PlainNumbers:

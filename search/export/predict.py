@@ -172,7 +172,7 @@ class Model:
         classes = self.classes or [str(k) for k in range(len(answer))] if self.kind != "anomaly" else self.classes or ["normal", "anomaly"]
         named = {name: float(f"{share:.6g}") for name, share in zip(classes, answer, strict=True)}
         if self.kind == "multilabel":
-            there = [name for name, share in named.items() if share > 0.5]
+            there = [name for name, share in zip(classes, answer, strict=True) if share > 0.5]  # not of the rounded ones
             return Prediction(file, row, ", ".join(there), min((named[name] for name in there), default=None), None, named)
         best = int(np.argmax(answer))
         return Prediction(file, row, classes[best], float(f"{answer[best]:.6g}"), None, named)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from ..carbon.intensity import Intensity, grams_co2e
 from ..carbon.zones import choose_intensity
 from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, Window, discover
 from ..formatting import energy_text, read_amount
-from .metering import PREFIX, EnergyUnknownError, facts_of, refuse_unknown, remedy, synchronize
+from .metering import PREFIX, EnergyUnknownError, facts_of, in_any_process, refuse_unknown, remedy, synchronize
 
 _log = logging.getLogger("joulefront")
 
@@ -67,6 +68,9 @@ class Emissions:
 @dataclass
 class EpochMeter:
     """One training under the meter, epoch by epoch; the callbacks of all libraries hold one.
+
+    A training that goes on from a checkpoint is measured from there. Of a distributed one each process reads its own machine: its own CPU
+    time and the GPUs there; the cap ends all of them when one has taken it.
 
     Args:
         cap: Energy at which the training ends, e.g. ``5Wh``; looked at after every step and epoch. None is no cap.
@@ -136,7 +140,7 @@ class EpochMeter:
         return {**facts, f"{PREFIX}total_joules": None if self._window is None else self._window.joules()}
 
     def spent(self) -> bool:
-        """Whether the training has taken its cap; says so once.
+        """Whether the training has taken its cap; says so once. In a distributed training each process asks after the same steps.
 
         Raises:
             EnergyUnknownError: If there is a cap and the energy is not known any more.
@@ -146,8 +150,10 @@ class EpochMeter:
         joules = self._window.joules()
         if joules is None and self._found is not None:
             raise EnergyUnknownError(f"the energy of a training with a cap must be known, got None; {remedy(self._found)}")
-        if self.stopped is None and joules is not None and joules >= self.cap_joules:
-            self.stopped = f"the cap of {self.cap} is reached ({energy_text(joules / JOULES_PER_WH)})"
+        reached = joules is not None and joules >= self.cap_joules
+        if self.stopped is None and in_any_process(reached):  # one that ended alone would leave the others waiting for its gradients
+            spent = energy_text(None if joules is None else joules / JOULES_PER_WH)
+            self.stopped = f"the cap of {self.cap} is reached ({spent}{'' if reached else ' here, and more in another process'})"
             _log.warning("the training ends: %s", self.stopped)
         return self.stopped is not None
 
@@ -234,7 +240,7 @@ class Metered:
 
 def numbers(facts: dict[str, Any], keep: Callable[[str], bool] = lambda name: True) -> dict[str, float]:
     """Return the facts that a chart can show: finite numbers; what is unknown is left out."""
-    return {name: float(value) for name, value in facts.items() if isinstance(value, int | float) and keep(name)}
+    return {name: float(value) for name, value in facts.items() if isinstance(value, int | float) and isfinite(value) and keep(name)}
 
 
 def require(base: type, package: str) -> None:

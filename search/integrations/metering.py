@@ -69,6 +69,17 @@ def facts_of(record: Record) -> dict[str, Any]:
     return {PREFIX + name: value for name, value in facts.items()}
 
 
+def in_any_process(said: bool) -> bool:
+    """Whether any process of a distributed training says so; every process must ask, in the same places."""
+    torch = sys.modules.get("torch")
+    group = None if torch is None else torch.distributed
+    if torch is None or group is None or not group.is_available() or not group.is_initialized():
+        return said
+    found = torch.tensor(int(said), device="cuda" if "nccl" in group.get_backend() else "cpu")
+    group.all_reduce(found, op=group.ReduceOp.MAX)
+    return bool(found.item())
+
+
 def synchronize() -> None:
     """Wait for the GPU where this process uses one: what is queued at the end of a window belongs to it."""
     torch = sys.modules.get("torch")

@@ -126,11 +126,15 @@ def _state(error: BaseException | None) -> str:
 
 
 def _with_earlier(trial: optuna.trial.BaseTrial, record: Record) -> Record:
-    """Add what earlier blocks of a trial took; not what another trial took whose attributes it has, because it tries that one again."""
-    earlier = trial.user_attrs.get(RECORD)
-    if earlier is None or earlier["name"] != record.name:
-        return record
-    return replace(add([Record.from_json(earlier), record]), state=record.state)
+    """Add what earlier blocks of a trial took."""
+    earlier = _own_record(trial)
+    return record if earlier is None else replace(add([Record.from_json(earlier), record]), state=record.state)
+
+
+def _own_record(trial: Any) -> dict[str, Any] | None:
+    """What the blocks of a trial have left; not that of another one whose attributes it has, because it tries that one again."""
+    found: dict[str, Any] | None = trial.user_attrs.get(RECORD)
+    return found if found is not None and found["name"] == f"trial {getattr(trial, 'number', 0)}" else None
 
 
 class SingleObjectiveError(ValueError):
@@ -206,7 +210,7 @@ class EnergyBudgetCallback:
         """
         total = 0.0
         for trial in study.get_trials(deepcopy=False):
-            known = trial.user_attrs.get(JOULES)
+            known = None if _own_record(trial) is None else trial.user_attrs.get(JOULES)
             if known is None and trial.state.name == "COMPLETE":
                 raise EnergyUnknownError(
                     f"the energy of trial {trial.number} must be known for a budget, got None; train it inside `with energy_trial(trial)`"

@@ -128,7 +128,10 @@ class RunLog:
 
     def _end(self, run: Run, front: Front, folder: Path) -> None:
         picture = save_front(front, folder / "front.png") if len(front) else None
-        rows = [{**row, "params": json.dumps(row["params"], sort_keys=True)} for row in to_rows(front)]
+        found = to_rows(front)
+        names = dict.fromkeys(name for row in found for name in row)  # an ensemble has one more
+        texts = [{name: json.dumps(row[name], sort_keys=True) for name in ("params", "members") if name in row} for row in found]
+        rows = [{name: {**row, **text}.get(name) for name in names} for row, text in zip(found, texts, strict=True)]
         spent = {
             "spent_joules": run.bill.total_joules,
             "hypervolume": front.hypervolume() if len(front) else None,

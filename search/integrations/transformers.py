@@ -19,7 +19,7 @@ else:
 class EnergyCallback(Metered, TrainerCallback):  # type: ignore[misc]  # untyped where transformers is not installed
     """Measures a training epoch by epoch, ends it at a cap, and writes ``co2_eq_emissions`` into the card of the output folder.
 
-    The energy of an epoch is in the trainer's log (``state.log_history``), so whatever the trainer reports to shows it, with its unit.
+    The energy of an epoch is in the trainer's log (``state.log_history``), with its unit; what the trainer reports to does not get it.
 
     Its arguments and attributes are those of ``Metered``, but for ``card``: True is ``README.md`` of the output folder, False is none.
     """

@@ -1,4 +1,4 @@
-"""Neighbours as a graph against scikit-learn itself: ties, weights, examples that were trained on."""
+"""Neighbours and trees as a graph against scikit-learn itself: ties, weights, examples that were trained on, thresholds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from joulefront.search.export.onnx_sklearn import convert
@@ -40,6 +41,16 @@ def test_any_numbers(seed, k, features, weights):
     rows = generator.normal(size=(11, features)).astype(np.float32)
     model = KNeighborsClassifier(k, weights=weights, algorithm="brute").fit(X, y)
     np.testing.assert_allclose(answer(model, rows), model.predict_proba(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, HistGradientBoostingRegressor])
+def test_thresholds_between_neighbouring_floats_divide_the_same_rows(kind):
+    places = np.random.default_rng(0).integers(0, 40, 400)
+    rows = (np.float32(1).view(np.int32) + places.astype(np.int32)).view(np.float32)[:, None]  # 40 numbers in float32 next to each other
+    model = kind(max_iter=5, random_state=0).fit(rows, places % 3 > 0)
+    expected = model.predict_proba(rows) if kind is HistGradientBoostingClassifier else model.predict(rows)[:, None]
+    np.testing.assert_allclose(answer(model, rows), expected, atol=1e-6)
+    assert answer(model, rows[:1]).shape == expected[:1].shape
 
 
 @pytest.mark.parametrize(

@@ -188,3 +188,9 @@ def test_a_folder_of_another_format_says_what_predicts_with_it(make, tmp_path):
     folder = export(**make("forest", "rows").arguments, to="skops", out=tmp_path / "model").path
     with pytest.raises(ValueError, match=r"must hold model.onnx, got model.skops, which the code in its README.md predicts with"):
         predict.Model(folder)
+
+
+def test_a_label_is_told_by_its_own_probability_and_not_by_the_rounded_one():
+    model = predict.Model.__new__(predict.Model)
+    model.kind, model.classes = "multilabel", ["red", "green"]
+    assert model.prediction("a.npy", 1, np.array([0.5000002, 0.5], np.float32)).label == "red"

@@ -46,6 +46,20 @@ def test_epochs_add_up_to_less_than_the_training_and_a_cap_ends_it() -> None:
     assert meter.end() is record
 
 
+def test_a_cap_that_another_process_has_taken_ends_this_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, others = torch.distributed, [0]
+    monkeypatch.setattr(group, "is_initialized", lambda: True)
+    monkeypatch.setattr(group, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(group, "all_reduce", lambda tensor, op: tensor.clamp_(min=others[0]))
+    meter = EpochMeter("1Wh", "cpu_time")
+    meter.begin()
+    assert not meter.spent()
+    others[0] = 1
+    assert meter.spent()
+    assert (meter.stopped or "").endswith("here, and more in another process)")
+    meter.end()
+
+
 def test_a_device_that_is_lost_keeps_the_record_and_leaves_no_thread(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,9 +179,10 @@ def test_lightning_measures_epochs_stops_at_the_cap_and_bills_a_failure(tmp_path
         pl.Trainer(max_epochs=4, accelerator="cpu", callbacks=[callback], **{**quiet, **more}).fit(model, loader)
 
     whole = EnergyCallback(meter="cpu_time", grams_per_kwh=100.0, card="card.md")
-    fit(whole, BoringModel(), logger=pl.loggers.CSVLogger("logs"))
+    fit(whole, BoringModel(), logger=[pl.loggers.CSVLogger(name) for name in ("logs", "more")])
     assert len(whole.energy.epochs) == 4
-    assert "energy_joules" in next(Path("logs").rglob("metrics.csv")).read_text()
+    for name in ("logs", "more"):
+        assert "energy_joules" in next(Path(name).rglob("metrics.csv")).read_text()
     assert "co2_eq_emissions" in Path("card.md").read_text()
     capped = EnergyCallback("1mJ", "cpu_time")
     fit(capped, BoringModel())

@@ -137,6 +137,7 @@ def test_several_blocks_in_one_trial_add_up_and_a_trial_that_is_tried_again_has_
     study.optimize(objective, n_trials=1)
     first = study.trials[0].user_attrs
     study.enqueue_trial({}, user_attrs={name: value for name, value in first.items() if name != RESUME_FROM})  # as optuna's retry does
+    assert EnergyBudgetCallback("5Wh").spent(study) == first["energy_joules"]  # the one that waits has spent nothing yet
     study.optimize(objective, n_trials=1)
     facts, records = study.trials[1].user_attrs, [energy.record for energy in blocks]
     assert facts["energy_joules"] == pytest.approx(sum(energy.joules for energy in blocks))

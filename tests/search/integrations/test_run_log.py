@@ -112,6 +112,15 @@ def test_each_finished_trial_is_logged_once_also_when_the_run_goes_on(three: Run
 
 
 @pytest.mark.slow
+def test_the_rows_of_a_front_with_an_ensemble_have_one_shape(three: Run) -> None:
+    blend = replace(finished(3, 0.99, 9000.0), params={"family": "ensemble"}, extra={"members": [0, 1]})
+    logger = Notes()
+    assert logged(replace(three, trials=(*three.trials, blend)), logger) == []
+    assert {tuple(row) for row in logger.front} == {tuple(logger.front[0])}
+    assert [row["members"] for row in logger.front] == [None] * (len(logger.front) - 1) + ["[0, 1]"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["begin", "trial 1", "end"])
 @pytest.mark.parametrize("error", [RuntimeError("the server is gone"), SystemExit("no key"), KeyError("x")])
 def test_a_tracker_that_fails_is_one_warning_and_the_rest_is_logged_later(failing: str, error: BaseException, three: Run) -> None:
