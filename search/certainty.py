@@ -62,14 +62,6 @@ def shares_differ(one: float, two: float, n: int) -> bool:
     return high - low - sqrt((high - high_from) ** 2 + (low_to - low) ** 2) > 0
 
 
-def bootstrap(one: Examples, two: Examples | None = None) -> tuple[float, float] | None:
-    """Return the percentile interval of a metric, or of its difference ``one - two`` on the same examples; None when it is undefined.
-
-    Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapters 13 and 16.
-    """
-    return _ends(resampled(one), None if two is None else resampled(two), sqrt(len(one.given) / one.count))
-
-
 def resampled(examples: Examples) -> np.ndarray:
     """Return the metric of all examples, then of each resample; those of two models of as many examples are the same resamples."""
     random, n = np.random.default_rng(SEED), len(examples.given)
@@ -178,7 +170,12 @@ class Evidence:
         return self._known[trial.number]
 
     def bootstrap(self, trial: Trial, other: Trial | None = None) -> tuple[float, float] | None:
-        """Return what `bootstrap` does for the results of a trial, or of two; each is resampled once, however often it is asked for."""
+        """Return the percentile interval of the metric of a trial, or of its difference to another's on the same examples.
+
+        None where it is undefined. Each trial is resampled once, however often it is asked for.
+
+        Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapters 13 and 16.
+        """
         kept = [(one.number, self.of(one)) for one in (trial, other) if one is not None]
         for number, examples in kept:
             if examples is not None and number not in self._resampled:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
@@ -256,10 +255,6 @@ class Front:
     def hypervolume(self, box: tuple[Axis, ...] | None = None) -> float:
         """Share of the box that the front dominates, 0 to 1; never decreases during a run. Another box compares fronts of several runs."""
         return normalised_hypervolume([trial.values for trial in self.members], self.box if box is None else box)
-
-    def indistinguishable(self) -> tuple[tuple[Trial, Trial], ...]:
-        """Pairs of neighbours whose energies the meter cannot tell apart, see `alike`."""
-        return tuple((one, two) for one, two in pairwise(self.members) if self.alike(one, two))
 
     def alike(self, one: Trial, two: Trial) -> bool:
         """Whether two energies differ by less than twice the standard uncertainty of the difference; no where that is unknown.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .completion import bundled_studies, complete_run, complete_study
-from .options import AsJson, Complete, Meter, Predictions, Price, Pue, RunArgument, TableOptions, Zone, with_options
+from .options import AsJson, Complete, Meter, Predictions, Price, RunArgument, TableOptions, Zone, with_options
 
 if TYPE_CHECKING:
     from ..energy.calibrations import MachineCalibration
@@ -164,7 +164,7 @@ def dashboard(
 def price(
     run: RunArgument,
     zones: Annotated[str, typer.Option(help="Grid zones separated by commas, e.g. FR,US,TW.")],
-    pue: Pue = 1.0,
+    pue: Annotated[float | None, typer.Option(help="Power usage effectiveness of the site; that of the run by default.")] = None,
     price: Price = None,
     as_json: AsJson = False,
 ) -> None:

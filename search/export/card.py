@@ -10,6 +10,7 @@ from typing import Any
 
 from ..certainty import examples_text, folds_in, splits_in
 from ..energy import JOULES_PER_WH
+from ..formatting import percent
 from ..front import Front
 from ..records.run_folder import Run
 from .model import TrainedModel
@@ -128,6 +129,7 @@ def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
         source += f" times the intensity of the hours in which it was trained ({_facts(run)['carbon'][-1]['forecast']}, a forecast)"
     elif intensity.get("grams_per_kwh") is not None:
         source += f" times {intensity['grams_per_kwh']:g} gCO2e/kWh ({_joined(intensity, 'source', 'year')})"
+    source += _site(run)
     emissions: dict[str, Any] = {
         "emissions": float(f"{trial.grams_co2e:.6g}"),
         "source": source,
@@ -135,9 +137,14 @@ def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
     }
     if intensity.get("zone"):
         emissions["geographical_location"] = str(intensity["zone"])
-    if _hardware(run):
-        emissions["hardware_used"] = _hardware(run)
+    if hardware := _hardware(trained, run):
+        emissions["hardware_used"] = hardware
     return {"co2_eq_emissions": emissions}
+
+
+def _site(run: Run | None) -> str:
+    pue = float(_facts(run).get("pue") or 1.0)
+    return "" if pue == 1.0 else f" times a PUE of {pue:g}"
 
 
 def _raw_check(trained: TrainedModel, check: Check) -> str:
@@ -166,11 +173,12 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
         return []
     trial, name = trained.trial, front.objectives[0]
     lines = []
-    standing = front.choice.standings.get(trial.number)
-    if standing is not None and standing.low is not None and standing.high is not None:
+    standing = front.standing(trial)
+    if standing.low is not None and standing.high is not None:
         on = examples_text(standing.examples, front.evidence.folds) if standing.examples else "the validation split"
         whose = f" of the model before {trained.before}" if trained.before else ""
-        lines.append(f"95 % interval{whose} on {on}: {standing.low:.3f} to {standing.high:.3f} ({standing.method}).")
+        ends = f"{front.quality_text(standing.low)} to {front.quality_text(standing.high)}"
+        lines.append(f"95 % interval{whose} on {on}: {ends} ({standing.method}).")
     if front.choice.guessing is not None:
         lines.append(f"Guessing gives {name} {front.choice.guessing:.3g}.")
     if (base := front.baseline) is not None:
@@ -206,7 +214,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     for key, value in trained.trial.quality.items():
         if (key != "error" if key != check.metric else not own) and math.isfinite(value):
             optimised = " (what the search optimised)" if key == check.metric and not trained.refitted else ""
-            rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key, key)} | {value:.4f} |")
+            rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key, key)} | {_shown(key, value)} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
     notes = (
@@ -224,6 +232,11 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     return "\n".join(rows) + ("\n\n" + "\n\n".join(notes) if notes else "")
 
 
+def _shown(metric: str, value: float) -> str:
+    """A quality with four decimals; errors in the unit of the data, and losses, with four digits: any of them may be small."""
+    return f"{value:.4g}" if metric in ("rmse", "mae", "loss") else f"{value:.4f}"
+
+
 def _energy(trained: TrainedModel, run: Run | None) -> str:
     trial = trained.trial
     lines = []
@@ -235,8 +248,8 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         lines.append(f"Training this model from scratch took {spent}{spread}; {_KNOWN[trial.energy_quality]}.")
         joules, scale = (trial.energy.record.get(key) for key in ("joules", "u_systematic_joules"))
         if joules and scale:
-            share = f"±{scale / joules:.0%}"
-            lines.append(f"The scale of the meter, common to all models of the study, is known to {share} (standard uncertainty).")
+            share = f"±{percent(scale / joules)} % (standard uncertainty)"
+            lines.append(f"The scale of the meter, common to all models of the study, is known to {share}.")
     if trial.components:
         lines.append("\n| component | energy | quality | meter |\n|---|---:|---|---|")
         for name, part in trial.components.items():
@@ -246,7 +259,7 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         f"The energy of the pretraining of {one['model']} is {_pretraining(one)} and not included." for one in _pretrained(trained, run)
     ]
     if trial.grams_co2e is not None:
-        lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid.")
+        lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid{_site(run)}.")
     else:
         hours = "the forecast does not cover all hours of the training" if _facts(run).get("carbon") else "no zone was given (`--zone`)"
         lines.append(f"Carbon: unknown, because {'the energy is' if trial.train_joules is None else hours}.")
@@ -264,14 +277,14 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
             f"The whole search spent {run.bill.search_joules / JOULES_PER_WH:.4g} Wh on {len(run.trials)} trials, "
             f"failed ones and overhead included{f'; training finalists again took {again / JOULES_PER_WH:.4g} Wh more' if again else ''}."
         )
-    if _hardware(run):
-        lines.append(f"Hardware: {_hardware(run)}.")
+    if hardware := _hardware(trained, run):
+        lines.append(f"Hardware: {hardware}.")
     return "\n".join(lines)
 
 
 def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
     lines = [f"- study `{trained.study}`, trial {trained.trial.number}, seed {seed}"]
-    session = _session(run)
+    session = _session(trained, run)
     if session.get("command"):
         lines.append(f"- command: `{session['command']}`")
     versions = session.get("versions") or {}
@@ -296,14 +309,14 @@ def _facts(run: Run | None) -> Mapping[str, Any]:
     return run.facts if run is not None else {}
 
 
-def _session(run: Run | None) -> Mapping[str, Any]:
-    sessions = _facts(run).get("sessions") or [{}]
-    found: Mapping[str, Any] = sessions[0]
-    return found
+def _session(trained: TrainedModel, run: Run | None) -> Mapping[str, Any]:
+    """The first session on the hardware of the trial, or the first one."""
+    sessions: list[Mapping[str, Any]] = _facts(run).get("sessions") or [{}]
+    return next((one for one in sessions if trained.trial.hardware_id in (None, one.get("hardware_id"))), sessions[0])
 
 
-def _hardware(run: Run | None) -> str:
-    known = _session(run).get("hardware") or {}
+def _hardware(trained: TrainedModel, run: Run | None) -> str:
+    known = _session(trained, run).get("hardware") or {}
     if isinstance(known, str):
         return known
     return ", ".join(dict.fromkeys(_names(known)))

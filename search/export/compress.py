@@ -139,7 +139,6 @@ def compare_after_training(
     compile_model: bool = True,
     rounds: int = 3,
     variants: Sequence[str] = (),
-    device: str = "cpu",
     metric: str = "",
 ) -> tuple[AfterTraining, ...]:
     """Apply each tactic to a copy of a trained PyTorch model and measure it; the first row is the unchanged model.
@@ -170,13 +169,13 @@ def compare_after_training(
         "onnx int8": partial(in_int8, shape=shape, inputs=feed),
     }
     tactics += [(name, known[name]) for name in variants]
-    applied = [_apply(name, apply, model, data, recipe, measure, device) for name, apply in tactics]
+    applied = [_apply(name, apply, model, data, recipe, measure) for name, apply in tactics]
     spent: list[list[Spent]] = [[] for _ in applied]
     # In turns, so that a drift of the machine affects all of them; the rest of it appears in the scatter of the rounds.
     for _ in range(rounds):
         for one, windows in zip(applied, spent, strict=True):
             if one.model is not None:
-                windows.append(measure(partial(_predictions, one.model, task, data, recipe, device), repeat=True))
+                windows.append(measure(partial(_predictions, one.model, task, data, recipe), repeat=True))
     rows, by = list[AfterTraining](), metric_of(task, metric)
     for one, windows in zip(applied, spent, strict=True):
         if one.model is None:
@@ -185,7 +184,7 @@ def compare_after_training(
         scored = list[float | None]()
 
         def score(model: Any = one.model, scored: list[float | None] = scored) -> int:
-            scored.append(evaluate(model, task, data, recipe=recipe, device=device).get(by))
+            scored.append(evaluate(model, task, data, recipe=recipe).get(by))
             return len(data)
 
         took = [window.joules for window in (*windows, measure(score, repeat=False))]
@@ -253,11 +252,11 @@ class _Applied:
     reason: str | None = None
 
 
-def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recipe: Recipe, measure: Measure, device: str) -> _Applied:
+def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recipe: Recipe, measure: Measure) -> _Applied:
     original = copy.deepcopy(model).eval()
     if name == "none":
         return _Applied(name, original, 0.0)
-    first, _ = next(iter(data.batches(2 * recipe.batch_size, device=device, resolution=recipe.resolution)))
+    first, _ = next(iter(data.batches(2 * recipe.batch_size, resolution=recipe.resolution)))
     ready: list[Any] = []
 
     def optimise() -> int:
@@ -277,8 +276,8 @@ def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recip
     return _Applied(name, ready[0], paid.joules)
 
 
-def _predictions(model: Any, task: Task, data: Data, recipe: Recipe, device: str) -> int:
-    return len(predict(model, task, data, recipe=recipe, device=device))
+def _predictions(model: Any, task: Task, data: Data, recipe: Recipe) -> int:
+    return len(predict(model, task, data, recipe=recipe))
 
 
 def _per_prediction(windows: Sequence[Spent]) -> tuple[float | None, float | None]:

@@ -81,7 +81,10 @@ def _outputs(trained: TrainedModel, takes: str) -> str:
     if task.kind == "regression":
         target = task.preprocessing.get("target")
         return "It gives `values (batch,)` in the unit of " + (f"the column `{target}`." if target else "the data.")
-    names = ", ".join(task.classes[:10]) + (f", ... ({len(task.classes)} in all)" if len(task.classes) > 10 else "")
+    if trained.output_name == "scores":
+        return "It gives scores `(batch, 2)`, normal and anomaly, which add up to 1 and are no probabilities; above 0.5 it is an anomaly."
+    classes = task.classes or ("normal", "anomaly")
+    names = ", ".join(classes[:10]) + (f", ... ({len(classes)} in all)" if len(classes) > 10 else "")
     return f"It gives a probability for each class `(batch, {task.outputs})`: {names}."
 
 

@@ -94,7 +94,8 @@ class MeasuredCommand:
             lines.append(f"  {part.name}: {value} ({part.source}{aside})" + (f"; {said}" if said else ""))
         grams = grams_co2e(joules, self.intensity, self.pue)
         if self.intensity is not None and grams is not None:
-            lines.append(f"carbon: {energy_text(grams, 'gCO2e')}, derived with {self.intensity.describe()}")
+            site = "" if self.pue == 1 else f"a PUE of {self.pue:g} and "
+            lines.append(f"carbon: {energy_text(grams, 'gCO2e')}, derived with {site}{self.intensity.describe()}")
         return "\n".join(lines)
 
 

@@ -213,6 +213,9 @@ class Metered:
     Attributes:
         energy: The meter: ``energy.epochs``, ``energy.record``, ``energy.stopped``.
         library: The base class of the library, ``object`` where it is not installed, and the package that has it.
+
+    Raises:
+        ImportError: If the library is not installed, with the command that installs it.
     """
 
     library: ClassVar[tuple[type, str]]
@@ -228,7 +231,9 @@ class Metered:
         training_type: str | None = None,
         card: str | Path | None = None,
     ) -> None:
-        require(*self.library)
+        base, package = self.library
+        if base is object:
+            raise ImportError(f"{package} must be installed for this EnergyCallback, got none; do pip install {package}")
         super().__init__()
         self.energy = EpochMeter(cap, meter, zone, grams_per_kwh, training_type or self.usual_type)
         self._card = card
@@ -241,13 +246,3 @@ class Metered:
 def numbers(facts: dict[str, Any], keep: Callable[[str], bool] = lambda name: True) -> dict[str, float]:
     """Return the facts that a chart can show: finite numbers; what is unknown is left out."""
     return {name: float(value) for name, value in facts.items() if isinstance(value, int | float) and isfinite(value) and keep(name)}
-
-
-def require(base: type, package: str) -> None:
-    """Refuse a callback whose library is not installed: its base class is then ``object``.
-
-    Raises:
-        ImportError: With the command that installs it.
-    """
-    if base is object:
-        raise ImportError(f"{package} must be installed for this EnergyCallback, got none; do pip install {package}")

@@ -194,7 +194,7 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", dec
         best = one.best
         n = sum(len(group.trials) for group in one.groups)
         paid = "-" if best.evaluation_joules is None else f"+{energy_text(best.evaluation_joules / JOULES_PER_WH)}"
-        same = "-" if one.equal_epochs is None else f"x {one.equal_epochs:.2f}"
+        same = "-" if one.equal_epochs is None else f"x {times_text(one.equal_epochs)}"
         columns = [f"{one.columns[name]:.3f}" if name in one.columns else "-" for name in used]
         rows.append(
             [
@@ -218,9 +218,18 @@ def _judged(one: BaselineComparison) -> tuple[str, str]:
     if one.equal_quality is None:
         return "-", one.verdict
     if one.factor is None:
-        return f"x {one.equal_quality:.2f} (no repeats)", one.verdict
-    low, high = one.equal_quality / one.factor, one.equal_quality * one.factor
-    return f"x {one.equal_quality:.2f} ({low:.2f} to {high:.2f})", one.verdict
+        return f"x {times_text(one.equal_quality)} (no repeats)", one.verdict
+    return interval_text(one.equal_quality, one.factor), one.verdict
+
+
+def interval_text(times: float, factor: float) -> str:
+    """How many times the energy, with its 95 % interval."""
+    return f"x {times_text(times)} ({times_text(times / factor)} to {times_text(times * factor)})"
+
+
+def times_text(times: float) -> str:
+    """How many times the energy: two decimals, two digits below a tenth."""
+    return f"{times:.2f}" if times >= 0.1 else f"{times:.2g}"
 
 
 def spread_text(found: Sequence[BaselineComparison]) -> str:

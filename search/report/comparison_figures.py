@@ -11,7 +11,7 @@ from ..energy import JOULES_PER_WH
 from ..formatting import unit_for
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .baseline_comparison import BASELINE, BaselineComparison, Group, compare_to_baseline, spread_text
+from .baseline_comparison import BASELINE, BaselineComparison, Group, compare_to_baseline, interval_text, spread_text
 from .baseline_comparison import to_text as baseline_to_text
 from .energy_relations import (
     POOLED,
@@ -159,8 +159,7 @@ def _legend_text(one: BaselineComparison) -> str:
     name = one.setting or one.family
     if one.equal_quality is None or one.factor is None:
         return name
-    low, high = one.equal_quality / one.factor, one.equal_quality * one.factor
-    return f"{name}\nx {one.equal_quality:.2f} ({low:.2f} to {high:.2f})"
+    return f"{name}\n{interval_text(one.equal_quality, one.factor)}"
 
 
 def _deviation(trials: Sequence[Trial]) -> float:

@@ -16,7 +16,6 @@ from ..energy import JOULES_PER_WH
 from ..formatting import Unit, unit_for
 from ..front import FRACTIONS, Front
 from ..hypervolume import normalised_hypervolume
-from ..picking import RULES
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -148,7 +147,6 @@ def _member(front: Front, trial: Trial) -> dict[str, Any]:
         "low": one.low,
         "high": one.high,
         "right": one.right,
-        "ties_best": one.ties_best,
         "beats_guessing": one.beats_guessing,
         "j": front.joules(trial),
         "u": trial.train_u_joules,
@@ -161,7 +159,6 @@ def _member(front: Front, trial: Trial) -> dict[str, Any]:
         "flops": trial.flops,
         "j1000": trial.inference_joules_per_1000,
         "contended": trial.energy.contended,
-        "default": trial.is_default,
         "parts": [[short_component(name), part.joules, part.quality, part.source] for name, part in trial.components.items()],
         "params": {name: _plain(value) for name, value in trial.params.items()},
         "curve": _curve(front, trial),
@@ -225,7 +222,6 @@ def _choice(front: Front) -> dict[str, Any] | None:
         "ties": [number for number in choice.ties if choice.standings[number].beats_guessing is not False] or list(choice.ties),
         "pairs": pairs,
         "marks": {str(number): text for number, text in marks_of(front).items()},
-        "rules": RULES,
     }
 
 
@@ -301,8 +297,6 @@ def _bill(run: Run) -> dict[str, Any]:
         "total": bill.total_joules,
         "u": bill.u_joules,
         "seconds": bill.seconds,
-        "states": dict(bill.by_state),
-        "front": sum(trial.increment_joules or 0.0 for trial in members),
         "uses": uses_of(run, members),
         "validation": sum(trial.energy.evaluation_joules or 0.0 for trial in paid),
         "parts": [

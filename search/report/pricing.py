@@ -13,6 +13,7 @@ from ..energy import JOULES_PER_KWH
 from ..formatting import digits, fitted, paragraphs, unit_for
 from ..front import Front
 from ..records.run_folder import Run
+from .facts import pue_of
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,11 @@ class PriceTable:
         return "\n".join([table, *map(paragraphs, rest)])
 
 
-def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0, price: Price | None = None) -> PriceTable:
+def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float | None = None, price: Price | None = None) -> PriceTable:
     """Price a study for several places without training again.
 
-    Zones are codes such as ``FR``, ``US-OR`` or ``TW``, or intensities of your own; without a price per kWh there is no money.
+    Zones are codes such as ``FR``, ``US-OR`` or ``TW``, or intensities of your own; without a price per kWh there is no money. The power
+    usage effectiveness is the run's own by default.
 
     Raises:
         ValueError: If there is no zone or a zone is unknown; the message names similar ones.
@@ -108,7 +110,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float = 1.0,
     if not zones:
         raise ValueError("--zones needs at least one zone, for example --zones FR,US,TW")
     places = [zone if isinstance(zone, Intensity) else intensity_for(zone) for zone in zones]
-    front = Front.of(run)
+    front, pue = Front.of(run), pue_of(run) if pue is None else pue
     knee, sensible = (front.knee().train_joules, front.sensible().train_joules) if len(front) else (None, None)
     search_joules = run.bill.search_joules
     bills = priced(search_joules, places, pue=pue, price=price)
@@ -145,7 +147,7 @@ def places(run: Run) -> list[dict[str, Any]]:
 
 def hours(run: Run) -> list[list[Any]]:
     """Return ``[hour, joules, grams per kWh]`` of the hours in which a run with a forecast trained, as far as they are known."""
-    pue = float(run.facts.get("pue") or 1.0)
+    pue = pue_of(run)
     found: dict[str, list[float]] = {}
     for session in run.facts.get("carbon") or []:
         for one in session.get("hours") or []:

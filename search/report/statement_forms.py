@@ -25,6 +25,8 @@ from .facts import hardware_lines, pue_of, sessions_of, short_component
 from .statement import statement
 
 SPECIFICATION = "https://github.com/Boavizta/BoAmps/tree/main/model"
+#: Families that are libraries of their own.
+BOOSTING = ("lightgbm", "xgboost", "catboost")
 #: Largest relative errors that BoAmps calls high and medium quality; beyond the second it is low.
 HIGH, MEDIUM = 0.10, 0.25
 _LATEX = {
@@ -270,7 +272,7 @@ def _algorithms(run: Run, software: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, trials in sorted(families.items()):
         sizes = [trial.parameters for trial in trials if trial.parameters is not None]
-        framework = "torch" if sizes else "scikit-learn"
+        framework = "torch" if sizes else name if name in BOOSTING else "scikit-learn"
         rows.append(
             {
                 "trainingType": "supervisedLearning",

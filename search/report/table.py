@@ -232,11 +232,11 @@ def marks_of(front: Front) -> dict[int, str]:
 def _tie(front: Front, first: Trial, second: Trial) -> str:
     pair = None if front.repeated is None else front.repeated.after(first.number)
     if pair is None or pair.other != second.number or pair.energy is None:
-        return "≈" if (first, second) in front.indistinguishable() else ""
+        return "≈" if front.alike(first, second) else ""
     assert front.repeated is not None
     again = [front.repeated.summary_of(trial.number) for trial in (first, second)]
     few = min(one.energy.n if one is not None and one.energy is not None else 0 for one in again) < ENOUGH
-    if pair.energy.clear or (few and (first, second) not in front.indistinguishable()):  # few repeats say little: the meter decides
+    if pair.energy.clear or (few and not front.alike(first, second)):  # few repeats say little: the meter decides
         return ""
     return "≈" if pair.quality is None or pair.quality.clear or (few and not front.evidence.ties(first, second)) else "≡"
 

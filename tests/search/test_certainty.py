@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from helpers.trials import TWO, complete
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from joulefront.search.certainty import Evidence, bootstrap, choose, decimals_of, mcnemar, shares_differ, wilson
+from joulefront.search.certainty import Evidence, _ends, choose, decimals_of, mcnemar, resampled, shares_differ, wilson
 from joulefront.search.front import Front
 from joulefront.search.records.examples import MOST_BITS, Examples, examples_of
 from joulefront.search.records.replicate_summary import compare_replicates
@@ -27,6 +28,10 @@ RANDOM = np.random.default_rng(0)
 def test_the_interval_of_a_share_is_wilsons(right: int, n: int) -> None:
     reference = binomtest(right, n).proportion_ci(method="wilson")
     assert wilson(right, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+
+
+def bootstrap(one: Examples, two: Examples | None = None) -> tuple[float, float] | None:
+    return _ends(resampled(one), None if two is None else resampled(two), math.sqrt(len(one.given) / one.count))
 
 
 def test_the_paired_test_is_the_exact_binomial_one() -> None:

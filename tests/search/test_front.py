@@ -197,14 +197,18 @@ def test_models_under_the_floor_of_the_study_do_not_count_for_the_knee() -> None
     assert front_of(*points, quality_floor=0.99).knee().number == front_of(*points).knee().number
 
 
+def alike(front: Front) -> list[tuple[int, int]]:
+    return [(a.number, b.number) for a, b in pairwise(front) if front.alike(a, b)]
+
+
 def test_neighbours_within_two_standard_uncertainties_are_indistinguishable() -> None:
     def at(number: int, accuracy: float, joules: float, u: float | None) -> Trial:
         return complete(number, accuracy, joules, train_u_joules=u)
 
     front = Front((at(0, 0.7, 100.0, 3.0), at(1, 0.8, 109.9, 4.0), at(2, 0.9, 119.91, 3.0), at(3, 0.95, 120.0, None)), *TWO)
-    pairs = [(a.number, b.number) for a, b in front.indistinguishable()]
+    pairs = alike(front)
     assert pairs == [(0, 1), (2, 3)]  # 9.9 < 2 * 5; 10.01 is not; one known uncertainty is enough
-    assert front_of((0.7, 100.0), (0.8, 100.0001)).indistinguishable() == ()  # without an uncertainty nothing is reported
+    assert alike(front_of((0.7, 100.0), (0.8, 100.0001))) == []  # without an uncertainty nothing is reported
 
 
 def test_a_continuation_differs_from_its_ancestor_by_an_increment_that_was_measured_alone() -> None:
@@ -212,7 +216,7 @@ def test_a_continuation_differs_from_its_ancestor_by_an_increment_that_was_measu
         return complete(number, accuracy, joules, train_u_joules=u, parent=parent)
 
     def pairs(*trials: Trial) -> list[tuple[int, int]]:
-        return [(a.number, b.number) for a, b in Front(trials, *TWO).indistinguishable()]
+        return alike(Front(trials, *TWO))
 
     root = at(0, 0.7, 100.0, 10.0)
     assert pairs(root, at(1, 0.8, 115.0, math.hypot(10.0, 2.0), 0)) == []  # 15 +- 2 J more

@@ -60,7 +60,8 @@ const spread = (m) => (m.again?.j?.[1] ? m.again.j[1] / m.again.j[0] : Math.max(
 const measuredSpread = (m) => Boolean(m.again?.j?.[1]);
 function tiesOf(m) {
   if (run.choice.pairs.length) return run.choice.pairs.filter((pair) => pair.includes(m.n)).map(([a, b]) => member(a === m.n ? b : a));
-  return run.choice.ties.includes(m.n) ? run.choice.ties.filter((n) => n !== m.n).map(member).filter(Boolean) : [];
+  const tied = run.choice.ties.filter((n) => n !== m.n).map(member).filter(Boolean); // only with the best: two of them may well differ
+  return m.n === run.choice.best ? tied : run.choice.ties.includes(m.n) ? [member(run.choice.best)] : [];
 }
 
 function apply() {
@@ -190,7 +191,7 @@ const called = (p) => [p.region ?? p.zone ?? (forecast(p) ? null : "given by the
 const grams = (joules, p = here()) => (p === null || joules === null ? null : (joules / 3.6e6) * p.grams_per_kwh * run.pue);
 /** Grams of a training: where it took place its own, which follow its hours under a forecast. */
 const emitted = (m, p = here()) => (run.place && p === run.places[0] && (forecast(p) || m.g !== null) ? m.g : grams(m.j, p));
-const money = (joules) => (run.money && joules !== null ? `${((joules / 3.6e6) * run.money[0] * run.pue).toPrecision(2)} ${run.money[1]}` : null);
+const money = (joules) => (run.money && joules !== null ? `${digits((joules / 3.6e6) * run.money[0] * run.pue)}${gap}${run.money[1]}` : null);
 
 function details() {
   const m = state.pick, top = member(run.choice.best), ties = tiesOf(m), saved = 1 - lifetime(m) / lifetime(top), side = spread(m);
@@ -205,7 +206,7 @@ function details() {
     state.uses ? h("p", null, `With ${many(state.uses)} predictions: ${digits(lifetime(m) / axisUnit()[1])} ${axisUnit()[0]}.`) : null,
     h("p", null, below, m.beats_guessing === false ? " It is not better than guessing." : "", m.contended ? " It was trained while other programs used the machine." : "")];
   if (ties.length) {
-    box.push(h("p", null, `On these examples it cannot be told from ${plural(ties.length, "other")}: `, ties.slice(0, 8).map((o) => [h("button", { type: "button", class: "tie", "aria-label": `choose trial ${o.n}`, onclick: () => choose(o) }, String(o.n)), " "]), ties.length > 8 ? "…" : null));
+    box.push(h("p", null, `${run.choice.pairs.length ? "On these examples it" : "It"} cannot be told from ${plural(ties.length, "other")}: `, ties.slice(0, 8).map((o) => [h("button", { type: "button", class: "tie", "aria-label": `choose trial ${o.n}`, onclick: () => choose(o) }, String(o.n)), " "]), ties.length > 8 ? "…" : null));
   } else if (m !== top) box.push(h("p", null, `It can be told from the best${run.choice.basis === "unknown" ? " as far as is known: what it gave for single examples was not kept" : ""}.`));
   if (run.default && run.default.n !== m.n) box.push(h("p", { class: "small" }, overDefault(m)));
   box.push(...again(m, top), h("h3", null, "Use it"), command(`joulefront export ${run.folder} --pick trial=${m.n} --to onnx -o model${run.source}`), command("joulefront predict model FILE"));

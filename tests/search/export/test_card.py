@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from joulefront.search.export import card, export
+from joulefront.search.export import card, export, usage
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy
@@ -94,6 +94,29 @@ def test_energy_comes_with_its_uncertainty_and_the_quality_of_each_component(mak
     assert "The whole search spent 2 Wh" in text
     measured = make("mlp", "rows").but(energy_quality="measured", components={"gpu": ComponentEnergy(123.4, "measured", "nvml")})
     assert "uncertainty); measured." in card_of(measured, tmp_path / "measured")[1]
+
+
+def test_the_factors_of_the_grams_and_small_figures_are_all_there_and_the_hardware_is_that_of_the_trial(make, run, tmp_path):
+    elsewhere = {"command": "joulefront run digits --trials 9", "hardware": {"cpu_model": "Another"}, "hardware_id": "b"}
+    sessions = [{**FACTS["sessions"][0], "hardware_id": "a"}, elsewhere]
+    ready = make("mlp", "rows").but(hardware_id="b", record={"joules": 100.0, "u_systematic_joules": 0.4})
+    data, text = card_of(
+        ready.but(quality={**ready.trial.quality, "loss": 0.0000321}),
+        tmp_path / "model",
+        replace(run, facts={**FACTS, "pue": 1.5, "sessions": sessions}),
+    )
+    assert data["co2_eq_emissions"]["source"].endswith("times 56 gCO2e/kWh (codecarbon, 2023) times a PUE of 1.5")
+    assert data["co2_eq_emissions"]["hardware_used"] == "Another"
+    assert "the energy times the intensity of the grid times a PUE of 1.5." in text
+    assert "is known to ±0.4 % (standard uncertainty)" in text
+    assert "| Loss | 3.21e-05 |" in text
+    assert "command: `joulefront run digits --trials 9`" in text
+
+
+def test_scores_of_a_detector_are_not_called_probabilities():
+    task = SimpleNamespace(kind="anomaly", classes=(), outputs=2, preprocessing={})
+    assert "no probabilities" in usage._outputs(SimpleNamespace(task=task, output_name="scores"), "table")
+    assert usage._outputs(SimpleNamespace(task=task, output_name="probabilities"), "table").endswith("`(batch, 2)`: normal, anomaly.")
 
 
 def test_the_way_back_is_in_the_card(make, run, tmp_path):

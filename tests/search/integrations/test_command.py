@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import say
 
+from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.cli import main
 from joulefront.search.energy import Discovery, Record
 from joulefront.search.formatting import digits
@@ -164,6 +165,11 @@ def test_both_uncertainties_are_standard_ones() -> None:
     assert (
         f"standard uncertainty ±{digits(done.record.u_random_joules)} J between runs, ±{100 * scale:.2g} % of the scale" in done.to_text()
     )
+
+
+def test_grams_name_every_factor() -> None:
+    done = measure_command(["true"], "cpu_time", intensity=Intensity(100.0), pue=1.5)
+    assert "derived with a PUE of 1.5 and 100 gCO2e/kWh" in done.to_text()
 
 
 def test_the_environment_is_the_users_own() -> None:

@@ -11,7 +11,7 @@ from helpers.trials import make_trial
 
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
-from joulefront.search.report.baseline_comparison import compare_to_baseline, groups_of, setting_of, spread_text, to_text
+from joulefront.search.report.baseline_comparison import compare_to_baseline, groups_of, interval_text, setting_of, spread_text, to_text
 from joulefront.search.report.comparison_figures import baseline_figure, save_comparison
 from joulefront.search.report.sections import baseline_section
 
@@ -73,6 +73,7 @@ def test_without_a_repeat_nothing_saves_and_no_spread_is_claimed(fake_run: Run) 
     text = f"{to_text(compare_to_baseline(run))} {spread_text(compare_to_baseline(run))}"
     assert "x 0.50 (no repeats)" in text
     assert "No setting was repeated" in text
+    assert interval_text(0.004, 1.5) == "x 0.004 (0.0027 to 0.006)"
     assert "0.0000" not in text
 
 

@@ -13,10 +13,11 @@ import helpers.browser
 import pytest
 from helpers.browser import Opened, browser
 from helpers.page import EVIL, hostile
-from helpers.trials import changed
+from helpers.trials import changed, complete
 
 from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
 from joulefront.search.report.page import report_html
@@ -153,6 +154,21 @@ def test_a_page_that_was_made_for_many_predictions_opens_so(chrome: Any, fake_ru
     with Opened(chrome, report_html(fake_run, tmp_path / "r.html", uses=10_000_000)) as opened:
         assert opened.text("#o-uses") == "10 million"
         assert "With 10 million predictions" in opened.text("#details")
+        assert opened.complaints == []
+
+
+def test_ties_by_repeats_are_those_with_the_best_and_money_has_no_exponent(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+    trials = tuple(complete(n, 0.9 + 0.001 * n, 100.0 * 10**n) for n in range(3))
+    again = tuple(Repeat(0, n, k, k, k, 1, {"accuracy": 0.9 + 0.02 * (k - 2)}, 100.0 * 10**n + k) for n in range(3) for k in range(5))
+    run = replace(fake_run, trials=trials, repeats=Repeats((Plan("", (0, 1, 2), 5, "given", 0),), again))
+    run = replace(run, facts={**run.facts, "price_per_kwh": (0.25, "EUR"), "pue": 1.0})
+    assert Front.of(run).choice.ties == (0, 1, 2)
+    best = Front.of(run).choice.best
+    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False)) as opened:
+        opened.page.check(f"#members input[value='{(best + 1) % 3}']")
+        assert re.search(rf"\bIt cannot be told from 1 other:\s+{best}\s", opened.text("#details"))
+        opened.page.check("#members input[value='0']")
+        assert "0.00000694 EUR" in opened.text("#details").replace("\u00a0", " ")
         assert opened.complaints == []
 
 

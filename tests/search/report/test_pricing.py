@@ -35,6 +35,12 @@ def test_pue_scales_grams_and_money_linearly_and_not_kwh(fake_run: Run) -> None:
     assert one["currency"] == "EUR"
 
 
+def test_without_a_pue_that_of_the_run_counts(fake_run: Run) -> None:
+    run = replace(fake_run, facts={**fake_run.facts, "pue": 1.5})
+    assert price_table(run, [OREGON]).to_rows() == price_table(fake_run, [OREGON], pue=1.5).to_rows()
+    assert price_table(run, [OREGON], pue=1.0).to_rows()[0]["pue"] == 1.0
+
+
 def test_the_front_of_one_place_is_the_front_of_energy(fake_run: Run) -> None:
     table = price_table(fake_run, [OREGON, TAIPEI])
     members = [trial.number for trial in Front.of(fake_run)]

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from helpers.page import hostile
+from helpers.trials import make_trial
 from jsonschema import Draft4Validator
 
 from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.statement_forms import bibtex, escaped, facts, forms, latex, report
+from joulefront.search.report.statement_forms import _algorithms, bibtex, escaped, facts, forms, latex, report
 
 WORDS: dict[str, Any] = {"type": "string"}
 NUMBER: dict[str, Any] = {"type": "number"}
@@ -210,3 +211,9 @@ def test_no_text_of_a_run_is_a_command_of_latex(fake_run: Run) -> None:
     body = latex({**found, "components": [{"component": "\\evil&%", "kwh": 1.0, "how": "measured", "meter": "x_y"}]})
     assert r"\textbackslash{}evil\&\%" in body
     assert "x\\_y" in body
+
+
+def test_a_family_that_is_a_library_is_not_said_to_be_of_scikit_learn(fake_run: Run) -> None:
+    trials = tuple(make_trial(n, "complete", {"family": name}) for n, name in enumerate(("lightgbm", "classical")))
+    found = _algorithms(replace(fake_run, trials=trials), {"lightgbm": "4.6.0", "scikit-learn": "1.7.0"})
+    assert [(one["framework"], one["frameworkVersion"]) for one in found] == [("scikit-learn", "1.7.0"), ("lightgbm", "4.6.0")]
