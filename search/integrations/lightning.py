@@ -53,8 +53,9 @@ class EnergyCallback(Metered, Callback):  # type: ignore[misc]  # untyped where 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Close the window of an epoch and log what it took."""
         facts = self.energy.end_epoch()
-        for logger in () if facts is None else trainer.loggers:
-            logger.log_metrics(numbers(facts or {}), step=trainer.global_step)
+        if facts is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers(facts), step=trainer.global_step)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Close the account, and write the card."""

@@ -130,7 +130,9 @@ class RunLog:
         picture = save_front(front, folder / "front.png") if len(front) else None
         found = to_rows(front)
         names = dict.fromkeys(name for row in found for name in row)  # an ensemble has one more
-        texts = [{name: json.dumps(row[name], sort_keys=True) for name in ("params", "members") if name in row} for row in found]
+        texts: list[dict[str, Any]] = [
+            {name: json.dumps(row[name], sort_keys=True) for name in ("params", "members") if name in row} for row in found
+        ]
         rows = [{name: text.get(name, row.get(name)) for name in names} for row, text in zip(found, texts, strict=True)]
         spent = {
             "spent_joules": run.bill.total_joules,
