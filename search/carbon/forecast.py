@@ -168,7 +168,8 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     Times are hours of the day in UTC (``0`` to ``23.75``; the curve then repeats daily) or ISO 8601 instants (UTC when no zone is
     written). The value column is the one whose name has a mass per energy (``g_per_kwh``, ``kgCO2/kWh``, ``lbs_per_mwh``) or else
     ``intensity``, then in g/kWh, in it; Electricity Maps' downloads fit. Of their two columns the life-cycle one is taken, and a name
-    that says its scope, or that it is marginal, gives the curve's. Hours that are missing between others are named in the source.
+    that says its scope, or that it is marginal, gives the curve's. Hours between others
+    that are missing or have no value are named in the source.
 
     Raises:
         ValueError: A column is missing or a row is not a number; the message names the file and the line.
@@ -181,7 +182,8 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
         value_name = min(known, key=lambda name: _SCOPES.index(_scope(name)), default=None)
         if time_name is None or value_name is None:
             raise ValueError(f"{path}: the header must name a time ('hour' or 'datetime') and 'g_per_kwh', got {names}")
-        rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in reader]
+        filled = (row for row in reader if (row[value_name] or "").strip())  # an hour without a value is a missing one
+        rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in filled]
     if not rows:
         raise ValueError(f"{path}: a curve needs at least one row, the file has only a header")
     daily = not any(instant for (_, instant), _ in rows)

@@ -217,6 +217,8 @@ class HostMonitor:
         """Note how busy the devices are, and the CPU-seconds by now unless that was done less than ``every_ns`` ago."""
         if t_ns >= self.utilisation.due_ns:
             self.utilisation.sample(t_ns)
+        if not self.own.t:
+            self.note_foreign(t_ns)  # a short measurement ends before the first checkpoint
         last_ns = self.own.t[-1] if self.own.t else -NANO
         if t_ns - last_ns < every_ns:
             return

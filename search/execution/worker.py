@@ -356,7 +356,7 @@ def gpu_components(device: str) -> tuple[str, ...]:
         return ()
     import torch
 
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", device))  # PyTorch for AMD may lack it
     return (f"gpu:{uuid if uuid.startswith('GPU-') else f'GPU-{uuid}'}",)
 
 

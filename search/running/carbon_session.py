@@ -322,7 +322,10 @@ class CarbonSession:
         return None if spent is None else spent - (self.account.earlier_joules or 0.0)
 
     def _hours(self, record: Record) -> tuple[float, float]:
-        """Place a record of the monotonic clock on this session's clock."""
+        """Place a record of the monotonic clock, which stands still while a laptop sleeps, on this session's clock."""
+        if isinstance(self.clock, WallClock):
+            start = hours_of(datetime.fromisoformat(record.t0_utc))
+            return start, start + record.seconds / SECONDS_PER_HOUR
         ago = (time.monotonic_ns() - record.t1_ns) / 1e9 / SECONDS_PER_HOUR
         stop = self.clock.hour() - ago
         return stop - record.seconds / SECONDS_PER_HOUR, stop

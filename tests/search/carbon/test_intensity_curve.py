@@ -157,3 +157,5 @@ def test_hours_that_are_missing_in_a_file_are_named(tmp_path):
     rows = "".join(f"2024-05-01T{hour:02d}:00,300\n" for hour in range(24) if not 5 <= hour < 11)
     file.write_text(f"datetime,g_per_kwh\n{rows}")
     assert read_curve(file).source == "file a.csv (6 hours are missing in it, bridged)"
+    file.write_text(file.read_text() + "2024-05-02T00:00,\n2024-05-02T01:00, \n")
+    assert read_curve(file).source == "file a.csv (6 hours are missing in it, bridged)"  # without a value it is no hour

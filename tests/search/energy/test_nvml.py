@@ -219,6 +219,14 @@ def test_other_processes_on_the_gpu_are_contention_and_our_own_are_not(bench):
     assert window.record.contended["foreign_gpu_pids"] == {GPU: [1]}
 
 
+def test_a_short_measurement_beside_another_process_is_marked_too(bench):
+    """No checkpoint comes within its few seconds."""
+    machine = bench(pid=1)
+    with machine.ledger.window("trial") as window:
+        machine.run(0.5)
+    assert window.record.contended == {"foreign_gpu_pids": {GPU: [1]}}
+
+
 def test_discover_finds_the_gpu_and_the_cpu(driver, tmp_path):
     found = discover("auto", powercap=tmp_path)
     assert [source.name for source in found.sources] == ["nvml", "cpu_time"]

@@ -1,11 +1,16 @@
 """Grams by the hour, against sums by hand."""
 
+import time
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.carbon.forecast import IntensityCurve
+from joulefront.search.energy import Record
 from joulefront.search.running.carbon_log import CarbonLog
+from joulefront.search.running.carbon_session import CarbonSession, WallClock
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 STRETCH = IntensityCurve((10.0, 11.0), (100.0, 200.0), None, "step", source="two hours")
@@ -109,3 +114,13 @@ def test_grams_by_the_hour_keep_what_kind_of_intensity_the_forecast_is_of():
         assert found is not None
         assert (found.kind, found.scope, found.zone, found.year) == ("marginal", "lifecycle", "FR", 2026)
         assert found.source.startswith("forecast: ")
+
+
+def test_a_window_before_a_laptop_slept_is_priced_at_the_hour_in_which_it_was() -> None:
+    """The monotonic clock says that it ended a moment ago."""
+    now = time.monotonic_ns()
+    evening = Record("a.1", "epoch 0", None, "epoch", "ok", "2026-03-01T18:00:00.000+00:00", now - 3600 * 10**9, now, 3600.0)
+    session = CarbonSession(cast(Any, None), WallClock(), CarbonLog(DAY, 1.0, 0.0), None, None, False)
+    found = session.over(evening)
+    assert found is not None
+    assert found.grams_per_kwh == pytest.approx(DAY.mean(18.0, 19.0))
