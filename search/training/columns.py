@@ -25,6 +25,13 @@ MOST = 0.95
 MOST_ROWS = 0.7
 #: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
 LARGEST = 1e100
+#: The largest whole number up to which a float tells all from their neighbours.
+WHOLE = 2**53
+#: Texts, in lower case, that say yes and no: of such a column two are levels as they stand, more are ways to spell the two.
+TRUTHS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "nein", "falsch", "non", "faux", "não"), 0.0),
+}
 #: Texts with more different letters behind their numbers than this are codes, not amounts.
 UNITS = 6
 _SPACES = r"(?<=\d)[ '’\u00a0\u2009\u202f](?=\d{3})"
@@ -57,6 +64,10 @@ FORMATS = (*FORMATS, "%m/%Y", "%b-%y", "%b-%Y", "%b %d %H:%M:%S %Y", "%b %d %H:%
 #: What may be a date, and what is meant as a day (no version, no address); those of East Asia.
 _DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}"
 _DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
+#: Years whose days are dates: nanoseconds since 1970, as some readers of tables have them, reach no further.
+YEARS = (1678, 2261)
+#: A share of something, or two measurements in one: ``3/10``, ``1 1/2``, ``120/80``.
+_PAIR = r"(?:\d+ )?\d+(?:\.\d+)? ?/ ?\d+(?:\.\d+)?"
 _CHARACTERS = r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"
 #: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
 _MONTHS = (
@@ -129,6 +140,8 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
         elif str(dtype).startswith(("list<", "large_list<", "fixed_size_list<", "struct<", "map<")):  # Arrow's, which it cannot compare
             frame.isetitem(place, frame.iloc[:, place].to_numpy(dtype=object))
+        elif getattr(dtype, "kind", "O") in "iu" and dtype.itemsize == 8 and (frame.iloc[:, place].abs() > WHOLE).any():
+            frame.isetitem(place, frame.iloc[:, place].astype(str).array)  # texts are told apart where numbers would be rounded
     return frame
 
 
@@ -163,8 +176,12 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     different, counts = pd.Series(levels, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels))
     if different.empty:
         return Reading()
-    if {"true", "false"} & set(different.str.lower()) and set(different.str.lower()) <= {"true", "false", "1", "0"}:
-        return Reading("truth")
+    truths = different.str.lower().map(TRUTHS)
+    if truths.notna().all():
+        if {*different.str.lower()} <= {"true", "false", "1", "0"} and {"true", "false"} & {*different.str.lower()}:
+            return Reading("truth")
+        if len(different) > 2 and truths.nunique() == 2 and not different.str.isdecimal().all():
+            return Reading("truth", note=f"says yes or no in several ways, e.g. {', '.join(map(repr, different[:4]))}; they are read alike")
     if different.str.fullmatch(r"0\d+").any() or different.str.fullmatch(_TELEPHONE).mean() >= MOST:  # codes: 01 is not 1
         return Reading()
     if different.str.fullmatch(r"(?:19|20)\d{6}").all() and np.isfinite(parse(different, Reading("date", COMPACT))).all():
@@ -208,8 +225,18 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if fits and fits[0] in _OF_DAY and not dates.str.contains(r":\d\d").all():  # a score of a match, as 3:1
         return Reading()
     if not fits:
+        years = dates.str.extract(r"(?<!\d)(\d{4})(?!\d)")[0].astype(float)
+        far = ((years < YEARS[0]) | (years > YEARS[1])).to_numpy()
         mixed = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
-        return Reading(note=note or (mixed if dates.str.match(_DAY).mean() >= MOST / 2 else None))
+        if far.mean() > 1 - MOST:
+            beyond = f"days beyond the years {YEARS[0]} to {YEARS[1]}, e.g. {different[far].iloc[0]!r}"
+            mixed = f"is text, for it has {beyond}; write these as numbers, e.g. the year"
+        pairs = different.str.fullmatch(_PAIR).mean() >= MOST
+        paired = f"is text, for its values are pairs of numbers, e.g. {different[0]!r}; write each as one number, or as two columns"
+        return Reading(note=note or (paired if pairs else mixed if dates.str.match(_DAY).mean() >= MOST / 2 else None))
+    lost = different[np.isnan(_seconds(dates, fits[0]))]
+    if len(lost):
+        return Reading("date", fits[0], f"is dates, among which {', '.join(map(repr, lost[:3]))} counts as missing")
     swapped = [form for form in fits[1:] if form.replace("%d", "x").replace("%m", "%d").replace("x", "%m") == fits[0]]
     first = "month/day" if fits[0].startswith("%m") else "day/month"
     return Reading("date", fits[0], f"is read as {first}, and could be the reverse; write dates as 2024-12-31" if swapped else None)
@@ -294,7 +321,7 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
 
     column = pd.Series(values, dtype=object).astype("str")
     if reading.kind == "truth":
-        return np.asarray(column.str.lower().map({"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}).to_numpy(np.float64))
+        return np.asarray(column.str.lower().map(TRUTHS).to_numpy(np.float64))
     if reading.kind == "date":
         found = _seconds(column, reading.how)
         if (rest := np.isnan(found)).any():

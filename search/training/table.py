@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+#: Types of truth values that may be missing.
+NULLABLE = ("boolean", "bool[pyarrow]")
 #: A target of more classes than this, with fewer than four rows each, gets a word.
 MANY_CLASSES = 10
 #: Below so many training and validation rows a model is validated in so many parts of them: 150 rows tell little.
@@ -161,7 +164,7 @@ def _task(
         frame = frame[labelled]
     if len(frame) < 4:
         raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
-    raw = [one[labelled].astype(str) if one.dtype.kind == "O" else one[labelled] for one in values.values()]
+    raw = [np.array(one[labelled].tolist()) for one in values.values()]  # objects are texts, or truth values, alone
     named = f"column {wanted if several else wanted[0]!r}"
     targets = encode(
         np.column_stack(raw) if several else raw[0],
@@ -256,18 +259,23 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
 
     Dates are classes, or for regression days since 1970 (float32 of these is exact to minutes).
     """
-    if not is_text(column.dtype) and is_numeric(column.dtype) and column.dtype.kind != "M":
+    if not is_text(column.dtype) and is_numeric(column.dtype) and column.dtype.kind != "M" and str(column.dtype) not in NULLABLE:
         return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None
+    plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
+    reading = infer(plain)
+    if reading.kind == "truth":
+        truths, named = parse(plain, reading), {0.0: False, 1.0: True}
+        if reading.note:
+            named = {truth: Counter(plain[truths == truth]).most_common(1)[0][0] for truth in named}
+            warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=3)
+        return np.array([named.get(truth) for truth in truths], dtype=object)
     short = {"y": "yes", "n": "no", "t": "true", "f": "false"}
-    different = {text for text in found if text is not None}
-    if twice := spelt_alike(different, short):
+    if twice := spelt_alike({text for text in found if text is not None}, short):
         shown = " and ".join(map(repr, twice[0][:3]))
         differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
         warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=3)
-    plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
-    reading = infer(plain)
     if reading.kind in ("number", "duration"):
         return parse(plain, reading)
     if reading.kind == "date":
@@ -279,7 +287,7 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
     if odd and str(column.dtype) != "category":
         warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=3)
-    return parse(found, reading) == 1.0 if reading.kind == "truth" and None not in found else found
+    return found
 
 
 def _no_column(source: str, column: str, names: list[str]) -> str:

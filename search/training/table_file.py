@@ -188,13 +188,20 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     cut, head = len(head) == SNIFFED, re.sub(rb"\0{4,}$", b"", head)
     encoding = _encoding(head, names, learnt.get("encoding"))
     text = head.decode(encoding, "replace").rstrip("\0\x1a")
+    escaped = _escapes(text)
+    text = _doubled(text) if escaped else text
     quote = "'" if _single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
     layout = _layout(text, names, quote, learnt.get("separator"), cut=cut)
     separator, above, width, short = layout.separator, layout.above, layout.width, layout.short
 
     def rows(encoding: str) -> pd.DataFrame:
+        source: Any = _member(path) or path
+        errors: Any = "replace" if encoding == "cp1252" else "strict"
+        if escaped:
+            with get_handle(source, "rb", compression=packed, is_text=False) as opened:
+                source = io.BytesIO(_doubled(opened.handle.read().decode(encoding, errors)).encode(encoding, "replace"))
         return pd.read_csv(
-            _member(path) or path,
+            source,
             sep=separator,
             header=None,
             names=list(range(width)),
@@ -205,9 +212,9 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
             keep_default_na=False,
             skipinitialspace=True,
             quotechar=quote,
-            compression=packed,
+            compression=None if escaped else packed,
             encoding=encoding,
-            encoding_errors="replace" if encoding == "cp1252" else "strict",
+            encoding_errors=errors,
         )
 
     with warnings.catch_warnings():
@@ -306,6 +313,23 @@ def _encoding(head: bytes, names: Collection[str], learnt: str | None) -> str:
         told = [one for one in (*known, "cp1252", *_OTHERS) if strange and all(name in first.decode(one, "ignore") for name in strange)]
         return [*told, *known, "cp1252"][0]
     return "utf-8"
+
+
+def _escapes(text: str) -> bool:
+    r"""Whether quotes inside of quoted values have a backslash before them, as MySQL and Spark write: ``"12\" wide"``.
+
+    In most such lines the other quotes are in pairs, and all of them are not, or one with a backslash stands before neither end of a value.
+    """
+    lines = [line for line in text.splitlines() if '\\"' in line]
+    inside = any(re.search(r'\\"(?!"|\s*(?:[,;|\t]|$))', line) for line in lines)
+    others = [re.sub(r"\\.", "", line).count('"') for line in lines]
+    pairs = [count > 0 and count % 2 == 0 and (inside or line.count('"') % 2 == 1) for count, line in zip(others, lines, strict=True)]
+    return 2 * sum(pairs) > len(pairs)
+
+
+def _doubled(text: str) -> str:
+    """Return a text with doubled quotes in place of quotes behind a backslash, and one backslash in place of two."""
+    return re.sub(r'\\(["\\])', lambda found: '""' if found[1] == '"' else found[1], text)
 
 
 def _single_quoted(text: str) -> bool:

@@ -336,3 +336,25 @@ def test_feather_and_a_packed_table_are_read_by_any_name(tmp_path):
     for name in ("packed.gz", "archive.zip", "t.feather"):
         task = read(tmp_path / name)[0]
         assert len(task.train) + len(task.validation) + len(task.test) == ROWS, name
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r'"he said \"hi, you\" then"', 'he said "hi, you" then'),
+        (r'"12\""', '12"'),
+        (r'"a \\ b, \"c\""', 'a \\ b, "c"'),
+        (r'"C:\dir\"', "C:\\dir\\"),
+        (r'"a ""b\"" c"', 'a "b\\" c'),
+        (r"\N", None),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_quotes_behind_a_backslash_are_quotes_where_they_can_be_nothing_else(tmp_path, written, meant, packed):
+    path = write(tmp_path / "t.csv", [f"{written if k % 2 else 'plain'},{k % 7},{label(k)}" for k in range(ROWS)], header="t,a,y")
+    if packed:
+        path = tmp_path / "t.csv.gz"
+        path.write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
+    task, said = read(path)
+    assert (of(task, "t")["levels"], of(task, "t")["missing"]) == (sorted({meant, "plain"} - {None}), meant is None)
+    assert said == ""

@@ -104,9 +104,7 @@ def test_dates_that_could_be_the_reverse_are_said(tmp_path):
 
 def test_dates_in_several_forms_and_classes_that_differ_in_capitals_are_said(tmp_path):
     days = [f"2024-{k % 9 + 1:02}-1{k % 9}" if k % 2 else f"1{k % 9}/0{k % 9 + 1}/2024" for k in range(ROWS)]
-    _, said = read(
-        write(tmp_path / "t.csv", [f"{days[k]},{k % 7},{label(k) if k % 4 else label(k).upper()}" for k in range(ROWS)], header="d,a,y")
-    )
+    _, said = read(write(tmp_path / "t.csv", [f"{days[k]},{k % 7},{'Big' if k % 4 else 'big'}" for k in range(ROWS)], header="d,a,y"))
     assert "'d' looks like dates, of which no one form fits" in said
     assert "differ in capitals or blanks only, and are two classes" in said
 
@@ -143,3 +141,23 @@ def test_durations_are_seconds(tmp_path):
 def test_versions_addresses_and_places_are_called_no_dates(tmp_path, cells):
     rows = [f"{cells[k % len(cells)]},{k % 7},{label(k // 3)}" for k in range(ROWS)]
     assert read(write(tmp_path / "t.csv", rows, header="t,a,y"))[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (
+            [f"{1500 + k}-03-04" for k in range(ROWS)],
+            "it has days beyond the years 1678 to 2261, e.g. '1500-03-04'; write these as numbers",
+        ),
+        ([f"04.03.{2300 + k}" for k in range(ROWS)], "days beyond the years 1678 to 2261, e.g. '04.03.2300'"),
+        ([f"2024-03-{1 + k % 28:02}" if k != 7 else "TBD" for k in range(ROWS)], "is dates, among which 'TBD' counts as missing"),
+        (
+            [f"{k % 11}/10" for k in range(ROWS)],
+            "its values are pairs of numbers, e.g. '0/10'; write each as one number, or as two columns",
+        ),
+        ([f"{120 + k % 17}/{80 + k % 9}" for k in range(ROWS)], "its values are pairs of numbers, e.g. '120/80'"),
+    ],
+)
+def test_dates_beyond_those_that_are_read_and_pairs_of_numbers_are_said(tmp_path, cells, words):
+    assert words in read(write(tmp_path / "t.csv", [f"{cell},{k % 7},{label(k)}" for k, cell in enumerate(cells)], header="t,a,y"))[1]

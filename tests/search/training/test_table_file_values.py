@@ -5,7 +5,7 @@ from shlex import quote
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.table_files import NUMBERS, PLAIN, ROWS, SEMICOLON, label, of, read, write
+from helpers.table_files import NUMBERS, PLAIN, ROWS, SEMICOLON, label, of, parts_of, read, write
 
 from joulefront.search.training.table import prepare, table
 
@@ -37,7 +37,7 @@ def test_numbers_among_many_texts_are_text_with_a_word(tmp_path):
         assert table(write(tmp_path / "t.csv", rows), "y").preprocessing["features"] == ["a~about"]
 
 
-@pytest.mark.parametrize("codes", [["01", "02", "03", "A4"], ["007", "010", "100"], ["1.0", "2.0", "B"], ["True", "no", "1"]])
+@pytest.mark.parametrize("codes", [["01", "02", "03", "A4"], ["007", "010", "100"], ["1.0", "2.0", "B"], ["True", "perhaps", "1"]])
 def test_codes_are_the_same_in_training_in_a_file_and_in_a_frame_that_pandas_read(tmp_path, codes):
     path = write(tmp_path / "t.csv", [f"{codes[k % len(codes)]},{label(k)}" for k in range(ROWS)])
     task, _ = read(path)
@@ -234,3 +234,48 @@ def test_rows_that_come_again_and_columns_that_group_rows_are_said(tmp_path):
     said = read(write(tmp_path / "t.csv", rows, header="patient_id,b,c,y"))[1]
     assert "'patient_id' may name what several rows belong to; --split group:patient_id" in said
     assert "validation rows are training rows again" in read(write(tmp_path / "d.csv", [*rows[:30] * 4], header="p,b,c,y"))[1]
+
+
+TRUTHS = ["yes", "No", "ja", "nein", "TRUE", "false", "1", "0", ""]
+
+
+def test_yes_and_no_in_several_spellings_are_two_values_in_training_and_prediction(tmp_path):
+    rows = [f"{TRUTHS[k % 9]},{k % 7},{('yes', 'no', 'Yes', 'N')[k % 4]}" for k in range(ROWS)]
+    task, said = read(write(tmp_path / "t.csv", rows, header="t,a,y"))
+    assert task.preprocessing["features"] == ["t", "t?", "a"]
+    assert "'t' says yes or no in several ways, e.g. 'yes', 'No', 'ja', 'nein'; they are read alike" in said
+    assert task.classes == ("no", "yes")
+    assert "the target 'y' says yes or no in several ways" in said
+    made = prepare(task.preprocessing, write(tmp_path / "n.csv", [f"{truth},0" for truth in TRUTHS], header="t,a"))
+    assert made[:8, 0].tolist() == made[:2, 0].tolist() * 4
+    assert made[:, 1].tolist() == [0.0] * 8 + [1.0]
+    assert made[0, 0] > made[1, 0]
+    assert read(write(tmp_path / "t.csv", [f"{label(k)},{k % 7}" for k in range(ROWS)], header="t,y"))[0].preprocessing["features"] == [
+        "t=no",
+        "t=yes",
+    ]
+
+
+def test_a_target_of_truth_values_with_gaps_has_two_classes_and_its_gaps_are_said(tmp_path):
+    values = [True, False, None] * 20
+    pd.DataFrame({"x": range(60), "y": pd.array(values, dtype="boolean")}).to_parquet(tmp_path / "t.parquet")
+    write(tmp_path / "t.csv", [f"{k},{value if k % 6 != 2 else 'NA'}".replace("None", "") for k, value in enumerate(values)], header="x,y")
+    for name in ("t.parquet", "t.csv"):
+        task, said = read(tmp_path / name)
+        assert (task.classes, sum(map(len, parts_of(task)))) == (("False", "True"), 40)
+        assert "left out 20 of 60 rows without y" in said
+    assert read(tmp_path / "t.parquet", kind="anomaly")[0].classes == ("False", "True")
+
+
+def test_whole_numbers_that_a_float_would_round_are_codes_of_their_own_in_typed_files(tmp_path):
+    ids = {
+        "u": np.array([2**63 + k % 7 for k in range(ROWS)], dtype="uint64"),
+        "i": pd.array([2**53 + k % 5 for k in range(ROWS)], "Int64"),
+    }
+    frame = pd.DataFrame({**ids, "x": range(ROWS), "y": [label(k) for k in range(ROWS)]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    task, said = read(tmp_path / "t.parquet")
+    assert [len(of(task, name)["levels"]) for name in "ui"] == [7, 5]
+    assert "'u' is text, for its whole numbers are too long to tell apart as numbers" in said
+    np.testing.assert_array_equal(prepare(task.preprocessing, tmp_path / "t.csv"), prepare(task.preprocessing, tmp_path / "t.parquet"))
