@@ -323,8 +323,14 @@ def own_place(error: BaseException) -> str:
     return ""
 
 
+def printable(text: str) -> str:
+    """Return lines in which signs that would move a terminal's cursor or turn its writing are spelt: names of files may have them."""
+    return "".join(sign if sign.isprintable() or sign in "\n\u00a0\u202f" else ascii(sign)[1:-1] for sign in text)
+
+
 def for_stream(text: str, stream: Any) -> str:
-    """Return a text for a stream: broken at the width of a terminal, as it is where it goes to a file or another program."""
+    """Return a text for a stream: broken at the width of a terminal, in lines as they are for a file or another program."""
+    text = printable(text)
     if not bool(getattr(stream, "isatty", lambda: False)()):
         return text
     return hanging(text, stream_width(stream))

@@ -351,7 +351,7 @@ def check_outputs(space: Space, task: Task) -> None:
     """Build a model and let it predict, before anything is paid for; what cannot be built or run here is found in its own trial.
 
     Raises:
-        SpaceError: If it gives another number of outputs than the task has.
+        SpaceError: If it gives no tensor, or another number of outputs than the task has.
     """
     import torch
 
@@ -364,9 +364,12 @@ def check_outputs(space: Space, task: Task) -> None:
             model = weightless(space, candidate, replace(task, train=few[0], validation=few[1]))
             inputs = torch.zeros(2, *task.shape_at(candidate.recipe.resolution), device=next(model.parameters()).device)
             outputs = model.eval()(inputs)
-        found = int(outputs.shape[-1]) if outputs.ndim > 1 else 1
     except Exception:
         return
+    if not isinstance(outputs, torch.Tensor):
+        said = f"the model of the space {space.name!r} must return a tensor (examples, {task.outputs}), got {type(outputs).__name__}"
+        raise SpaceError(f"{said}; return its logits alone, e.g. by a module around it")
+    found = int(outputs.shape[-1]) if outputs.ndim > 1 else 1
     if found != task.outputs:
         named = f" ({', '.join(task.classes[:5])}{', ...' if len(task.classes) > 5 else ''})" if task.classes else ""
         raise SpaceError(

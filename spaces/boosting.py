@@ -84,7 +84,7 @@ class Boosting(Space):
             if name in ("leaves", "depth", "min_leaf"):
                 drawn[name] = suggest_int(trial, name, what, log=True)
             else:
-                drawn[name] = suggest_float(trial, name, what, log=name != "features")
+                drawn[name] = suggest_float(trial, name, what, log=name != "features", share=name == "features")
         drawn |= {"rows": suggest_categorical(trial, "rows", self.rows), "balanced": suggest_categorical(trial, "balanced", self.balanced)}
         recipe = Recipe(threads=suggest_categorical(trial, "threads", self.threads), patience=self.patience)
         return Candidate({"family": self.name, **drawn}, recipe)

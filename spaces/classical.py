@@ -174,7 +174,7 @@ class Classical(Space):
             if name in integers:
                 drawn[name] = suggest_int(trial, full, integers[name], log=True)
             elif name in reals:
-                drawn[name] = suggest_float(trial, full, reals[name], log=name != "features")
+                drawn[name] = suggest_float(trial, full, reals[name], log=name != "features", share=name in ("features", "contamination"))
             else:  # one neighbour decides alone, whatever its weight
                 drawn[name] = suggest_categorical(trial, full, ("uniform", "distance")) if drawn["neighbours"] > 1 else "uniform"
         return drawn

@@ -43,7 +43,7 @@ class Mlp(Family):
             "width": suggest_int(trial, "width", self.widths, log=True),
             "norm": suggest_categorical(trial, "norm", self.norms),
             "activation": suggest_categorical(trial, "activation", self.activations),
-            "dropout": suggest_float(trial, "dropout", self.dropouts),
+            "dropout": suggest_float(trial, "dropout", self.dropouts, share=True),
         }
 
     def defaults(self) -> Mapping[str, Any]:

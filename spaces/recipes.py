@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, Space, SpaceError, Suggest
 from ..search.training.recipe import Recipe
 from ..search.training.tactics.tactic import settings_of
 
@@ -59,9 +59,12 @@ def suggest_int(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> 
     return trial.suggest_int(name, int(what.low), int(what.high), step=int(step), log=what.log)
 
 
-def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False) -> float:
-    """Draw a number; see ``suggest_int`` for the arguments."""
+def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False, share: bool = False) -> float:
+    """Draw a number; see ``suggest_int`` for the arguments. A field of a ``share`` that leaves 0 to 1 raises SpaceError."""
     what = _pair(what, log=log)
+    ends = (what.low, what.high) if isinstance(what, Range) else what if isinstance(what, tuple) else (what,)
+    if share and not all(0 <= one <= 1 for one in ends):
+        raise SpaceError(f"the shares {name!r} of a space must be from 0 to 1, got {', '.join(f'{one:g}' for one in ends)}; correct them")
     if not isinstance(what, Range):
         return float(suggest_categorical(trial, name, what))
     if what.low == what.high:

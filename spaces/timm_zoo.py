@@ -69,7 +69,7 @@ class TimmZoo(Family):
             "model": suggest_categorical(trial, "model", names_of(self.models)),
             "weights": EARLIER if self.weights == "none" != stored else suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
-            "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
+            "drop_path": suggest_float(trial, "drop_path", self.drop_paths, share=True),
         }
 
     def defaults(self) -> Mapping[str, Any]:

@@ -45,7 +45,7 @@ class Vit(Family):
             "heads": suggest_int(trial, "heads", self.heads),
             "head_width": suggest_categorical(trial, "head_width", self.head_widths),
             "ratio": suggest_categorical(trial, "ratio", self.ratios),
-            "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
+            "drop_path": suggest_float(trial, "drop_path", self.drop_paths, share=True),
         }
 
     def defaults(self) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ TERMINATED_CODE = 143
 try:
     import typer
 
-    from ..formatting import for_stream, own_place
+    from ..formatting import for_stream, own_place, printable
     from ..whole_file import full_disk
     from . import deploy, measure, read, run, streams, worker
 except KeyboardInterrupt:  # nothing has begun yet
@@ -167,4 +167,4 @@ def _of_path(error: Exception) -> bool:
 
 def _flat(text: str) -> str:
     """One line that every terminal can print: a name in it may come from a file of somebody else."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in " ".join(text.split()))
+    return printable(" ".join(text.split()))

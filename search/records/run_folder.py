@@ -222,7 +222,7 @@ class RunFolder:
 
         url = self.facts.get("storage")
         if read_only and url is not None and self.given is None and self._url() == url:
-            print(f"reading {without_password(url)}, which {str(self.path / STUDY_FILE)!r} names", file=sys.stderr)
+            print(f"reading {without_password(url)!r}, which {str(self.path / STUDY_FILE)!r} names", file=sys.stderr)
         storage: Any = self._storage("read" if read_only else "write")
         try:
             storage = BufferedStorage(storage, self._study_name) if alone and url is None else storage

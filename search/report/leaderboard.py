@@ -9,7 +9,7 @@ from typing import Any
 
 from ..energy import JOULES_PER_WH
 from ..energy.sources.cpu_time import estimates_in
-from ..formatting import Unit, digits, fitted, paragraphs, unit_for
+from ..formatting import Unit, digits, fitted, paragraphs, printable, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -98,7 +98,7 @@ class Leaderboard:
         cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
         table = fitted(cells, [False, False, *[True] * (len(columns) - 3), False])
         text = "\n".join([table, *(["", *(paragraphs(f"Note: {note}") for note in self.notes)] if self.notes else [])])
-        return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)  # a folder may be called anything
+        return printable(text)  # a folder may be called anything
 
 
 def _in(wh: float | None, unit: Unit) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import unit_for
+from ..formatting import printable, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..whole_file import whole_file
@@ -178,7 +178,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     for text in figure.findobj(Text):  # names come from folders and studies: a $ in them is no formula, and XML holds no escape sequence
         text.set_parse_math(False)
-        text.set_text("".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text.get_text()))
+        text.set_text(printable(text.get_text()))
     with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}), whole_file(target) as unfinished:
         figure.savefig(unfinished, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return target

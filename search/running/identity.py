@@ -96,7 +96,7 @@ def study_folder(
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
     """
-    fresh = not RunFolder.exists(path)
+    fresh, made = not RunFolder.exists(path), [parent for parent in path.parents if not parent.exists()]
     if fresh:
         guess = estimate_file(path)
         facts = {
@@ -128,6 +128,9 @@ def study_folder(
     except Exception:  # not when the user broke it off: what that cost is on the study's bill
         if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
             shutil.rmtree(path)  # it would count as a run
+            with suppress(OSError):  # something else is in them
+                for parent in made:
+                    parent.rmdir()
         raise
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .splits_data import MemoryData, StreamData
+from ..formatting import own_place
+from .splits_data import ItemError, MemoryData, StreamData
 from .task import Kind, Targets, Task, complete_splits, encode, target_scale, warn_of_absent_classes
 
 Pair = tuple[Any, Any]
@@ -110,6 +111,8 @@ def dataset(
     for split, part in (("train", train), ("validation", validation)):
         if len(part) == 0:  # type: ignore[arg-type]  # a Dataset need not have a length; this one must
             raise ValueError(f"{split} must have examples, got a dataset of length 0; see that it finds its files")
+    train, validation = _Named(train, "train"), _Named(validation, "validation")
+    test = None if test is None else _Named(test, "test")
     item = train[0]
     if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
         shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
@@ -121,6 +124,30 @@ def dataset(
     read_test = None if test is None else StreamData(test, kind=kind, workers=workers)
     shape = tuple(item[0].shape)
     return Task(name, kind, read_train, read_validation, read_test, shape, tuple(map(str, classes or ())), preprocessing)
+
+
+class _Named(torch.utils.data.Dataset[Any]):
+    """A dataset whose errors name the example; everything else is its own."""
+
+    def __init__(self, inner: Any, split: str) -> None:
+        self._inner, self._split = inner, split
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as while it is unpickled, when nothing is inside yet
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._inner[index]
+        except Exception as error:  # whatever a user's own code raises
+            if isinstance(error, IndexError) and index >= len(self):
+                raise  # so ends whoever reads all of them
+            said = f"the example {index} of {self._split} must be readable, got {type(error).__name__}: {error}{own_place(error)}"
+            raise ItemError(f"{said}; correct it, or leave it out of the dataset") from error
 
 
 def builtin(
@@ -161,12 +188,7 @@ def builtin(
 
 
 def task_of_arrays(
-    name: str,
-    inputs: np.ndarray,
-    targets: Targets,
-    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
-    *,
-    device: str | torch.device = "cpu",
+    name: str, inputs: np.ndarray, targets: Targets, parts: tuple[np.ndarray, np.ndarray, np.ndarray], *, device: str | torch.device = "cpu"
 ) -> Task:
     """Put ``(n, features)`` or ``(n, c, h, w)`` inputs into a task, normalised by the training split in float64; bytes stay as they are.
 

@@ -16,11 +16,10 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from .file_tree import UNREADABLE, Files, Found, find_classes, open_files
+from .file_tree import SOUNDS, UNREADABLE, Files, Found, find_classes, open_files
 from .files import FileOptions, spaced, standardised, task_of_files
 from .task import Task, noting
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"})
 #: Recordings whose headers are read to learn the usual length of a set.
 PROBED = 512
 #: A sample of this share of the loudest is heard; recordings this much longer than what is used of them are said, and floats this far
@@ -90,7 +89,7 @@ def audio(
     """
     with noting() as said:
         files = open_files(path)
-        found = find_classes(files, SUFFIXES, noun="recordings")
+        found = find_classes(files, SOUNDS, noun="recordings")
         lengths, rates, sounds = _lengths(files, [entry for entry, _ in found.splits["train"]])
         _warn_of_length(str(files.path), lengths, sounds, seconds)
         if seconds is None:
@@ -160,7 +159,7 @@ def prepare(preprocessing: Mapping[str, Any], recording: bytes | str | Path) -> 
 
 
 def read_sound(data: bytes) -> tuple[np.ndarray, int]:
-    """Read a recording of a format of ``SUFFIXES``, of integers or floats of any width.
+    """Read a recording of a format of ``SOUNDS``, of integers or floats of any width.
 
     Returns:
         ``(n,)`` float32 in [-1, 1], the mean of all channels, and the samples per second.

@@ -28,13 +28,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "features": "feature_fraction",
         "l2": "lambda_l2",
     },
-    "xgboost": {
-        "shrinkage": "eta",
-        "depth": "max_depth",
-        "min_leaf": "min_child_weight",
-        "features": "colsample_bytree",
-        "l2": "lambda",
-    },
+    "xgboost": {"shrinkage": "eta", "depth": "max_depth", "min_leaf": "min_child_weight", "features": "colsample_bytree", "l2": "lambda"},
     "catboost": {"shrinkage": "learning_rate", "depth": "depth", "l2": "l2_leaf_reg"},
 }
 _OBJECTIVES = {

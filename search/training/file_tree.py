@@ -24,6 +24,7 @@ from .task import spelt_alike
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
+SOUNDS = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"})
 #: Pictures and recordings in formats that are not read.
 FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
 FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
@@ -39,23 +40,11 @@ SYSTEM = frozenset(
 )
 #: What the readers of zips, images and recordings raise for bytes that they cannot read; a bomb is an image over Pillow's limit of pixels.
 UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, Image.DecompressionBombError),
     RuntimeError,  # an encrypted member of a zip; NotImplementedError: its compression is unknown
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    ArithmeticError,
-    MemoryError,
     TypeError,  # Pillow, from a tag that has another type than it should
-    Image.DecompressionBombError,
 )
-
-
 #: A member of a zip of more bytes, and so many times those that it has in the zip, is a bomb: no image or recording is packed like that.
 BOMB_BYTES, BOMB_TIMES = 256 * 2**20, 100
 
@@ -200,7 +189,8 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
         got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
         raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}")
-    foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in (*FOREIGN - suffixes, ""))
+    others = {"", *(FOREIGN | SUFFIXES | SOUNDS) - suffixes}
+    foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in others)
     if foreign:
         kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
         one = f"{len(foreign)} file{'s' * (len(foreign) != 1)} ({kinds}), for example {foreign[0]}"

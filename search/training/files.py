@@ -22,7 +22,7 @@ import torch
 from ..threads import cores
 from .arrays import channel_statistics
 from .file_tree import UNREADABLE, Files, Found
-from .splits_data import MemoryData, StreamData
+from .splits_data import ItemError, MemoryData, StreamData
 from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 
 #: Data sets up to this size are held in memory.
@@ -232,7 +232,7 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
     try:
         return np.ascontiguousarray(decode(files.read(name)))
     except UNREADABLE as error:
-        raise ValueError(
+        raise ItemError(
             f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read with "
             "--set skip_unreadable=true (Python: skip_unreadable=True)"
         ) from error

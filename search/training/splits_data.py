@@ -246,6 +246,13 @@ def _fold(task: Task, train: MemoryData, validation: MemoryData) -> Task:
     return replace(task, train=train, validation=validation, test=None, folds=0)
 
 
+class ItemError(ValueError):
+    """An example that cannot be read, by name or number; of what a process that reads ahead raises the last words are kept."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said.rpartition("ItemError: ")[2].strip())
+
+
 class StreamData(Data):
     """Examples of a PyTorch dataset that does not fit into memory, read again in every epoch; the rest is as in ``MemoryData``."""
 

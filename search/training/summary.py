@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..formatting import printable
 from .evaluate import guessing, targets_of
 from .table_file import TEXT, TYPED
 from .task import Task
@@ -33,7 +34,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
         ValueError: If it cannot be read, or a table comes without its target; the message names the columns.
     """
     from . import audio, images
-    from .file_tree import FOREIGN_SOUNDS, SUFFIXES, open_files
+    from .file_tree import FOREIGN_SOUNDS, SOUNDS, SUFFIXES, open_files
     from .table import table
     from .table_file import read
     from .text import find_text
@@ -42,7 +43,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     zipped = path.is_file() and zipfile.is_zipfile(path) and not suffixes & (TEXT | TYPED)
     inside = {Path(name).suffix.lower() for name in open_files(path).names()} if zipped else set[str]()
-    packed = inside & (TEXT | TYPED) and not inside & (SUFFIXES | audio.SUFFIXES)
+    packed = inside & (TEXT | TYPED) and not inside & (SUFFIXES | SOUNDS)
     if not path.is_dir() and (suffixes & (TEXT | TYPED) or packed or (path.is_file() and target is not None and not zipped)):
         if target is None:
             names = list(map(str, read(path).columns))
@@ -59,7 +60,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")
     endings = [Path(name).suffix.lower() for name in open_files(path).names()]
     pictures = sum(ending in SUFFIXES for ending in endings)
-    sounds = sum(ending in audio.SUFFIXES or (not pictures and ending in FOREIGN_SOUNDS) for ending in endings)
+    sounds = sum(ending in SOUNDS or (not pictures and ending in FOREIGN_SOUNDS) for ending in endings)
     task = (audio.audio if sounds > pictures else images.images)(path, skip_unreadable=True)
     told = list(task.seen.get("warnings", ()))
     if any("unreadable file" in text for text in told):
@@ -126,7 +127,7 @@ def summary_text(found: Mapping[str, Any]) -> str:
         lines += ["", f"recordings ({sound['examined']} looked at): {seconds}; samples per second {_most(sound['rates'])}"]
     lines += ["", *(f"warning: {text}" for text in found["warnings"])] if found.get("warnings") else []
     # Names of files and columns may hold what would move the cursor, or has no encoding.
-    return "\n".join("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line) for line in lines)
+    return printable("\n".join(lines))
 
 
 def _counts(task: Task, targets: np.ndarray) -> dict[str, int]:

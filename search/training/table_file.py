@@ -80,17 +80,7 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
             return _flat(_read_json(path))
         if suffixes & TEXT:
             return _read_text(path, names, learnt or {})
-    except (
-        pd.errors.ParserError,
-        pd.errors.ParserWarning,
-        zipfile.BadZipFile,
-        UnicodeDecodeError,
-        OSError,
-        EOFError,
-        ValueError,
-        ImportError,
-        csv.Error,
-    ) as error:
+    except (ValueError, OSError, EOFError, ImportError, zipfile.BadZipFile, csv.Error, pd.errors.ParserWarning) as error:
         said = re.sub(
             r".*EOF inside string.* row (\d+)", r"a quote that opens about line \1 is never closed; close or remove it", str(error)
         )

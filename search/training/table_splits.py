@@ -44,14 +44,7 @@ def split_column(split: str) -> tuple[str, str | None]:
 
 
 def split_rows(
-    frame: pd.DataFrame,
-    how: Mapping[str, Reading],
-    targets: Targets,
-    split: str,
-    *,
-    validation_share: float,
-    test_share: float,
-    seed: int,
+    frame: pd.DataFrame, how: Mapping[str, Reading], targets: Targets, split: str, *, validation_share: float, test_share: float, seed: int
 ) -> Parts:
     """Return the rows of training, validation and test.
 

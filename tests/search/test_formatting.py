@@ -141,3 +141,4 @@ def test_long_lines_are_broken_on_a_terminal_and_left_alone_in_a_file(monkeypatc
     assert max(map(len, lines)) <= 40
     assert " ".join(" ".join(lines).split()) == text.strip()
     assert for_stream(text, io.StringIO()) == text
+    assert for_stream("left out ev\u202eil\x1b[31m.csv\nof 5\u00a0Wh", io.StringIO()) == "left out ev\\u202eil\\x1b[31m.csv\nof 5\u00a0Wh"

@@ -189,7 +189,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_trained(call: Callable[...,
     folder = write_images(tmp_path / "photos", 2)
     (folder / "class1" / "3.png").write_bytes(b"this is no image")
     refused(call("run", "images", "--data", "photos"), "class1/3.png")
-    assert not Path("runs/images").exists()  # a start that failed leaves nothing behind
+    assert not Path("runs").exists()  # a start that failed leaves nothing behind
 
 
 def test_a_file_that_is_not_a_zip_is_refused(call: Callable[..., Any], tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_host_that_only_the_folder_names_is_named_before_it_is_contacted(tmp_p
         with pytest.raises(StoreError):
             RunFolder.open(tmp_path / "r").run()
         thread.join()
-    assert f"reading postgresql+psycopg://me:***@127.0.0.1:{port}/db" in said[0]
+    assert f"reading 'postgresql+psycopg://me:***@127.0.0.1:{port}/db'" in said[0]
 
 
 @pytest.mark.parametrize("name", ["really?", "50%", "a%41b", "{x}", "a#b?c=d&e"])

@@ -1,3 +1,4 @@
+import pickle
 import struct
 from urllib.error import URLError
 
@@ -86,6 +87,21 @@ def test_an_own_dataset_is_trained_on():
     assert task.classes == ("low", "high")
     torch.manual_seed(0)
     assert fit(torch.nn.Linear(4, 2), task, Recipe(batch_size=8, learning_rate=0.1), epochs=5).quality["accuracy"] == 1.0
+
+
+class Lost(Own):
+    def __getitem__(self, index):
+        if index == 17:
+            raise KeyError("no such file")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_example_that_an_own_dataset_cannot_read_is_named_by_its_number(workers):
+    task = dataset(Own(), Lost(), workers=workers)
+    with pytest.raises(ValueError, match=r"the example 17 of validation must be readable, got KeyError: 'no such file' \(test_arrays"):
+        list(task.validation.batches(8))
+    assert pickle.loads(pickle.dumps(task.train)).fingerprint() == task.train.fingerprint()
 
 
 @pytest.mark.parametrize("item", [(np.zeros(3), 1), "text", (torch.zeros(3), 1, 2)])

@@ -116,6 +116,27 @@ def test_pictures_in_formats_that_are_not_read_are_counted(tmp_path):
     assert "left out 3 files (.heic, .svg, no suffix), for example cat/a.HEIC; convert or rename what is meant as images" in said
 
 
+def test_recordings_among_images_and_images_among_recordings_are_counted(tmp_path):
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, RANDOM.normal(size=4000) / 9, 8000, format="WAV")
+    write(
+        tmp_path,
+        {
+            f"{name}/{k}.{kind}": file.getvalue() if kind == "wav" else picture()
+            for name in "ab"
+            for k in range(9)
+            for kind in ("wav", "png")
+        },
+    )
+    assert "left out 18 files (.wav), for example a/0.wav; convert or rename what is meant as images" in read(tmp_path)[2]
+    with pytest.warns(
+        UserWarning, match=r"left out 18 files \(\.png\), for example a/0.png; convert or rename what is meant as recordings"
+    ):
+        audio(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "split"), [("dev", "validation"), ("Val_set", "validation"), ("holdout", "test"), ("eval", "test")])
 def test_other_names_of_splits_are_known(tmp_path, name, split):
     task, _, said = read(write(tmp_path, classes("train/a", "train/b", f"{name}/a", f"{name}/b")))
