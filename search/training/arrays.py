@@ -17,14 +17,8 @@ from .task import Kind, Targets, Task, complete_splits, encode, target_scale, wa
 Pair = tuple[Any, Any]
 #: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
 SETS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
-    "kmnist": "KMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "svhn": "SVHN",
-    "stl10": "STL10",
-    "usps": "USPS",
+    **{"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "usps": "USPS"},
+    **{"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"},
 }
 
 
@@ -174,17 +168,8 @@ def builtin(
     make = getattr(library("torchvision").datasets, SETS[name])
     inputs, targets, classes = _load(make, Path(root), train=True, name=name, download=download)
     test_inputs, test_targets, _ = _load(make, Path(root), train=False, name=name, download=download)
-    return arrays(
-        inputs,
-        targets,
-        name=name,
-        kind="classification",
-        classes=classes,
-        test=(test_inputs, test_targets),
-        validation_share=validation_share,
-        seed=seed,
-        device=device,
-    )
+    how: dict[str, Any] = {"classes": classes, "validation_share": validation_share, "seed": seed, "device": device}
+    return arrays(inputs, targets, name=name, kind="classification", test=(test_inputs, test_targets), **how)
 
 
 def task_of_arrays(

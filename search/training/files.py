@@ -119,16 +119,9 @@ def task_of_files(
     if in_memory:
         labels_of = {split: labels.numpy()[rows] for split, rows in kept.items()}
     warn_of_absent_classes(str(files.path), found.classes, labels_of)
-    return Task(
-        name or files.path.stem,
-        "classification",
-        parts["train"],
-        parts["validation"],
-        parts.get("test"),
-        shape,
-        found.classes,
-        {**preprocessing, "mean": mean, "std": deviation},
-    )
+    whole = {**preprocessing, "mean": mean, "std": deviation}
+    three = (parts["train"], parts["validation"], parts.get("test"))
+    return Task(name or files.path.stem, "classification", *three, shape, found.classes, whole)
 
 
 class FileItems(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):

@@ -56,16 +56,8 @@ def hugging_face(
         frame = pd.concat([split.to_pandas() for split in splits.values()], ignore_index=True)
         if names is not None:
             frame[target] = [names[int(k)] if k is not None and k >= 0 else None for k in frame[target]]
-        return table(
-            frame,
-            target,
-            validation_share=validation_share,
-            test_share=test_share,
-            seed=seed,
-            device=device,
-            name=path.name,
-            source=str(path),
-        )
+        shares = {"validation_share": validation_share, "test_share": test_share}
+        return table(frame, target, seed=seed, device=device, name=path.name, source=str(path), **shares)  # type: ignore[arg-type]  # no text
     import datasets
 
     raw = {key: split.cast_column(image, datasets.Image(decode=False)) for key, split in splits.items()}

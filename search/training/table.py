@@ -194,13 +194,8 @@ def _task(
     warn_of_rows(source, frame, parts)
     warn_of_markers(source, frame if targets.kind == "regression" else inputs, {**readings(frame[wanted]), **how})
     learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
-    warn_of_columns(
-        source,
-        learnt,
-        inputs if split == "random" else None,
-        how,
-        targets.values if kind is None and targets.kind == "regression" else None,
-    )
+    amounts = targets.values if kind is None and targets.kind == "regression" else None
+    warn_of_columns(source, learnt, inputs if split == "random" else None, how, amounts)
     warn_of_codes(source, learnt, inputs, how)
     for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
         score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"

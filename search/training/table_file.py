@@ -190,22 +190,11 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
         if escaped:
             with get_handle(source, "rb", compression=packed, is_text=False) as opened:
                 source = io.BytesIO(_doubled(opened.handle.read().decode(encoding, errors)).encode(encoding, "replace"))
-        return pd.read_csv(
-            source,
-            sep=separator,
-            header=None,
-            names=list(range(width)),
-            index_col=False,
-            skiprows=above,
-            skip_blank_lines=width > 1,
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            quotechar=quote,
-            compression=None if escaped else packed,
-            encoding=encoding,
-            encoding_errors=errors,
-        )
+        # Every cell stays as it is written; no column is the index, and an empty line of a column alone is a value.
+        kept: Any = {"header": None, "names": list(range(width)), "index_col": False, "dtype": str, "keep_default_na": False}
+        kept |= {"skiprows": above, "skip_blank_lines": width > 1, "skipinitialspace": True, "quotechar": quote, "encoding": encoding}
+        found: pd.DataFrame = pd.read_csv(source, sep=separator, compression=None if escaped else packed, encoding_errors=errors, **kept)
+        return found
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # it tells of values that are lost
