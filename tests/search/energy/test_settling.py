@@ -144,7 +144,7 @@ def test_waiting_ends_when_nobody_reads_any_more(scripted, clock, counter):
         window = ledger.open("w")
         begin = time.monotonic()
         window.close(settle=True)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 10  # else 15
         assert threading.active_count() <= threads
 
 

@@ -93,7 +93,7 @@ def test_a_thread_that_was_ended_is_said_in_the_record():
             time.sleep(0.05)
         begin = time.monotonic()
         record = window.close(settle=True)  # nobody will read: nothing to wait for
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 10  # else 15
     assert "the thread that reads the meters has ended" in record.meter["troubles"][0]
     assert record.joules == pytest.approx(50 * record.seconds, rel=1e-3)  # its edges were read
 
