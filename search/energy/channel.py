@@ -132,7 +132,8 @@ class MeterChannel:
             return
         if self.reads and t_ns <= self.reads[-1]:
             return
-        if self.reads and (away := (t_ns - self.reads[-1]) / NANO) > GAP_SECONDS:
+        away = (t_ns - self.reads[-1]) / NANO if self.reads else 0.0
+        if away > GAP_SECONDS and away > 2 * (interval_seconds(self) or 0.0):  # a logger may write a row every few seconds
             self.events.append(Event(t_ns, "gap", seconds=away))
         self.reads.append(t_ns)
         if watts is not None:

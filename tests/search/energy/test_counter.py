@@ -249,3 +249,14 @@ def test_a_counter_that_jumps_to_another_machines_is_one_that_began_anew():
     assert found.joules == pytest.approx(3000, rel=1e-6)
     assert found.u_random_joules >= 30, "what that refresh drew is a guess"
     assert (found.resets, "another machine's" in found.reason) == (1, True)
+
+
+def test_a_logger_that_writes_a_row_every_five_seconds_leaves_no_gap():
+    channel = MeterChannel(Capability("wall", "wall", True, counts=False), counts=False)
+    for row in range(40):
+        t_s = 5 * row + (60 if row > 30 else 0)
+        channel.add(Reading("wall", (100 + t_s) * SECOND, watts=50.0))
+    regular, late = (component(channel, (100 + begin) * SECOND, (160 + begin) * SECOND) for begin in (20, 130))
+    assert (regular.gap_seconds, regular.reads) == (0.0, 13)
+    assert late.gap_seconds == pytest.approx(40.0)
+    assert regular.joules == pytest.approx(3000)
