@@ -6,8 +6,10 @@ The rest of the run folder needs no database library, which takes long to import
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
+import os
 import re
 import sqlite3
 import sys
@@ -117,7 +119,10 @@ def connect(file: Path, mode: Mode) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: If there is no such file, or it cannot be read.
+        PermissionError: If this user has no right to read it, of which SQLite says nothing.
     """
+    if file.exists() and not os.access(file, os.R_OK):  # not opened: to close it would end SQLite's own locks
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     access = {"create": "rwc", "write": "rw", "read": "ro"}[mode]
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={access}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)
     if mode != "read":

@@ -353,8 +353,7 @@ class RunFolder:
 
     @property
     def _study_name(self) -> str:
-        own = self.facts["study"]["name"] if self.facts.get("storage") is None else self.facts["run_id"]
-        return str(self.facts.get("shared") or own)
+        return str(self.facts.get("shared") or (self.facts["run_id"] if self.facts.get("storage") else self.facts["study"]["name"]))
 
     def _url(self) -> str | None:
         """Return the URL of the storage with its password, or None for the folder's own database."""
@@ -362,11 +361,10 @@ class RunFolder:
         return None if url is None else storage_url.with_password(str(url), self.given)
 
     def _is_readable(self) -> bool:
-        try:
+        with contextlib.suppress(StoreError, RuntimeError):
             self.study(read_only=True).get_trials(deepcopy=False)
-        except (StoreError, RuntimeError):
-            return False
-        return True
+            return True
+        return False
 
     def _make_study(self) -> None:
         study = self.facts["study"]
@@ -376,6 +374,8 @@ class RunFolder:
         url, file = self._url(), self.path / DATABASE_FILE
         try:
             return database.open_storage(file, url, mode)
+        except PermissionError:  # it is whole: nothing that another user may read is made again
+            raise
         except Exception as error:
             line = cause_of(error)
             if url is None:

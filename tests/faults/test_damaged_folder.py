@@ -81,3 +81,14 @@ def test_a_copy_of_the_trials_that_was_altered_is_not_read(recorded: Path, tmp_p
     (path / "study.db").write_bytes(b"no database")
     with pytest.raises(ValueError, match="missing, damaged"):
         RunFolder.repair(path)
+
+
+def test_a_database_that_this_user_may_not_read_is_not_made_again(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(shutil.copytree(recorded, tmp_path / "run"))
+    (path / "trials.json").write_text("lost")
+    before = (path / "study.db").read_bytes()
+    monkeypatch.setattr("os.access", lambda file, mode: Path(file).name != "study.db")
+    for use in (load, again, RunFolder.repair):
+        with pytest.raises(PermissionError, match=r"study\.db"):
+            use(path)
+    assert (path / "study.db").read_bytes() == before
