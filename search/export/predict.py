@@ -329,8 +329,9 @@ def show(found: Sequence[Prediction], form: str) -> str:
     valued = any(one.value is not None for one in found)
     values = [one.value for one in found if one.value is not None]
     largest, spread = (max(map(abs, values)), max(values) - min(values)) if values else (0.0, 0.0)
-    # Four digits of what differs between the rows: times in seconds have ten before it.
-    places = 6 if spread == 0 else min(17, max(6, 4 + int(np.ceil(np.log10(max(largest / spread, 1.0))))))
+    # Four digits of what differs between the rows, and all before the point: times in seconds have ten.
+    differing = 0 if spread == 0 else 4 + int(np.ceil(np.log10(max(largest / spread, 1.0))))
+    places = min(17, max(6, differing, len(f"{largest:.0f}")))
     header = ["file", *(["row"] if several else []), *(["value"] if valued else ["label", "probability"])]
     rows = [
         [

@@ -194,3 +194,9 @@ def test_a_label_is_told_by_its_own_probability_and_not_by_the_rounded_one():
     model = predict.Model.__new__(predict.Model)
     model.kind, model.classes = "multilabel", ["red", "green"]
     assert model.prediction("a.npy", 1, np.array([0.5000002, 0.5], np.float32)).label == "red"
+
+
+def test_values_above_a_million_have_all_their_digits_before_the_point():
+    rows = [predict.Prediction("flats.csv", k + 1, None, None, value) for k, value in enumerate((1234567.89, 2345678.9))]
+    assert [line.split()[-1] for line in predict.show(rows, "table").splitlines()] == ["value", "1234568", "2345679"]
+    assert predict.show(rows[:1], "table").split()[-1] == "1234568"
