@@ -253,7 +253,10 @@ class Front:
         return make_box(self.objectives, self.directions, first.values, quality_floor=self.quality_floor)
 
     def hypervolume(self, box: tuple[Axis, ...] | None = None) -> float:
-        """Share of the box that the front dominates, 0 to 1; never decreases during a run. Another box compares fronts of several runs."""
+        """Share of the box that the front dominates, 0 to 1. Another box compares fronts of several runs.
+
+        It never decreases during a run, unless a trial ends after later ones (several workers) and is the first measured one then.
+        """
         return normalised_hypervolume([trial.values for trial in self.members], self.box if box is None else box)
 
     def alike(self, one: Trial, two: Trial) -> bool:

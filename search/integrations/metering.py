@@ -75,7 +75,8 @@ def in_any_process(said: bool) -> bool:
     group = None if torch is None else torch.distributed
     if torch is None or group is None or not group.is_available() or not group.is_initialized():
         return said
-    found = torch.tensor(int(said), device="cuda" if "nccl" in group.get_backend() else "cpu")
+    on_cpu = any(name in group.get_backend() for name in ("gloo", "mpi"))
+    found = torch.tensor(int(said), device="cpu" if on_cpu else torch.accelerator.current_accelerator())
     group.all_reduce(found, op=group.ReduceOp.MAX)
     return bool(found.item())
 
