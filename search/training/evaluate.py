@@ -52,8 +52,6 @@ def quality_and_scores(
 def targets_of(data: Data) -> np.ndarray | None:
     """Return the targets of a split without loading its inputs; None where it does not hold them apart."""
     found = getattr(data, "targets", None)
-    if found is None and (labels := getattr(getattr(data, "dataset", None), "labels", None)) is not None:
-        found = labels
     return None if found is None else np.asarray(found.cpu() if isinstance(found, torch.Tensor) else found)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -99,11 +100,11 @@ def fit(
     if not isinstance(model, torch.nn.Module):
         return _fit_estimator(model, task, recipe, how)
     require_precision(recipe.precision, device)
-    threads = torch.get_num_threads()
+    # Each epoch seeds what a model or a user's own examples may draw from; the caller's generators are left as they were.
+    threads, plain, numbers = torch.get_num_threads(), random.getstate(), np.random.get_state()
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     try:
-        # What the model draws (dropout ...) is seeded for each epoch below; the caller's generators are left as they were.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if isinstance(model, Transfer):
                 way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
@@ -111,16 +112,23 @@ def fit(
             return _fit(model, task, recipe, how)
     finally:
         torch.set_num_threads(threads)
+        random.setstate(plain)
+        np.random.set_state(numbers)
 
 
 def _cross_validated(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fitted:
     """Train the model on the training split, and one for each fold, whose predictions of the rest make the quality; see ``Task.folds``.
 
-    What the folds take is the price of knowing the quality, not of the model: it is spent within the phase of the evaluation.
+    What the folds take is the price of knowing the quality, not of the model: it is spent within the phase of the evaluation. On the way
+    the quality is unknown: that on the few examples of the validation split, by which patience goes, is another one.
     """
     others = [copy.deepcopy(model) for _ in range(task.folds)]
     alone = replace(task, folds=0)
-    fitted = fit(model, alone, recipe, **vars(how))
+
+    def should_continue(point: EpochPoint) -> bool:
+        return how.should_continue(replace(point, quality=None))
+
+    fitted = fit(model, alone, recipe, **{**vars(how), "should_continue": should_continue, "check_at": ()})
     plain = replace(recipe, patience=None)  # all to the same epoch
     before = [None] * task.folds if how.start is None else how.start["folds"]
     with how.phases("eval", fitted.epochs):
@@ -131,7 +139,7 @@ def _cross_validated(model: Any, task: Task, recipe: Recipe, how: _Training) -> 
         found = [fold.scores for fold in folds if fold.scores is not None]
         scores, targets = (np.concatenate([pair[k] for pair in found]) for k in (0, 1))
         known = quality(task.kind, scores, targets, scale=task.target_scale)
-    curve = (*fitted.curve[:-1], replace(fitted.curve[-1], quality=known))
+    curve = (*(replace(point, quality=None) for point in fitted.curve[:-1]), replace(fitted.curve[-1], quality=known))
     checkpoint = None if fitted.checkpoint is None else {**fitted.checkpoint, "folds": [fold.checkpoint for fold in folds]}
     return replace(fitted, quality=known, curve=curve, checkpoint=checkpoint, scores=(scores, targets))
 
@@ -255,7 +263,7 @@ def _fit_estimator(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fi
         inputs, targets = task.train.arrays()
         if start is not None:
             done = int(start["epochs"])
-            estimator.sklearn = start["sklearn"]
+            estimator.sklearn = copy.deepcopy(start["sklearn"])  # training on changes it, and the checkpoint must stay what it is
             if start.get(METRIC, before) == by:
                 patience.load(start["patience"])
     curve: list[EpochPoint] = []

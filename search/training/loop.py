@@ -5,11 +5,14 @@ Whatever is random in an epoch is drawn from ``(seed, epoch)``, and nothing carr
 
 from __future__ import annotations
 
+import copy
 import math
+import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 
 from .captured import LEAST_STEPS, Capture, CapturedEpoch, NotCapturableError, Steps, cuda_graph
@@ -51,7 +54,7 @@ class Loop:
         """Set the network up for its training to ``epochs`` epochs; ``undo`` detaches the tactics from it."""
         self._model, self._task, self._recipe, self._tactics = model, task, recipe, tactics
         self._epochs, self._seed, self._device = epochs, seed, device
-        torch.manual_seed(epoch_seed(seed, 0))
+        _seed_all(epoch_seed(seed, 0))
         model.to(device).train()
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -68,7 +71,8 @@ class Loop:
             self._restore(start)
         self._forward: Any = model
         self._captured: CapturedEpoch | None = None
-        self._steps_per_epoch = math.ceil(len(task.train) / recipe.batch_size)
+        full, rest = divmod(len(task.train), recipe.batch_size)
+        self._steps_per_epoch = full + (rest > 1 or full == 0)  # a single left-over example is skipped, see `train_epoch`
 
     def compile(self) -> None:
         """Compile the network for every size of a batch to come.
@@ -107,7 +111,7 @@ class Loop:
         """
         self.epoch += 1
         recipe, drawn = self._recipe, epoch_seed(self._seed, self.epoch)
-        torch.manual_seed(drawn)
+        _seed_all(drawn)
         self._model.train()
         for tactic in self._tactics:
             tactic.start_epoch(self.epoch, self._epochs)
@@ -171,7 +175,7 @@ class Loop:
 
     def _restore(self, start: Mapping[str, Any]) -> None:
         self.epoch, self._step = int(start["epochs"]), int(start["steps"])
-        self._optimizer.load_state_dict(start["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(start["optimizer"]))  # it would train on in the tensors of the checkpoint
         self._scaler.load_state_dict(start["scaler"])
         self.patience.load(start["patience"])
         if self.average is not None:
@@ -236,14 +240,23 @@ class Loop:
 
     def _pixels(self, epoch: int) -> int | None:
         """Return the side to which images are resized in an epoch; None leaves them as they are: they need not be square."""
-        full = self._recipe.resolution or self._task.input_shape[-1]
+        *_, height, full = (1, *self._task.shape_at(self._recipe.resolution))
         side = training_resolution(self._tactics, epoch, self._epochs, full)
+        if side != full and height != full:
+            raise ValueError(f"smaller images at first need square ones, got {height} x {full}; drop the tactic, or set recipe.resolution")
         return self._recipe.resolution if side == full else side
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return the seed of one epoch (0: the set-up), so that an epoch is the same whether or not the ones before ran in this process."""
     return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _seed_all(seed: int) -> None:
+    """Seed all generators that a model, or the transforms of a user's own data, may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _require_finite(total: torch.Tensor, epoch: int) -> None:

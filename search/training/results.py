@@ -16,7 +16,7 @@ class TrainingFailed(Exception):  # noqa: N818 - it is a result of the trial, no
 class EpochPoint:
     """One epoch of a training, numbered over the whole lineage from 1.
 
-    The loss is the epoch's mean, penalties of tactics included; the validation quality is None when it was not evaluated.
+    The loss is the epoch's mean, without the penalties of tactics; the validation quality is None when it was not evaluated.
     """
 
     epoch: int

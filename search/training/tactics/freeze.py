@@ -39,7 +39,7 @@ class Freeze(NoOp):
         self._parameters: list[nn.Parameter] = []
         self._norms: list[nn.Module] = []
         self._total = 0
-        self._frozen_epochs = 0
+        self._epochs = 0
         self._is_frozen = False
 
     def attach(self, model: nn.Module) -> None:
@@ -57,23 +57,25 @@ class Freeze(NoOp):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Freeze or thaw for this epoch."""
-        wanted = self.from_epoch <= epoch and (self.until_epoch is None or epoch <= self.until_epoch)
+        self._epochs, wanted = epoch, self._freezes(epoch)
         if wanted and not self._is_frozen:
             self._freeze()
         elif not wanted and self._is_frozen:
             self._thaw()
-        self._frozen_epochs += wanted
 
     def detach(self) -> dict[str, float]:
-        """Thaw everything; return how many parameters were frozen and in how many epochs."""
+        """Thaw everything; return how many parameters were frozen, and in how many of all epochs of the model."""
         self._thaw()
         frozen = sum(parameter.numel() for parameter in self._parameters)
         self._parameters, self._norms, self._model = [], [], None
         return {
             "freeze_parameters": frozen,
             "freeze_parameter_share": frozen / self._total if self._total else 0.0,
-            "freeze_epochs": self._frozen_epochs,
+            "freeze_epochs": sum(map(self._freezes, range(1, self._epochs + 1))),
         }
+
+    def _freezes(self, epoch: int) -> bool:
+        return self.from_epoch <= epoch and (self.until_epoch is None or epoch <= self.until_epoch)
 
     def _freeze(self) -> None:
         for parameter in self._parameters:

@@ -31,16 +31,19 @@ class ProgressiveResizing(NoOp):
         self.start, self.ramp_epochs, self.multiple = start, ramp_epochs, multiple
         self._model: nn.Module | None = None
         self._checked = False
-        self._sides: list[float] = []
+        self._full = self._epochs = 0
 
     def attach(self, model: nn.Module) -> None:
         """Remember the model, to check that it takes small images."""
         self._model = model
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Remember how far the training is."""
+        self._epochs = epoch
+
     def resolution(self, epoch: int, epochs: int, full: int) -> int | None:
         """Side of the images in pixels; None at full size. A model that takes only images of ``full`` pixels raises ValueError."""
-        side = side_at(epoch, full, start=self.start, ramp_epochs=self.ramp_epochs, multiple=self.multiple)
-        self._sides.append(side / full)
+        self._full, side = full, self._side(epoch, full)
         if side == full:
             return None
         if not self._checked and self._model is not None:
@@ -49,9 +52,12 @@ class ProgressiveResizing(NoOp):
         return side
 
     def detach(self) -> dict[str, float]:
-        """Return the mean share of the full side over the epochs."""
-        sides, self._sides, self._model = self._sides, [], None
+        """Return the mean share of the full side over all epochs of the model."""
+        sides, self._model = [self._side(epoch, self._full) / self._full for epoch in range(1, self._epochs + 1) if self._full], None
         return {"progressive_resizing_mean_side": sum(sides) / len(sides)} if sides else {}
+
+    def _side(self, epoch: int, full: int) -> int:
+        return side_at(epoch, full, start=self.start, ramp_epochs=self.ramp_epochs, multiple=self.multiple)
 
 
 def side_at(epoch: int, full: int, *, start: float, ramp_epochs: int, multiple: int) -> int:

@@ -66,7 +66,7 @@ class SparseBackprop(NoOp):
         self.min_channels, self.linear, self.dense_input_gradient = min_channels, linear, dense_input_gradient
         self._patched: list[tuple[nn.Module, str]] = []
         self._left: dict[str, int] = {}
-        self._used: list[float] = []
+        self._epochs = 0
 
     def attach(self, model: nn.Module) -> None:
         """Replace the forward of eligible layers on the instance; parameters and ``state_dict`` keys stay."""
@@ -81,22 +81,24 @@ class SparseBackprop(NoOp):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set the share that is kept in this epoch."""
-        keep = keep_at(epoch, keep=self.keep, schedule=self.schedule, period=self.period, warmup=self.warmup)
-        self._used.append(keep)
+        self._epochs = epoch
         for module, _ in self._patched:
-            module.__dict__["_keep"] = keep
+            module.__dict__["_keep"] = self._keep_at(epoch)
 
     def detach(self) -> dict[str, float]:
-        """Restore the layers' own forward; return how many were treated, how many were left dense and why."""
+        """Restore the layers' own forward; return how many were treated, how many left dense and why, and the mean share of all epochs."""
         columns: dict[str, float] = {"sparse_backprop_layers": len(self._patched)}
         columns |= {f"sparse_backprop_{reason}_left_dense": count for reason, count in self._left.items()}
-        if self._used:
-            columns["sparse_backprop_mean_keep"] = sum(self._used) / len(self._used)
+        if self._epochs:
+            columns["sparse_backprop_mean_keep"] = sum(map(self._keep_at, range(1, self._epochs + 1))) / self._epochs
         for module, name in self._patched:
             for key in (name, "_keep", "_dense_input_gradient"):
                 module.__dict__.pop(key, None)
-        self._patched, self._used = [], []
+        self._patched, self._epochs = [], 0
         return columns
+
+    def _keep_at(self, epoch: int) -> float:
+        return keep_at(epoch, keep=self.keep, schedule=self.schedule, period=self.period, warmup=self.warmup)
 
     def _patch(self, module: nn.Module) -> None:
         # a bound method of a module-level function: a deep copy of the model (for averaging) is bound to the copy, not to the original

@@ -72,6 +72,14 @@ def test_quality_is_that_of_all_folds_and_the_model_that_of_the_training_split(k
     assert longer.quality["accuracy"] == pytest.approx(whole.quality["accuracy"], abs=0.02)
 
 
+def test_no_rule_decides_on_the_way_by_the_quality_on_another_split():
+    task, asked = rings(3), []
+    trees = Boosting().build(Boosting().sample(RandomTrial(0)), task)
+    fitted = fit(trees, task, Recipe(patience=9), epochs=3, check_at=(1, 2), should_continue=lambda point: not asked.append(point))
+    assert [point.quality for point in (*asked, *fitted.curve[:-1])] == [None] * 5
+    assert fitted.curve[-1].quality == fitted.quality
+
+
 @pytest.mark.slow
 def test_few_rows_of_a_table_are_cross_validated_where_chance_divides_them(tmp_path):
     path = tmp_path / "t.csv"

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
-from joulefront.search.training.arrays import arrays
+from joulefront.search.training import loop
+from joulefront.search.training.arrays import arrays, dataset
 from joulefront.search.training.evaluate import evaluate, predict
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.results import TrainingFailed
+from joulefront.spaces.classical import FidelityEstimator, make_sklearn
 
 pytestmark = pytest.mark.slow
 RECIPE = Recipe(batch_size=32, learning_rate=1e-2, weight_decay=1e-2, augment="shift", label_smoothing=0.05)
@@ -74,6 +77,52 @@ def test_going_on_from_a_checkpoint_equals_one_training_bit_for_bit(spots, net, 
     assert equal(whole.checkpoint["weights"], third.checkpoint["weights"])
     assert whole.quality == third.quality
     assert whole.curve[1:] == (*second.curve[:1], *_without_quality(second.curve[1:], recipe), *third.curve)
+
+
+@pytest.mark.parametrize("kind", ["network", "forest"])
+def test_one_checkpoint_can_be_continued_twice_and_what_it_is_of_stays_as_it_was(spots, net, kind):
+    def build():
+        if kind == "network":
+            return net(spots)
+        forest = make_sklearn("random_forest", "classification", {"max_depth": 4, "min_leaf": 1, "features": 0.5})
+        return FidelityEstimator(forest, name="random_forest", per_epoch={"trees": 3}, full_epochs=27)
+
+    first = fit(build(), spots, RECIPE, epochs=1, seed=3)
+    before = predict(first.model, spots, spots.validation, recipe=RECIPE)
+    fit(build(), spots, RECIPE, epochs=3, seed=3, start=first.checkpoint)
+    again = fit(build(), spots, RECIPE, epochs=2, seed=3, start=first.checkpoint)
+    assert np.array_equal(predict(first.model, spots, spots.validation, recipe=RECIPE), before)
+    assert again.quality == fit(build(), spots, RECIPE, epochs=2, seed=3).quality
+
+
+def test_examples_and_models_that_draw_from_any_generator_are_repeatable_and_the_callers_stay(net):
+    class Noisy(torch.utils.data.Dataset):
+        classes = ("a", "b")
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, k):
+            return torch.full((1, 8, 8), k % 2 + random.random() + float(np.random.rand())), k % 2
+
+    task = dataset(Noisy(), Noisy(), name="noisy")
+    random.seed(5)
+    np.random.seed(5)
+    whole = fit(net(task), task, RECIPE, epochs=3)
+    drawn = random.random(), float(np.random.rand())
+    first = fit(net(task), task, RECIPE, epochs=1)
+    again = fit(net(task), task, RECIPE, epochs=3, start=first.checkpoint)
+    assert [point.loss for point in (*first.curve, *again.curve)] == [point.loss for point in whole.curve]
+    assert drawn == (random.Random(5).random(), np.random.RandomState(5).rand())
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_a_schedule_with_a_horizon_ends_at_its_end_where_a_left_over_example_is_skipped(spots, monkeypatch, schedule):
+    rates = []
+    monkeypatch.setattr(loop, "set_rate", lambda group, rate: rates.append(rate / group["peak"]))
+    fit(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), spots, Recipe(batch_size=128, schedule=schedule), epochs=12)
+    assert len(rates) == 2 * 12  # a step an epoch, for each of two groups
+    assert rates[-1] < 0.05
 
 
 def _without_quality(points, recipe):

@@ -2,9 +2,11 @@
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
+from joulefront.search.training.arrays import arrays
 from joulefront.search.training.fit import fit
 from joulefront.search.training.loop import epoch_seed
 from joulefront.search.training.recipe import Recipe
@@ -71,6 +73,22 @@ def test_a_training_that_continues_is_the_same_as_one_long_training(name, wide_n
     for key, value in long.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[key], value, rtol=1e-6, atol=1e-7, msg=key)
     assert second.quality["accuracy"] == long.quality["accuracy"]
+    if name != "activation_sparsity":  # whose columns are of one batch
+        assert second.extra == long.extra, "columns are of all epochs of the model"
+
+
+def test_smaller_images_need_square_ones_which_else_would_grow_first(wide_net):
+    task = arrays(np.zeros((40, 1, 8, 32), dtype="uint8"), np.arange(40) % 2)
+    with pytest.raises(ValueError, match="square ones, got 8 x 32; drop the tactic"):
+        train(wide_net, task, {"progressive_resizing": {"start": 0.5}})
+
+
+def test_a_column_counts_epochs_that_were_trained_not_those_that_were_only_compiled_for(wide_net, few_digits, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    tactics = {"progressive_resizing": {"start": 0.5, "ramp_epochs": 1}}
+    recipe = Recipe(**RECIPE, compile=True, tactics=tactics)
+    ended = fit(wide_net(), few_digits, recipe, epochs=4, should_continue=lambda point: False)
+    assert ended.extra == {"progressive_resizing_mean_side": 0.5}
 
 
 def test_all_tactics_work_together_under_bfloat16_accumulation_and_channels_last(wide_net, digits_task):

@@ -32,6 +32,7 @@ def test_a_model_that_pools_globally_is_taken_and_its_mode_restored(wide_net):
         assert [tactic.resolution(epoch, 2, 16) for epoch in (1, 2)] == [8, None]
         assert all(module.training for module in model.modules())
         assert torch.equal(model[1].running_mean, statistics)
+        tactic.start_epoch(2, 2)
     assert columns == {"progressive_resizing_mean_side": 0.75}
 
 
