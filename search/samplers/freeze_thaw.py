@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -171,7 +171,10 @@ class FreezeThawSampler(BaseSampler):
         self._lock = threading.RLock()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return every parameter seen so far, conditional ones included, and the epochs."""
+        """Return every parameter seen so far, conditional ones included, and the epochs; `PartialFixedSampler` raises ValueError."""
+        if isinstance(study.sampler, PartialFixedSampler):
+            said = "FreezeThawSampler must decide on whole configurations, got PartialFixedSampler around it"
+            raise ValueError(f"{said}; suggest what is fixed from one value, low = high")
         self.exhausted = False  # found anew for each trial: the study may be another one, or its space wider
         if trial.system_attrs.get("fixed_params"):
             return {}  # enqueued by the user: parameters that are not fixed are drawn at random
@@ -211,7 +214,7 @@ class FreezeThawSampler(BaseSampler):
         if param_name == self.epochs_name and isinstance(param_distribution, IntDistribution | FloatDistribution):
             return type(param_distribution.low)(min(max(self.rungs[0], param_distribution.low), param_distribution.high))
         if isinstance(param_distribution, CategoricalDistribution) and param_name == self.epochs_name:
-            return min(c for c in param_distribution.choices if isinstance(c, int | float))
+            return next(choice for choice in param_distribution.choices if choice == self.rungs[0])
         rng = self._rng(trial, zlib.crc32(param_name.encode()))
         alone = Encoding({param_name: param_distribution})
         return alone.params(alone.random(rng, 1)[0])[param_name]

@@ -95,7 +95,7 @@ class GaussianProcess:
         self.W, self.u = self._scaled(X), u
         times, plus = self._curves(u, u)
         K = _matern(_squared_distances(self.W, self.W), slope=False)[0] * times + plus
-        K[np.diag_indices_from(K)] += self._noise(u) + known
+        K[np.diag_indices_from(K)] += self.noise(u) + known
         self.L = scipy.linalg.cholesky(K, lower=True, check_finite=False)
         self.alpha = scipy.linalg.cho_solve((self.L, True), y, check_finite=False)
 
@@ -134,10 +134,6 @@ class GaussianProcess:
         found = prior - np.einsum("ik,ik->k", posterior.whitened[:, first], posterior.whitened[:, second])
         return np.asarray(found if posterior.inflation is None else found * posterior.inflation[:, first] * posterior.inflation[:, second])
 
-    def noise(self, u: Array) -> Array:
-        """Return the variance of a measurement at ``(n,)`` scaled log epochs, ``(n,)``."""
-        return self._noise(u)
-
     @property
     def amplitude(self) -> float:
         """Prior variance."""
@@ -152,7 +148,7 @@ class GaussianProcess:
         gap = (u[:, None] - u[None, :]) ** 2
         E, E2 = np.exp(-0.5 * gap / length**2), np.exp(-0.5 * gap / _SHARED_CURVE_LENGTH**2)
         M, slope = _matern(_squared_distances(W, W))
-        noise = self._noise(u, theta)
+        noise = self.noise(u, theta)
         K = M * (a0 + a1 * E) + a2 * E2
         K[np.diag_indices_from(K)] += noise + known
         try:
@@ -202,7 +198,8 @@ class GaussianProcess:
     def _scaled(self, X: Array) -> Array:
         return np.asarray(self._warp(X, self.theta)[0] / np.exp(self.theta[: self.count])[self.groups])
 
-    def _noise(self, u: Array, theta: Array | None = None) -> Array:
+    def noise(self, u: Array, theta: Array | None = None) -> Array:
+        """Return the variance of a measurement at ``(n,)`` scaled log epochs, ``(n,)``, with the present hyper-parameters by default."""
         low, high = (self.theta if theta is None else theta)[self.count + 4 : self.count + 6]
         return np.asarray(np.exp(low + (high - low) * u) + _JITTER)
 

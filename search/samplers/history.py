@@ -95,6 +95,7 @@ class History:
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     epochs_distribution: BaseDistribution | None = None
     narrowed: bool = False
+    _failed_at: dict[str, int] = field(default_factory=dict)
     _read: set[int] = field(default_factory=set)
 
     def update(self, trials: Sequence[FrozenTrial], *, exclude: int | None = None) -> None:
@@ -201,6 +202,8 @@ class History:
             # A longer training that starts from scratch resumes nothing, and is no fresh configuration either.
             self.surprises.append((trial.user_attrs.get(RESUME_FROM) is None and claim["key"] not in self.observations, z_score))
         self.observations.setdefault(key, {}).setdefault(epochs, point)
+        if epochs >= self._failed_at.get(key, math.inf):  # tried again, it was trained after all
+            self.failed.discard(key)
         self.requested_epochs[key] = max(self.requested_epochs.get(key, 0), requested, epochs)
         if trial.user_attrs.get(FINISHED):
             self.finished.add(key)
@@ -210,6 +213,7 @@ class History:
             self.kills[key, epochs] = self.kills.get((key, epochs), 0) + 1
         if excuse is None or self.kills.get((key, epochs), 0) >= MAX_KILLS:
             self.failed.add(key)
+            self._failed_at[key] = max(epochs, self._failed_at.get(key, 0))
 
 
 def energy_second(items: Sequence[T], energy: int) -> tuple[T, ...]:

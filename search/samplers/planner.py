@@ -240,7 +240,8 @@ class Planner:
         if predictions.feasibility[0] < _HOPELESS:
             return None
         energy = predictions.energy[0]
-        done = 0.0 if decision.parent is None else float(10 ** -table.values[table.numbers == decision.parent, 1][0])
+        paid = 10 ** -table.values[:, 1] if table.transform.logarithmic[1] else table.epochs
+        done = 0.0 if decision.parent is None else float(paid[table.numbers == decision.parent][0])
         cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, _MIN_INCREMENT * float(energy[0]))
         return replace(decision, cost=cost, step_cost=cost) if remaining is None or cost <= remaining else None
 

@@ -247,10 +247,12 @@ class SurrogateModels:
             values = table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0)
             good = ~bad[rows] if j == 0 else np.ones(len(rows), dtype=bool)
             model.fit(X[good], u[good], values[good], rng, noise=table.quality_sd[rows][good] if j == 0 else None)
-        self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in table.constraints}
+        limits = {name: _bounded(values[rows]) for name, values in table.constraints.items()}
+        limits = {name: values for name, values in limits.items() if not np.isnan(values).all()}
+        self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in limits}
         for name, model in self._constraints.items():
-            known = np.isfinite(table.constraints[name][rows])
-            model.fit(X[known], u[known], table.constraints[name][rows][known], rng)
+            known = ~np.isnan(limits[name])
+            model.fit(X[known], u[known], limits[name][known], rng)
         if not len(failed) and not bad.any():
             self._failure = None
             return
@@ -372,6 +374,12 @@ class SurrogateModels:
 
     def _process(self, encoder: Encoder) -> GaussianProcess:
         return GaussianProcess(encoder.groups, encoder.numeric & self.input_warp)
+
+
+def _bounded(values: Array) -> Array:
+    """Return constraint values in which an infinite one is as large as the largest finite one, and NaN, which is unknown, stays."""
+    most = float(np.abs(values[np.isfinite(values)]).max(initial=1.0))
+    return np.clip(values, -most, most)
 
 
 def select_rows(table: ObservationTable, rng: np.random.Generator) -> NDArray[np.int64]:

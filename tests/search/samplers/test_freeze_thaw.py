@@ -338,6 +338,16 @@ def test_with_a_given_space_the_epochs_may_be_asked_for_in_any_way(ask):
     assert max(trial.params["epochs"] for trial in study.trials) > 1
 
 
+def test_the_first_trainings_are_at_the_lowest_rung_also_where_shorter_ones_can_be_chosen() -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        width, epochs = trial.suggest_float("width", 0, 1), trial.suggest_categorical("epochs", [1, 3, 9])
+        return width - 1 / epochs, epochs * (1 + width)
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([3, 9]))
+    study.optimize(objective, 3)
+    assert [trial.params["epochs"] for trial in study.trials] == [3, 3, 3]
+
+
 def test_choices_that_are_equal_count_as_one():
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3]))
 

@@ -37,6 +37,14 @@ def test_failed_and_infinite_trials_are_failures() -> None:
     assert len(history.observations) == 1
 
 
+def test_what_failed_and_was_trained_when_it_was_tried_again_is_no_failure() -> None:
+    history = History(None, "epochs")
+    history.update([trial(0, 0.1, 3, None, state=TrialState.FAIL), trial(1, 0.1, 1, [0.5, 1.0])])
+    assert len(history.failed) == 1, "shorter, it worked before as well"
+    history.update([trial(2, 0.1, 3, [0.6, 3.0])])
+    assert not history.failed
+
+
 def test_both_ways_to_set_constraints_are_read() -> None:
     frozen = trial(0, 0.1, 1, [0.5, 1.0], system_attrs={"constraints": [0.5, -1.0], "constraints:memory": 2.0})
     assert constraints_of(frozen) == {"0": 0.5, "1": -1.0, "memory": 2.0}

@@ -67,6 +67,34 @@ def test_an_exhausted_space_ends_the_study() -> None:
     assert study.sampler.exhausted  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("violated", [math.inf, math.nan])
+def test_a_constraint_that_is_never_a_number_is_no_error(violated: float) -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        trial.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [violated])
+        return bowl(trial)
+
+    assert len(searched(objective, 10).trials) == 10
+
+
+@pytest.mark.slow
+def test_an_infinite_violation_is_avoided_as_a_large_one_is() -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        values = bowl(trial)
+        violated = math.inf if trial.params["rate"] > 0.4 else -1.0
+        trial.study._storage.set_trial_system_attr(trial._trial_id, "constraints", [violated])
+        return values
+
+    late = searched(objective, 36).trials[12:]
+    assert sum(trial.params["rate"] > 0.4 for trial in late) < 0.7 * len(late)
+
+
+def test_it_decides_alone_on_its_configurations() -> None:
+    study = searched(bowl, 3)
+    study.sampler = optuna.samplers.PartialFixedSampler({"rate": 0.5}, study.sampler)
+    with pytest.raises(ValueError, match="whole configurations, got PartialFixedSampler"):
+        study.optimize(bowl, 1)
+
+
 @pytest.mark.slow
 def test_an_exhausted_space_ends_neither_a_wider_one_nor_another_study() -> None:
     sampler, directions = FreezeThawSampler([1, 3], startup=2), ["maximize", "minimize"]
