@@ -103,7 +103,11 @@ class Space(Protocol):
         """Build the untrained model; weights are drawn from torch's global generator, which the caller seeds."""
 
     def key(self, candidate: Candidate) -> str:
-        """Canonical text of the candidate: equal for candidates that are the same model trained in the same way."""
+        """Canonical text of the candidate: equal for candidates that are the same model trained in the same way.
+
+        A subclass inherits that of all of its settings.
+        """
+        return candidate.key
 
 
 class RandomTrial:

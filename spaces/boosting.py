@@ -107,10 +107,6 @@ class Boosting(Space):
             threads=candidate.recipe.threads,
         )
 
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
-
 
 def boosting(kind: Kind, **options: Any) -> tuple[Boosting, ...]:
     """Return the families that serve a kind of task and whose library is installed, LightGBM first; see ``Boosting`` for the options."""

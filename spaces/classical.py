@@ -129,10 +129,6 @@ class Classical(Space):
         per_epoch = {"iterations": self.iterations_per_epoch, "rounds": self.rounds_per_epoch, "trees": self.trees_per_epoch}
         return FidelityEstimator(sklearn, name=name, per_epoch=per_epoch, full_epochs=self.full_epochs, detector=name in DETECTORS)
 
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
-
     def _settings(self, trial: Suggest, estimator: str) -> dict[str, Any]:
         tree = ("max_depth", "min_leaf")
         names = {

@@ -73,13 +73,6 @@ class Convnet(BlockFamily):
             start_whitened(model.blocks[0], task, candidate.recipe.resolution)
         return model
 
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text; one block has nothing to split, so ``depthwise`` does not count there."""
-        architecture: dict[str, Any] = dict(candidate.architecture)
-        if architecture["depth"] == 1:
-            architecture["depthwise"] = False
-        return Candidate(architecture, candidate.recipe).key
-
 
 class ConvolutionalNetwork(Headed):
     """Blocks of convolutions, a global average and one linear layer; see ``BlockFamily`` for the arguments."""

@@ -58,10 +58,6 @@ class Foundation(Space):
         members = int(candidate.architecture["members"])
         return InContextEstimator(InContext(library, 0 if task.kind == "regression" else task.outputs, members), file, self.full_epochs)
 
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text."""
-        return candidate.key
-
 
 def find_weights(folder: str | Path, *, regression: bool) -> tuple[str, Path]:
     """Return the library and the weights file in a folder, the last by name where there are several.

@@ -54,13 +54,6 @@ class Mlp(Family):
         """Build the untrained network; an unknown name of a part raises ValueError."""
         return Perceptron(prod(task.shape_at(candidate.recipe.resolution)), task.outputs, **parts_of(candidate))
 
-    def key(self, candidate: Candidate) -> str:
-        """Return canonical text; a linear model has no hidden layers whose details could count."""
-        architecture = dict(candidate.architecture)
-        if architecture["depth"] == 0:
-            architecture = {"family": architecture["family"], "depth": 0}
-        return Candidate(architecture, candidate.recipe).key
-
 
 class Perceptron(Headed):
     """Hidden layers of linear map, norm, activation and dropout, then a linear head; see ``Mlp`` for the arguments."""

@@ -218,10 +218,6 @@ class Family(Space):
         """Draw a model and its training; a range of the family that cannot be drawn from raises ValueError."""
         return Candidate({"family": self.name, **self.architecture(trial)}, self.recipe.sample(trial))
 
-    def key(self, candidate: Candidate) -> str:
-        """Return the candidate's canonical text."""
-        return candidate.key
-
     def defaults(self) -> Mapping[str, Any]:
         """Return the parameters that an expert begins with, an ``epochs`` among them where a few are enough; empty where there are none."""
         return {}

@@ -13,7 +13,6 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -22,7 +21,7 @@ from ..search.hints import Wrapper
 from ..search.space import Candidate, FrozenPart, Suggest
 from ..search.training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
 from ..search.training.backbone import Backbone, Transfer
-from ..search.training.task import Data, Raw, Task
+from ..search.training.task import Data, Task
 from .pretrained import first_line
 from .recipes import Family, Ints, Options, RecipeRanges, suggest_categorical, suggest_int
 from .transfer import ORDINARY_HEAD, images_of, linear_or_hidden
@@ -74,12 +73,11 @@ class LogMel(nn.Module):
 
 
 @dataclass
-class Seen:
+class Seen(Data):
     """The spectrograms of a split of samples, for families that look at their data before they are trained."""
 
     data: Data
     spectrogram: LogMel
-    raw: Raw | None = None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -90,11 +88,6 @@ class Seen:
         with torch.no_grad():
             for samples, targets in self.data.batches(batch_size, **options):
                 yield self.spectrogram.to(samples.device)(samples), targets
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all spectrograms, flattened, and their targets."""
-        inputs, targets = zip(*self.batches(256), strict=True)
-        return torch.cat(inputs).flatten(1).numpy(), torch.cat(targets).numpy()
 
 
 class HeardBackbone(nn.Module):

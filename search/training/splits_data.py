@@ -324,11 +324,6 @@ class StreamData(Data):
         found.__dict__.pop("_fingerprint", None)  # that of all of them
         return found
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return everything as arrays, see ``Data.arrays``; the whole split must fit into memory for it."""
-        inputs, targets = zip(*self.batches(256), strict=True)
-        return torch.cat(inputs).flatten(1).numpy(), torch.cat(targets).numpy()
-
 
 class Excerpt(Data):
     """The first ``size`` examples of each epoch of a split, in at most ``most`` batches of the real size; nothing beyond them is read.

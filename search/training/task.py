@@ -56,7 +56,14 @@ class Data(Protocol):
         """
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return ``(n, features)`` float32 inputs (flattened and normalised) and ``(n,)`` targets, for scikit-learn."""
+        """Return ``(n, features)`` float32 inputs (flattened and normalised) and ``(n,)`` targets, for scikit-learn.
+
+        The whole split must fit into memory for it.
+        """
+        import torch
+
+        inputs, targets = zip(*self.batches(256), strict=True)
+        return torch.cat(inputs).flatten(1).numpy(), torch.cat(targets).numpy()
 
 
 @dataclass(frozen=True)

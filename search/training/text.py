@@ -40,7 +40,7 @@ LONGEST, BATCH = 256, 256
 
 
 class StaticEmbedding(nn.Module):
-    """A table of vectors, one for each token; see the seam ``Backbone`` in ``features.py``.
+    """A table of vectors, one for each token; see the seam ``Backbone`` in ``backbone.py``.
 
     Attributes:
         identity: The package and the SHA-256 of its weights.
