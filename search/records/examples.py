@@ -32,7 +32,7 @@ class Examples:
 
     Attributes:
         metric: What is computed from them: the study's quality.
-        given: ``(n,)`` right or wrong for accuracy and error; else classes or values ``(n,)``, labels or scores ``(n, k)``.
+        given: ``(n,)`` right or wrong for accuracy and error; else classes or values ``(n,)``, labels or log-odds ``(n, k)``.
         targets: ``(n,)`` classes or values, or ``(n, k)`` labels; empty where ``given`` says right or wrong.
         count: Examples of the split, of which ``n`` are kept.
     """
@@ -53,14 +53,14 @@ class Examples:
             labels, positive = scores > 0.5, targets > 0.5
             if metric in SHARES:
                 return cls(metric, _few((labels == positive).all(axis=1), MOST_BITS), none, n)
-            return _kept(metric, scores.astype(np.float16) if metric == "auc" else labels, positive)
+            return _kept(metric, _log_odds(scores) if metric == "auc" else labels, positive)
         if kind == "anomaly" and scores.ndim == 1:
             scores = np.stack([1.0 - scores, scores], axis=1)
         classes, small = scores.argmax(axis=1), np.uint8 if scores.shape[1] <= 256 else np.uint16
         if metric in SHARES:
             return cls(metric, _few(classes == targets, MOST_BITS), none, n)
         if metric == "auc":
-            return _kept(metric, scores[:, 1:] if scores.shape[1] == 2 else scores, targets.astype(small), np.float16)
+            return _kept(metric, _log_odds(scores[:, 1:] if scores.shape[1] == 2 else scores), targets.astype(small))
         return _kept(metric, classes.astype(small), targets.astype(small)) if metric in ("balanced_accuracy", "macro_f1") else None
 
     def save(self, path: Path) -> None:
@@ -144,9 +144,16 @@ def _few(values: np.ndarray, most: int) -> np.ndarray:
     return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).astype(int)]
 
 
-def _kept(metric: str, given: np.ndarray, targets: np.ndarray, dtype: type | None = None) -> Examples:
+def _log_odds(shares: np.ndarray) -> np.ndarray:
+    """Log-odds of probabilities in 16 bits, which keep their order: probabilities close to 1 would all be one there."""
+    exact = np.asarray(shares, dtype=np.float64)
+    odds = np.log(np.maximum(exact, 1e-38) / np.maximum(1.0 - exact, 1e-8))  # beyond what float32 tells from 0 and 1
+    return np.asarray(odds, dtype=np.float16)
+
+
+def _kept(metric: str, given: np.ndarray, targets: np.ndarray) -> Examples:
     most = max(1, MOST // (given.shape[1] if given.ndim == 2 else 1))
-    return Examples(metric, _few(given if dtype is None else given.astype(dtype), most), _few(targets, most), len(targets))
+    return Examples(metric, _few(given, most), _few(targets, most), len(targets))
 
 
 def _of_classes(metric: str, given: np.ndarray, targets: np.ndarray) -> float:

@@ -108,6 +108,16 @@ def test_a_damaged_file_is_none(tmp_path: Path) -> None:
     assert Examples.load(examples_of(tmp_path, 8)) is None
 
 
+def test_the_auc_of_sure_models_is_that_of_their_scores() -> None:
+    targets = (RANDOM.random(4000) < 0.99).astype(int)
+    log_odds = 9.5 + 0.8 * RANDOM.normal(size=4000) + 1.2 * targets  # probabilities of 0.9999
+    scores = np.stack([1 / (1 + np.exp(log_odds)), 1 / (1 + np.exp(-log_odds))], axis=1).astype(np.float32)
+    for kind, given, wanted in (("classification", scores, targets), ("multilabel", scores, np.stack([1 - targets, targets], axis=1))):
+        kept = Examples.of("auc", kind, given, wanted)
+        assert kept is not None
+        assert kept.value() == pytest.approx(quality(kind, given, wanted)["auc"], abs=1e-3)
+
+
 def test_the_paired_bootstrap_sees_a_difference_that_unpaired_intervals_hide() -> None:
     targets = RANDOM.integers(0, 2, 500)
     one = np.where(RANDOM.random(500) < 0.85, targets, 1 - targets)
