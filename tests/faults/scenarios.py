@@ -86,6 +86,41 @@ def restarted_database(folder: Path, down_seconds: float = 3.0) -> list[str]:
         raise CannotRun(str(error)) from error
 
 
+def workers_without_database(folder: Path, down_seconds: float = 30.0) -> list[str]:
+    """The clocks of two workers are ten minutes apart, and their database is away for longer than a worker may be silent: nobody dies."""
+    fake = shifted_clock(folder, 600)
+    try:
+        with (
+            postgresql_server() as server,
+            ended(start(folder, "--storage", server.url, out=folder / "a", pause_seconds=0.3)) as first,
+            ended(start(folder, "--storage", server.url, out=folder / "b", pause_seconds=0.3, environment=fake)) as second,
+        ):
+            in_the_middle(first)
+            server.stop()
+            time.sleep(down_seconds)
+            if not server.start():
+                raise CannotRun("the PostgreSQL server does not start again")
+            for one in (first, second):
+                one.wait_for(lambda: False, SECONDS, "the workers end")
+            wrong = [f"exit code {one.process.returncode}: {one.tail()}" for one in (first, second) if one.process.returncode != 0]
+            states = [trial.state for trial in Watch(first.out).stored_trials()]
+            wrong += [] if states == ["complete"] * TRIALS else [f"the trials are {states}"]
+            return [*wrong, *tracebacks(first), *tracebacks(second)]
+    except NotInstalledError as error:
+        raise CannotRun(str(error)) from error
+
+
+def shifted_clock(folder: Path, seconds: int) -> dict[str, str]:
+    """Return the environment of a process whose wall clock is shifted by the seconds in the file ``offset``."""
+    compiler, library, offset = shutil.which("gcc") or shutil.which("cc"), folder / "wall_clock.so", folder / "offset"
+    if compiler is None:
+        raise CannotRun("the clock is shifted by a library that needs a C compiler (gcc)")
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    offset.write_text(str(seconds))
+    return {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
+
+
 def stopped_process(folder: Path, seconds: float = 20.0) -> list[str]:
     """All processes of the study are stopped for a while (SIGSTOP, as a laptop that sleeps): it goes on, the books are right."""
     with ended(start(folder, "--workers", "2")) as session:
@@ -98,13 +133,7 @@ def stopped_process(folder: Path, seconds: float = 20.0) -> list[str]:
 
 def clock_step(folder: Path) -> list[str]:
     """The wall clock jumps back by an hour and forward by two: durations and joules do not notice."""
-    compiler, library, offset = shutil.which("gcc") or shutil.which("cc"), folder / "wall_clock.so", folder / "offset"
-    if compiler is None:
-        raise CannotRun("the clock is shifted by a library that needs a C compiler (gcc)")
-    source = Path(__file__).with_name("wall_clock.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
-    offset.write_text("0")
-    fake = {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
+    fake, offset = shifted_clock(folder, 0), folder / "offset"
     began = time.monotonic()
     with ended(start(folder, environment=fake)) as session:
         in_the_middle(session)
@@ -323,6 +352,7 @@ def digest(folder: Path) -> set[tuple[str, str]]:
 
 SCENARIOS: dict[str, Callable[[Path], list[str]]] = {
     "restarted_database": lambda folder: restarted_database(folder, down_seconds=30.0),
+    "workers_without_database": workers_without_database,
     "stopped_process": stopped_process,
     "clock_step": clock_step,
     "read_only_folder": read_only_folder,
