@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import hypot
+from math import hypot, sqrt
 from typing import TYPE_CHECKING
 
 from ..carbon.intensity import Intensity, grams_co2e
@@ -65,7 +65,6 @@ def trial_energy(
                 components[part.name] = _plus(components.get(part.name), part)
     earlier = [] if parent is None else [parent]
     joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
-    foreign = FOREIGN_U if whole.contended else 0.0
     own_u, earlier_u = [record.u_random_joules for record in training], [trial.train_u_joules for trial in earlier]
     split_up = any(part.attribution.startswith("shared") for part in whole.counting)
     if split_up and own_u and None not in own_u:
@@ -74,14 +73,14 @@ def trial_energy(
         own_u = [max(_quadrature(own_u) or 0.0, (whole.u_random_joules or 0.0) * share)]
     u_joules = (sum_known if split_up else _quadrature)([*own_u, *earlier_u])
     if u_joules is not None:  # one neighbour raises all windows of a trial alike
-        u_joules = hypot(u_joules, foreign * sum(record.known_joules for record in training))
+        u_joules = hypot(u_joules, _foreign_joules(whole, training))
     before = 0.0 if parent is None else parent.energy.train_seconds
     seconds = None if before is None else before + sum(record.seconds for record in training)
     tests = [record for record in phases if record.kind == "inference"]
     per_1000 = 1000.0 / predictions if predictions else 0.0
     inference = tests[0].joules if tests and predictions else None
     u_inference = tests[0].u_random_joules if tests and predictions else None
-    u_inference = None if u_inference is None else hypot(u_inference, foreign * (inference or 0.0))
+    u_inference = None if u_inference is None else hypot(u_inference, _foreign_joules(whole, tests[:1]))
     return TrialEnergy(
         train_joules=joules,
         train_u_joules=u_joules,
@@ -102,6 +101,23 @@ def trial_energy(
         compiled=dict(parent.energy.compiled) if parent is not None else replace(paid[0], hardware={}).to_json() if paid else {},
         contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
     )
+
+
+def _foreign_joules(whole: Record, records: Sequence[Record]) -> float:
+    """Return the standard uncertainty of records' energies beside foreign work, see `FOREIGN_U`; zero where nobody saw any.
+
+    A counter holds what the others took, too: of the CPU's any part up to their share of its work, of a GPU's any part at all, which are
+    half-widths of uniform distributions (GUM 4.3.7). An estimate from CPU-seconds holds our own alone.
+    """
+    if not whole.contended:
+        return 0.0
+    others, gpus = float(whole.contended.get("foreign_cpu_seconds", 0.0)), whole.contended.get("foreign_gpu_pids", ())
+    # What is split with other trials of this run leaves the others' work out already.
+    known = 0.0 if whole.cpu_seconds is None or any(part.attribution != "exclusive" for part in whole.counting) else whole.cpu_seconds
+    share, held = others / (others + known) if others and known else 0.0, 0.0
+    for part in (part for record in records for part in record.counting if part.quality == "measured"):
+        held += (part.joules or 0.0) * (float(part.name in gpus) if part.name.startswith("gpu:") else share)
+    return max(FOREIGN_U * sum(record.known_joules for record in records), held / sqrt(12))
 
 
 def price_of_features(used: FeaturesUsed | None, phases: Sequence[Record], cache: FeatureCache | None, whole: Record) -> tuple[Record, ...]:

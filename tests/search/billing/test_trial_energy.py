@@ -172,6 +172,28 @@ def test_how_a_share_was_split_errs_alike_in_all_windows_of_a_trial() -> None:
     assert later.train_u_joules == pytest.approx(3.45 + 0.15 * 12.0)
 
 
+@pytest.mark.parametrize(
+    ("quality", "own", "found", "relative"),
+    [
+        ("measured", 1.0, {"foreign_cpu_seconds": 9.0}, 0.9 / 12**0.5),  # a counter holds what the others took
+        ("measured", 100.0, {"foreign_cpu_seconds": 9.0}, 0.15),
+        ("estimated", 1.0, {"foreign_cpu_seconds": 9.0}, 0.15),  # CPU-seconds are our own
+        ("measured", 1.0, {"foreign_gpu_pids": {"gpu:a": [7]}}, 0.15),  # on a GPU that is in no sum here
+    ],
+)
+def test_a_counter_beside_much_foreign_work_may_hold_little_of_our_own(
+    quality: str, own: float, found: dict[str, Any], relative: float
+) -> None:
+    whole = replace(record("trial", 35.0, quality=quality), contended=found, cpu_seconds=own)
+    u = facts(whole, record("epoch", 20.0, quality=quality)).train_u_joules
+    assert u == pytest.approx((0.1**2 + (relative * 20.0) ** 2) ** 0.5)
+
+
+def test_a_gpu_beside_another_process_may_hold_little_of_our_own() -> None:
+    whole = replace(record("trial", None, gpu_a=35.0), contended={"foreign_gpu_pids": {"gpu:a": [7]}})
+    assert facts(whole, record("epoch", None, gpu_a=20.0)).train_u_joules == pytest.approx((0.1**2 + 20.0**2 / 12) ** 0.5)
+
+
 def test_what_continues_a_training_beside_foreign_work_stays_marked_and_wide() -> None:
     parent = changed(PARENT, train_u_joules=3.5, contended=True)
     child = facts(record("trial", 20.0), record("epoch", 12.0), parent=parent)
