@@ -20,6 +20,8 @@ MISSING = frozenset(
     | {"(null)", "nil", "n.d.", "missing", "#num!", "#ref!", "#name?", "#null!", "\\n"}
     | {"#nv", "#wert!", "#bezug!", "#n/d", "#valeur!", "#valor!", "k.a.", "k. a.", "keine angabe"}
 )
+#: Signs that stand for nothing: NUL, and the byte order mark that a file has in its middle when it was put together of two.
+_NOTHING = {0: None, 0xFEFF: None}
 #: Share of the different texts that must be dates, and of the rows that must be numbers, for a column to be of dates or numbers.
 MOST = 0.95
 MOST_ROWS = 0.7
@@ -29,8 +31,8 @@ LARGEST = 1e100
 WHOLE = 2**53
 #: Texts, in lower case, that say yes and no: of such a column two are levels as they stand, more are ways to spell the two.
 TRUTHS = {
-    **dict.fromkeys(("true", "t", "yes", "y", "1", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim"), 1.0),
-    **dict.fromkeys(("false", "f", "no", "n", "0", "nein", "falsch", "non", "faux", "não"), 0.0),
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim", "on"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "nein", "falsch", "non", "faux", "não", "off"), 0.0),
 }
 #: Texts with more different letters behind their numbers than this are codes, not amounts.
 UNITS = 6
@@ -46,6 +48,8 @@ _SPELT = (
     r"P?(?:(\d+) ?d(?:ays?)?)?[ ,T]*(?:(\d+) ?h(?:(?:ou)?rs?)?)?[ ,]*(?:(\d+) ?m(?:in(?:ute)?s?)?)?[ ,]*"
     r"(?:(\d+(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?)?"
 )
+#: How durations are read where others have hours before: ``59:30`` beside ``1:02:30``.
+MINUTES = "m:s"
 #: Quarters and weeks: ``2024Q1``, ``2024-Q1``, ``Q1 2024``; ``2024-W05``.
 _QUARTER = r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"
 _WEEK = r"^(\d{4})-?[Ww](\d{2})$"
@@ -119,7 +123,7 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
         codes, levels = pd.factorize(values.map(str))
     found = np.empty(len(levels) + 1, dtype=object)
     for k, level in enumerate(levels.tolist()):
-        text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).replace("\0", "").strip()
+        text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).translate(_NOTHING).strip()
         whole, _, rest = text.partition(".")
         found[k] = None if text.lower() in missing else whole if rest == "0" and whole.lstrip("-").isdigit() else text
     return np.asarray(found[codes])
@@ -140,7 +144,7 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
         elif str(dtype).startswith(("list<", "large_list<", "fixed_size_list<", "struct<", "map<")):  # Arrow's, which it cannot compare
             frame.isetitem(place, frame.iloc[:, place].to_numpy(dtype=object))
-        elif getattr(dtype, "kind", "O") in "iu" and dtype.itemsize == 8 and (frame.iloc[:, place].abs() > WHOLE).any():
+        elif getattr(dtype, "kind", "O") in "iu" and getattr(dtype, "itemsize", 0) == 8 and (frame.iloc[:, place].abs() > WHOLE).any():
             frame.isetitem(place, frame.iloc[:, place].astype(str).array)  # texts are told apart where numbers would be rounded
     return frame
 
@@ -186,8 +190,10 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
         return Reading()
     if different.str.fullmatch(r"(?:19|20)\d{6}").all() and np.isfinite(parse(different, Reading("date", COMPACT))).all():
         return Reading("date", COMPACT)
-    parsed = {style: parse(different, Reading("number", style)) for style in styles}
-    style = max(styles, key=lambda one: np.isfinite(parsed[one]).sum())
+    parsed = {styles[0]: parse(different, Reading("number", styles[0]))}
+    if not np.isfinite(parsed[styles[0]]).all():
+        parsed |= {one: parse(different, Reading("number", one)) for one in styles[1:]}
+    style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
     if np.isnan(parsed[style]).mean() > 1 - MOST and (unit := _unit(different)):
         parsed = {one + unit: parse(different, Reading("number", one + unit)) for one in styles}
         style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
@@ -200,7 +206,9 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     share = float(counts[~strange].sum() / counts.sum())
     shown = ", ".join(map(repr, different[strange][:3]))
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
-        return Reading("number", style, f"is numbers, among which {shown} counts as missing" if strange.any() else _mixed_signs(different))
+        return Reading(
+            "number", style, f"is numbers, among which {shown} counts as missing" if strange.any() else _doubtful(different, style)
+        )
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
         return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
@@ -209,7 +217,8 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
         shown = different[(signs != different)].iloc[0]
         return Reading(note=f"is text, for its numbers have signs as in {shown!r}; remove these to have numbers")
     if np.isfinite(_lasted(different)).mean() >= MOST and not any(np.isfinite(_seconds(different, form)).all() for form in _OF_DAY):
-        return Reading("duration")  # what all fits into a day is a time of day
+        short, long = different.str.extract(r"^(\d+):\d\d$")[0].astype(float), different.str.fullmatch(r"\d+:\d\d:\d\d(?:\.\d+)?")
+        return Reading("duration", MINUTES if long.any() and 23 < short.max() < 60 else ".,")  # what all fits into a day is a time of day
     units = different.str.extract(rf"^[+-]?[\d.,]*{_UNIT}")[0]
     if note is None and units.notna().mean() >= MOST and units.nunique() <= UNITS:
         shown = " and ".join(map(repr, units.value_counts().index[:2]))
@@ -248,8 +257,11 @@ def _unit(different: Any) -> str:
     return str(found.index[0]) if len(found) and found.iloc[0] >= MOST * len(different) else ""
 
 
-def _mixed_signs(different: Any) -> str | None:
-    """Say that numbers have several currencies, or percent signs in part: the signs are left out."""
+def _doubtful(different: Any, style: str) -> str | None:
+    """Say that numbers have several currencies, or percent signs in part, which are left out; or points that may be of thousands."""
+    whole, grouped = different.str.fullmatch(r"[+-]?\d{1,3}"), different.str.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}")
+    if style[0] == "." and (whole | grouped).all() and grouped.mean() > 0.5 and (whole.any() or different.str.endswith("0").mean() > 0.5):
+        return f"is read with decimal points, as {different[grouped].iloc[0]!r}; if these are of thousands, write the numbers without them"
     signs = different.str.extract(rf"({_CURRENCY}|%)")[0]
     named = sorted({*signs.dropna()})
     if len(named) < 2 and not (named == ["%"] and (signs.isna() & (different != "0")).any()):
@@ -258,8 +270,9 @@ def _mixed_signs(different: Any) -> str | None:
     return f"is numbers with {shown}, which are read alike; write all in one unit"
 
 
-def _lasted(column: Any) -> np.ndarray:
-    """Return durations in seconds, NaN where a text is none."""
+def _lasted(column: Any, how: str = ".,") -> np.ndarray:
+    """Return durations in seconds, NaN where a text is none; ``59:30`` is hours, by ``MINUTES`` minutes."""
+    column = column.str.replace(r"^(\d+:\d\d)$", r"0:\1", regex=True) if how == MINUTES else column
     found = np.full(len(column), np.nan)
     for form in (_LASTED, _SPELT):
         parts = column.str.extract(f"(?i)^{form}$").astype(float)
@@ -328,7 +341,7 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
             found[rest] = _seconds(in_english(column[rest]), reading.how)
         return found
     if reading.kind == "duration":
-        return _lasted(column)
+        return _lasted(column, reading.how)
     decimal, thousands = reading.how[0], reading.how[1]
     numbers = np.full(len(column), np.nan)
     if decimal == ".":

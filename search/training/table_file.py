@@ -39,6 +39,7 @@ HEADING = 30
 SEPARATORS = ",;\t| ~^:\x01\x1f"
 #: How what is no table begins, and what to do.
 _NO_TABLES = {
+    b"@relation": "it is an ARFF file; save it as CSV",
     b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
     **dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page; download the file itself"),
 }
@@ -141,6 +142,8 @@ def _read_json(path: Path) -> pd.DataFrame:
         whole = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError:
         whole = [json.loads(line, parse_int=_whole) for line in text.split("\n") if line.strip()]
+    if isinstance(whole, list) and all(isinstance(row, list) for row in whole) and all(isinstance(name, str) for name in whole[0]):
+        return pd.DataFrame(whole[1:], columns=whole[0])
     if isinstance(whole, dict):
         rows = [value for value in whole.values() if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)]
         if {"columns", "data"} <= whole.keys():

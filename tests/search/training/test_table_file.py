@@ -358,3 +358,11 @@ def test_quotes_behind_a_backslash_are_quotes_where_they_can_be_nothing_else(tmp
     task, said = read(path)
     assert (of(task, "t")["levels"], of(task, "t")["missing"]) == (sorted({meant, "plain"} - {None}), meant is None)
     assert said == ""
+
+
+def test_a_list_of_rows_below_their_names_is_a_table_and_arff_is_named(tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps([["a", "y"], *([k % 7, label(k)] for k in range(ROWS))]))
+    assert read(tmp_path / "t.json")[0].preprocessing["features"] == ["a"]
+    (tmp_path / "t.csv").write_text("@relation t\n@attribute a numeric\n@attribute y {p,q}\n@data\n1,p\n")
+    with pytest.raises(ValueError, match="it is an ARFF file; save it as CSV"):
+        table(tmp_path / "t.csv", "y")

@@ -161,3 +161,15 @@ def test_versions_addresses_and_places_are_called_no_dates(tmp_path, cells):
 )
 def test_dates_beyond_those_that_are_read_and_pairs_of_numbers_are_said(tmp_path, cells, words):
     assert words in read(write(tmp_path / "t.csv", [f"{cell},{k % 7},{label(k)}" for k, cell in enumerate(cells)], header="t,a,y"))[1]
+
+
+def test_minutes_and_seconds_beside_hours_are_no_hours_in_training_and_for_a_row_alone(tmp_path):
+    """Of a race: 59:30 is faster than 1:02:30; a time of day with and without seconds stays one."""
+    cells = [f"{40 + k // 3}:{k:02}" if k < 50 else f"1:{k % 60:02}:10" for k in range(ROWS)]
+    task, _ = read(write(tmp_path / "t.csv", [f"{cell},{label(k)}" for k, cell in enumerate(cells)]))
+    made = (
+        prepare(task.preprocessing, write(tmp_path / "n.csv", ["59:30"], header="a"))[0, 0] * of(task, "a")["std"] + of(task, "a")["mean"]
+    )
+    assert made == pytest.approx(59 * 60 + 30, rel=1e-5)
+    cells = [f"{k % 24}:{k % 60:02}" + ":10" * (k % 2) for k in range(ROWS)]
+    assert 30_000 < of(read(write(tmp_path / "d.csv", [f"{cell},{label(k)}" for k, cell in enumerate(cells)]))[0], "a")["mean"] < 60_000

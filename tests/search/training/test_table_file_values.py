@@ -279,3 +279,26 @@ def test_whole_numbers_that_a_float_would_round_are_codes_of_their_own_in_typed_
     assert [len(of(task, name)["levels"]) for name in "ui"] == [7, 5]
     assert "'u' is text, for its whole numbers are too long to tell apart as numbers" in said
     np.testing.assert_array_equal(prepare(task.preprocessing, tmp_path / "t.csv"), prepare(task.preprocessing, tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([f"{k * 1234:,}".replace(",", ".") for k in range(ROWS)], True),
+        ([f"{(k + 1) * 1200:,}".replace(",", ".") for k in range(ROWS)], True),
+        ([f"{1 + k * 1.2345:.3f}" for k in range(ROWS)], False),
+        ([f"{1 + k * 1.25:g}" for k in range(ROWS)], False),
+    ],
+)
+def test_points_that_may_be_of_thousands_are_said(tmp_path, cells, said):
+    told = read(write(tmp_path / "t.csv", [f"{cell};{label(k)}" for k, cell in enumerate(cells)], header="a;y"))[1]
+    assert ("'a' is read with decimal points, as '1.2" in told) is said
+
+
+def test_marks_between_joined_files_are_nothing_and_sparse_columns_are_numbers(tmp_path):
+    mark = "\ufeff"
+    rows = [f"{mark * (k == 30)}{k % 9},{label(k)}" for k in range(ROWS)]
+    task, said = read(write(tmp_path / "t.csv", rows))
+    assert (of(task, "a")["missing"], said) == (False, "")
+    frame = pd.DataFrame({"a": pd.arrays.SparseArray([0, 0, 1] * 20), "y": [label(k // 2) for k in range(ROWS)]})
+    assert table(frame, "y").preprocessing["features"] == ["a"]
