@@ -186,7 +186,7 @@ class Study:
             if (most := getattr(self, name)) is not None and not (isinstance(most, Real) and float(most) >= 1):
                 raise ValueError(f"study.{name} must be >= 1, got {most!r}; None is no limit")
         for name in ("max_trial_joules", "max_trial_seconds"):
-            if (most := getattr(self, name)) is not None and not most > 0:
+            if (most := getattr(self, name)) is not None and not (isinstance(most, Real) and float(most) > 0):
                 raise ValueError(f"study.{name} must be > 0, got {most!r}; None is no limit")
         if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**63:
             raise ValueError(f"study.seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")

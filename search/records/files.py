@@ -108,6 +108,7 @@ class _Anchor(TypedDict):
 class _Data(TypedDict):
     kind: NotRequired[str]
     examples: NotRequired[Mapping[str, int]]
+    contents: NotRequired[Mapping[str, Any]]
     input_shape: NotRequired[list[int]]
     classes: NotRequired[list[Any]]
     folds: NotRequired[int | None]

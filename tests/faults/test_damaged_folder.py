@@ -57,6 +57,7 @@ def page(path: Path) -> Any:
         (page, "study.json", ("data", "examples"), None, r"is damaged \(data: KeyError\('examples'\)\)"),
         (page, "study.json", ("data", "classes", "train"), "x", r"is damaged \(data: "),
         (page, "study.json", ("data", "guessing", "accuracy"), "x", r"is damaged \(data: "),
+        (load, "study.json", ("fingerprint", "data", "contents"), "x", "contents must be an object, got 'x'"),
         (load, "bill.json", ("sessions", 0, "total"), None, "must have the same components"),
         (load, "bill.json", ("sessions", 0, "by_component_joules"), {"gpu:a": 3.0}, "must have the same components"),
     ],

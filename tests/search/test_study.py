@@ -36,6 +36,7 @@ GOOD = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[
         ({"budget": "5Wh"}, r"Budget, got '5Wh'; write Budget.parse\('5Wh'\)"),
         ({"min_accuracy": 95.0}, "at most 1, as accuracy is, got 95.0; 95 % is 0.95"),
         ({"min_accuracy": -0.1}, "min_accuracy"),
+        ({"max_trial_seconds": "x"}, "max_trial_seconds must be > 0, got 'x'"),
         ({"max_trial_joules": -1.0}, "max_trial_joules must be > 0, got -1.0"),
         ({"max_trial_joules": 0.0}, "max_trial_joules must be > 0"),
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
