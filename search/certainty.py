@@ -68,14 +68,18 @@ def resampled(examples: Examples) -> np.ndarray:
     return np.array([examples.value(), *(examples.value(random.integers(0, n, n)) for _ in range(RESAMPLES))])
 
 
-def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float) -> tuple[float, float] | None:
-    """Ends of the interval of what `resampled` returned, or of a difference of two; it shrinks where more examples than are kept count."""
+def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float = 1.0, centre: float | None = None) -> tuple[float, float] | None:
+    """Ends of the interval of what `resampled` returned, or of a difference of two.
+
+    Where more examples count than are kept it shrinks, around the ``centre`` that all of them give.
+    """
     middle, *values = one if two is None else one - two
     known = np.array([value for value in values if isfinite(value)])
     if len(known) < RESAMPLES // 2:
         return None
     low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(middle + (low - middle) * shrink), float(middle + (high - middle) * shrink)
+    around = middle if centre is None else centre
+    return float(around + (low - middle) * shrink), float(around + (high - middle) * shrink)
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,9 @@ class Evidence:
         if first is None or any(number not in self._resampled for number, _ in kept):
             return None
         one, two = self._resampled[trial.number], None if other is None else self._resampled[other.number]
-        return _ends(one, two, sqrt(len(first.given) / first.count))
+        if len(first.given) == first.count:
+            return _ends(one, two)
+        return _ends(one, two, sqrt(len(first.given) / first.count), trial.values[0] - (0.0 if other is None else other.values[0]))
 
     def standing(self, trial: Trial, best: Trial) -> Standing:
         """Return how surely the quality of a trial is known, and whether it can be told from that of the best."""

@@ -15,7 +15,7 @@ from sklearn import metrics
 
 from joulefront.search.certainty import Evidence, _ends, choose, decimals_of, mcnemar, resampled, shares_differ, wilson
 from joulefront.search.front import Front
-from joulefront.search.records.examples import MOST_BITS, Examples, examples_of
+from joulefront.search.records.examples import MOST, MOST_BITS, Examples, examples_of
 from joulefront.search.records.replicate_summary import compare_replicates
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.trial import Trial
@@ -106,6 +106,23 @@ def test_a_damaged_file_is_none(tmp_path: Path) -> None:
     assert Examples.load(examples_of(tmp_path, 77)) is None
     np.savez(examples_of(tmp_path, 8), given=np.array([{}], dtype=object))
     assert Examples.load(examples_of(tmp_path, 8)) is None
+
+
+def test_an_interval_from_a_part_of_the_examples_lies_around_the_quality_of_all() -> None:
+    n = 60_000
+    targets, wrong = RANDOM.integers(0, 2, n), RANDOM.random(n) < 0.08
+    wrong[np.linspace(0, n - 1, MOST).astype(int)] = RANDOM.random(MOST) < 0.1  # the kept ones happen to be harder
+    kept = [Examples.of("balanced_accuracy", "classification", np.eye(2)[targets ^ flipped], targets) for flipped in (wrong, ~wrong)]
+    values = [metrics.balanced_accuracy_score(targets, targets ^ flipped) for flipped in (wrong, ~wrong)]
+    trials = [complete(k, value, 1.0) for k, value in enumerate(values)]
+    evidence = Evidence("balanced_accuracy", examples=n, results=lambda trial: kept[trial.number])
+    one = evidence.standing(trials[0], trials[0])
+    assert one.low is not None
+    assert one.high is not None
+    assert one.low < values[0] < one.high < one.low + 0.006
+    ends = evidence.bootstrap(trials[0], trials[1])
+    assert ends is not None
+    assert ends[0] < values[0] - values[1] < ends[1]
 
 
 def test_the_auc_of_sure_models_is_that_of_their_scores() -> None:
