@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .file_tree import SOUNDS, UNREADABLE, Files, Found, find_classes, open_files
-from .files import FileOptions, spaced, standardised, task_of_files
+from .files import FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
 
 #: Recordings whose headers are read to learn the usual length of a set.
@@ -90,7 +90,7 @@ def audio(
     with noting() as said:
         files = open_files(path)
         found = find_classes(files, SOUNDS, noun="recordings")
-        lengths, rates, sounds = _lengths(files, [entry for entry, _ in found.splits["train"]])
+        lengths, rates, sounds = _lengths(files, found)
         _warn_of_length(str(files.path), lengths, sounds, seconds)
         if seconds is None:
             seconds = max(float(np.median(lengths)) if lengths else 1.0, window / sample_rate)
@@ -204,11 +204,13 @@ def mel_bands(sample_rate: int, window: int, mels: int) -> np.ndarray:
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str], dict[str, float]]:
+def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dict[str, float]]:
     """Return the seconds and sample rates of evenly spaced recordings, and the seconds about the centre of each that reach its sound.
 
     These are infinite for a silent one.
     """
+    entries, kinds = found.splits["train"], list[tuple[str, int]]()
+    names = [name for name, _ in entries]
     lengths: list[float] = []
     rates: Counter[str] = Counter()
     sounds, peaks = dict[str, float](), dict[str, float]()
@@ -217,10 +219,12 @@ def _lengths(files: Files, names: list[str]) -> tuple[list[float], Counter[str],
             samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
+            kinds.append((f"{rate:,}", entries[k][1]))
             peaks[names[k]] = float(np.abs(samples).max())
             samples = np.abs(samples - samples.mean())  # a constant is no sound
             loud = np.flatnonzero(samples >= max(LOUD * samples.max(), FLOOR**0.5))
             sounds[names[k]] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
+    warn_of_giveaways(str(files.path), "number of samples per second", kinds, found.classes)
     high = [name for name, peak in peaks.items() if peak > BEYOND]
     if high and len(high) < len(peaks):  # in all of them it is a scale, which standardising takes out
         said = f"{len(high)} of {len(peaks)} recordings have samples beyond [-1, 1], e.g. {high[0]} up to {peaks[high[0]]:.3g}"

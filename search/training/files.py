@@ -31,6 +31,8 @@ MEMORY_LIMIT_BYTES = 4 * 2**30
 STATISTICS_FROM = 4096
 #: Of the training examples that becomes a split that is missing.
 SHARE = 0.15
+#: Fewer files with a value are chance.
+FEWEST = 5
 #: How a decoder names the bytes that it was given; a memory address does not help a user.
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 Progress = Callable[[int, int], None]
@@ -253,6 +255,18 @@ def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks
             other = next(k for k in rest if (entries[k][1], splits[k]) != (entries[one][1], splits[one]))
             said = f"{sum(map(len, found))} files have the same content in {where}, e.g. {entries[one][0]} and {entries[other][0]}"
             warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=4)
+
+
+def warn_of_giveaways(where: str, what: str, seen: Sequence[tuple[Any, int]], classes: Sequence[str]) -> None:
+    """Warn where each of few values, of ``(value, class number)``, occurs in one class alone, so that it tells the class."""
+    of: dict[Any, list[int]] = {}
+    for value, label in seen:
+        of.setdefault(value, []).append(label)
+    if 1 < len(of) <= len(classes) and all(len(labels) >= FEWEST and len({*labels}) == 1 for labels in of.values()):
+        told = ", ".join(f"{value} in {classes[labels[0]]!r}" for value, labels in list(of.items())[:3])
+        warnings.warn(
+            f"{where}: the {what} tells the class ({told}); make all alike, or models learn that in place of the content", stacklevel=4
+        )
 
 
 def _reason(error: BaseException | None) -> str:

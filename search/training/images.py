@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .file_tree import UNREADABLE, Files, find_classes, open_files
-from .files import SHARE, Entries, FileOptions, spaced, standardised, task_of_files
+from .files import SHARE, Entries, FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
 
 #: Images that are opened to learn size and colour of a set.
@@ -55,7 +55,7 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
 def _images(path: str | Path, resolution: int | None, options: FileOptions) -> Task:
     files = open_files(path)
     found = find_classes(files)
-    shape, tones, sizes, modes = _probe(files, found.splits["train"], resolution, tell=True)
+    shape, tones, sizes, modes = _probe(files, found.splits["train"], resolution, tell=True, classes=found.classes)
     preprocessing = {
         "kind": "image",
         **dict(zip(("channels", "height", "width"), shape, strict=True)),
@@ -146,10 +146,11 @@ def _to_bytes(image: Image.Image, white: float | None, black: float) -> Image.Im
 
 
 def _probe(
-    files: Files, entries: Entries, resolution: int | None, *, tell: bool = False
+    files: Files, entries: Entries, resolution: int | None, *, tell: bool = False, classes: Sequence[str] = ()
 ) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]], Counter[str]]:
     """Learn shape, tones (``white``, ``black`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set by some images."""
     sizes, grey, brightest, darkest, opaque, several, modes = [], True, [], [], [], [], Counter[str]()
+    kinds = list[tuple[str, int]]()
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
@@ -157,6 +158,7 @@ def _probe(
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
                 modes[image.mode] += 1
+                kinds.append((image.mode, entries[k][1]))
                 if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # what phones write beside a photograph is no page
                     several.append(entries[k][0])
                 if _is_deep(image):
@@ -170,6 +172,8 @@ def _probe(
         except UNREADABLE:
             continue  # decoding reports it
     tones: dict[str, Any] = {}
+    if tell:
+        warn_of_giveaways(str(files.path), "mode of the images", kinds, classes)
     if several and tell:
         said = f"{len(several)} of {len(sizes)} images have several frames or pages, of which the first is used, e.g. {several[0]}"
         warnings.warn(f"{files.path}: {said}", stacklevel=4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.file_trees import classes, picture, read, write
+from PIL import Image
 
 from joulefront.search.training import file_tree
 from joulefront.search.training.audio import audio
@@ -237,3 +238,17 @@ def test_another_file_is_no_data(tmp_path, name):
 
 def test_a_folder_with_the_ending_of_a_table_is_a_folder(tmp_path):
     assert open_data(write(tmp_path / "pets.data", classes("a", "b"))).classes == ("a", "b")
+
+
+def test_what_tells_the_class_beside_the_content_is_said(tmp_path):
+    grey, sound = io.BytesIO(), [io.BytesIO(), io.BytesIO()]
+    Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6)).save(grey, "PNG")
+    for rate, file in zip((8000, 44_100), sound, strict=True):
+        soundfile.write(file, np.sin(np.arange(4000)) / 9, rate, format="WAV")
+    files = {f"{name}/{k}.png": picture() if name == "b" else grey.getvalue() for name in "ab" for k in range(9)}
+    assert "the mode of the images tells the class (L in 'a', RGB in 'b'); make all alike" in read(write(tmp_path / "i", files))[2]
+    (tmp_path / "i" / "b" / "0.png").write_bytes(grey.getvalue())
+    assert "tells the class" not in read(tmp_path / "i")[2]
+    write(tmp_path / "s", {f"{name}/{k}.wav": sound[name == "b"].getvalue() for name in "ab" for k in range(9)})
+    with pytest.warns(UserWarning, match=r"number of samples per second tells the class \(8,000 in 'a', 44,100 in 'b'\)"):
+        audio(tmp_path / "s")
