@@ -22,6 +22,7 @@ from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.cli import app, main
 from joulefront.search.energy import Component, Record
 from joulefront.search.records.bill import add_up, read_sessions
+from joulefront.search.records.files import digest
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy
@@ -215,7 +216,7 @@ def test_the_trials_of_a_run_folder(folder: Path, name: str) -> None:
     @given(st.data(), damaged(kept["trials"]), st.sampled_from(READ))
     def holds(data: st.DataObject, trials: Any, words: list[str]) -> None:
         if name == "trials.json":
-            write(folder, name, {**kept, "trials": trials}, data.draw)
+            write(folder, name, {**kept, "digest": digest(trials, kept["optuna"]), "trials": trials}, data.draw)
         else:
             with contextlib.closing(sqlite3.connect(folder / "study.db")) as database, database:
                 for number, trial in enumerate(trials[:8]):
