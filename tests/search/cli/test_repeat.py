@@ -78,7 +78,7 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(
     assert call("report", folder, "-o", "page.html").code == 0
     page = data_of(Path("page.html"))
     assert "Finalists measured again" in [one["title"] for one in page["sections"]]
-    assert page["bill"]["states"]["repeats"] > 0
+    assert page["bill"]["uses"]["repeats"] > 0
     assert [one["again"]["n"] for one in page["members"]] == [2] * len(front)
 
 

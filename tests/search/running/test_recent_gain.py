@@ -47,7 +47,7 @@ def test_one_training_may_be_the_whole_quarter() -> None:
 
 def ended(reason: str | None, *, trials: int = 40, joules: float | None = 9.0, **facts: Any) -> Any:
     """A run folder whose last session ended so."""
-    run = SimpleNamespace(trials=[None] * trials, bill=SimpleNamespace(total_joules=joules))
+    run = SimpleNamespace(trials=[SimpleNamespace(user_attrs={})] * trials, bill=SimpleNamespace(total_joules=joules))
     sessions = [] if reason is None else [{"reason": "interrupted"}, {"reason": reason}]
     return SimpleNamespace(facts={"sessions": sessions, **facts}, run=lambda: run)
 
