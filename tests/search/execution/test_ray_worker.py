@@ -143,7 +143,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
         def killing(entry: Any) -> bool:
             with one:
                 if not killed:
-                    time.sleep(2.0)  # until the meter has looked, on a busy machine, too: what a dead process took since then cannot be read
+                    time.sleep(2.0)  # until the meter of a busy machine has looked, too: what a dead process took since then cannot be read
                     killed.append(self.pid)
                     os.kill(killed[0], signal.SIGKILL)
             return bool(should_continue(entry))
