@@ -65,10 +65,13 @@ def test_windows_of_threads_add_up_to_the_whole_and_each_has_its_own(work: Calla
                 work(seconds)
             return window
 
-        with ThreadPoolExecutor(count) as pool:
-            windows = list(pool.map(trial, spread(count)))
-        whole = ledger.query(min(w.t0_ns for w in windows), max(w.t1_ns for w in windows))
-        found = [window.record for window in windows]
+        for _ in range(3):  # where nobody looked for a while on a busy machine, nothing tells whose it was, as the records then say
+            with ThreadPoolExecutor(count) as pool:
+                windows = list(pool.map(trial, spread(count)))
+            whole = ledger.query(min(w.t0_ns for w in windows), max(w.t1_ns for w in windows))
+            found = [window.record for window in windows]
+            if all(record.joules is not None for record in found):
+                break
     assert sum(record.joules for record in found) == pytest.approx(whole.joules, rel=0.02)
     for record, seconds in zip(found, spread(count), strict=True):
         assert record.component("cpu").attribution.startswith("shared")
