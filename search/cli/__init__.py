@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Any
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
@@ -39,6 +40,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"joulefront {version('joulefront')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_a_verb(
+    asked: bool = typer.Option(False, "--version", is_eager=True, callback=_print_version, help="Print the version and end."),
+) -> None:
+    """Take what may stand before a verb."""
 
 
 def first_sentence(verb: Callable[..., Any]) -> str:

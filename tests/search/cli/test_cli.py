@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ def test_an_interrupt_outside_of_the_trainings_prints_how_to_continue(call: Call
     said = call("run", "digits")
     assert said.code == 130
     assert "what was measured is kept" in said.err
+
+
+def test_the_version_is_that_of_the_package(call: Callable[..., Any]) -> None:
+    said = call("--version")
+    assert (said.code, said.out) == (0, f"joulefront {version('joulefront')}\n")
 
 
 def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
