@@ -31,8 +31,15 @@ from .weights import check_loaded, hub, loading
 
 #: Small models of different families that train on two CPU cores.
 MODELS = (
-    *("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "mobilenetv3_small_100"),
-    *("resnet10t", "resnet18", "convnext_atto"),
+    "test_resnet",
+    "test_efficientnet",
+    "test_convnext",
+    "test_vit",
+    "mobilenetv3_small_050",
+    "mobilenetv3_small_100",
+    "resnet10t",
+    "resnet18",
+    "convnext_atto",
 )
 
 

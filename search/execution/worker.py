@@ -31,8 +31,16 @@ from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, 
 from .probe import WarmUp, may_compile, warm_up_seconds
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
-SLOW_TO_LOAD = ("timm", "torchvision", *(f"sklearn.{one}" for one in ("ensemble", "neighbors", "linear_model")))
-SLOW_TO_LOAD += ("scipy.optimize", "pandas", "optuna")
+SLOW_TO_LOAD = (
+    "timm",
+    "torchvision",
+    "sklearn.ensemble",
+    "sklearn.neighbors",
+    "sklearn.linear_model",
+    "scipy.optimize",
+    "pandas",
+    "optuna",
+)
 #: What PyTorch loads with the first network of a process that is compiled, a second or more.
 COMPILER = ("torch._dynamo",)
 #: Arrays in a mapped file begin at multiples of this many bytes, as those of libraries do.

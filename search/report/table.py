@@ -32,9 +32,26 @@ if TYPE_CHECKING:
 
 #: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent; ``contended``: beside foreign work.
 KEYS = (
-    *("trial", "epochs", "accuracy", "train_joules", "train_wh", "grams_co2e", "inference_joules_per_1000", "parameters"),
-    *("quality", "params", "contended", "low", "high", "validation_examples", "right", "ties_best", "beats_guessing", "sensible"),
-    *("baseline", "validation_folds"),
+    "trial",
+    "epochs",
+    "accuracy",
+    "train_joules",
+    "train_wh",
+    "grams_co2e",
+    "inference_joules_per_1000",
+    "parameters",
+    "quality",
+    "params",
+    "contended",
+    "low",
+    "high",
+    "validation_examples",
+    "right",
+    "ties_best",
+    "beats_guessing",
+    "sensible",
+    "baseline",
+    "validation_folds",
 )
 
 

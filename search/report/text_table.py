@@ -30,7 +30,7 @@ def to_text(front: Front, *, width: int | None = None) -> str:
         return empty_text(front)
     width = width or terminal_width()
     shared = shared_parts(front.members)
-    models: Mapping[int, str] = {trial.number: model_text(trial, shared.get(family_of(trial), ())) for trial in front}
+    models: Mapping[int, str] = {trial.number: model_text(trial, shared.get(_own_family(trial), ())) for trial in front}
     marks = marks_of(front)
     plain = [column for column in columns_of(front) if column.title != "model"]
     least = LEAST_MODEL if any(models.values()) else 0
@@ -81,8 +81,8 @@ def one_model(front: Front, trial: Trial) -> str:
     return "\n".join(paragraphs(line) for line in lines)
 
 
-def family_of(trial: Trial) -> str:
-    """Name of the family of a model; empty where a study has one alone."""
+def _own_family(trial: Trial) -> str:
+    """Name of the family that a space of several drew; empty where there is one alone."""
     return str(trial.params.get("family", ""))
 
 
@@ -95,7 +95,7 @@ def shared_parts(trials: Sequence[Trial]) -> dict[str, Mapping[str, str]]:
     """
     groups: dict[str, list[dict[str, str]]] = {}
     for trial in trials:
-        groups.setdefault(family_of(trial), []).append(model_parts(trial))
+        groups.setdefault(_own_family(trial), []).append(model_parts(trial))
     found: dict[str, Mapping[str, str]] = {}
     for family, (first, *others) in groups.items():
         parts = {k: text for k, text in first.items() if k != "family" and others and all(one.get(k) == text for one in others)}

@@ -40,8 +40,18 @@ SYSTEM = frozenset(
 )
 #: What the readers of zips, images and recordings raise for bytes that they cannot read; a bomb is an image over Pillow's limit of pixels.
 UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, Image.DecompressionBombError),
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    Image.DecompressionBombError,
     RuntimeError,  # an encrypted member of a zip; NotImplementedError: its compression is unknown
     TypeError,  # Pillow, from a tag that has another type than it should
 )

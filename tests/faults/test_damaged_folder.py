@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.workers import sleeping, sleeping_study
+from helpers.workers import recorded_run, sleeping, sleeping_study
 
 from joulefront.search import load, run
 from joulefront.search.records.bill import read_bill
@@ -19,10 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("recorded") / "run"
-    with sleeping():
-        run(sleeping_study(), out=out, trials=3, meter="cpu_time", whole_process=True)
-    return out
+    return recorded_run(tmp_path_factory.mktemp("recorded") / "run")
 
 
 def damaged(recorded: Path, out: Path, name: str, *keys: Any, put: Any = None) -> Path:

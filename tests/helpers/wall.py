@@ -1,4 +1,4 @@
-"""A clock of the wall meter that is turned by hand."""
+"""A clock that is turned by hand, for meters beside the sum."""
 
 NANO = 1_000_000_000
 

@@ -119,6 +119,13 @@ def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[N
         yield
 
 
+def recorded_run(out: Path) -> Path:
+    """Return the folder of a finished search of three trials, whose whole process is billed."""
+    with sleeping():
+        run(sleeping_study(), out=out, trials=3, meter="cpu_time", whole_process=True)
+    return out
+
+
 def work(
     url: str, out: Path, study: Study, *, cpu_model: str | None = None, epoch_joules: float | None = None, **options: Any
 ) -> FrontView:

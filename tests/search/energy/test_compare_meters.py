@@ -3,23 +3,13 @@
 import json
 
 import pytest
+from helpers.wall import NANO, Clock
 
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.calibrate import compare_meters, spin
 from joulefront.search.energy.sources.source import Capability, Reading
 
 pytestmark = pytest.mark.slow
-
-NANO = 1_000_000_000
-
-
-class Clock:
-    def __init__(self):
-        self.ns = 10 * NANO
-
-    def __call__(self):
-        return self.ns
-
 
 class Fake:
     def __init__(self, clock, name, watts, **facts):

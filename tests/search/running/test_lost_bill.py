@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.workers import sleeping, sleeping_study
+from helpers.workers import recorded_run, sleeping, sleeping_study
 
 from joulefront.search import run
 from joulefront.search.records.bill import read_bill
@@ -18,10 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("recorded") / "run"
-    with sleeping():
-        run(sleeping_study(), out=out, trials=3, meter="cpu_time", whole_process=True)
-    return out
+    return recorded_run(tmp_path_factory.mktemp("recorded") / "run")
 
 
 def go_on(recorded: Path, out: Path, *lost: str, **limits: object) -> None:
