@@ -11,6 +11,7 @@ from joulefront.search.energy.sources.source import Capability, Reading
 
 pytestmark = pytest.mark.slow
 
+
 class Fake:
     def __init__(self, clock, name, watts, **facts):
         self.clock, self.name, self.watts, self.facts = clock, name, watts, facts
