@@ -8,7 +8,7 @@ import os
 import re
 import sysconfig
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, inf, log10
@@ -124,35 +124,56 @@ def _in_base(value: float, unit: str) -> Amount | None:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit that keeps numbers readable: its name and how many of the base unit (Wh, gCO2e) it is."""
+    """A unit that keeps numbers readable: its name, and how many joules or grams of CO2e it is."""
 
     size: float
     name: str
 
+    def of(self, amount: float) -> float:
+        """Return joules or grams in this unit."""
+        return amount / self.size
 
-def unit_for(largest: float, base: str = "Wh") -> Unit:
-    """Return the unit in which numbers up to ``largest`` (in the base unit) read best.
+    def number(self, amount: float | None) -> str:
+        """Return joules or grams in this unit with three digits, without its name; ``-`` when unknown."""
+        return digits(None if amount is None else self.of(amount))
 
-    >>> unit_for(0.0012).name, unit_for(0.0012, "gCO2e").name, unit_for(20.0).name, unit_for(25000.0).name
-    ('mWh', 'mgCO2e', 'Wh', 'kWh')
+
+def unit_for(amounts: Iterable[float | None], base: str = "Wh") -> Unit:
+    """Return the unit in which some energies in joules read best, with the base ``gCO2e`` some carbon masses in grams.
+
+    The largest decides; where none is known or above 0, it is the base itself.
+
+    >>> unit_for([4.3]).name, unit_for([0.0012], "gCO2e").name, unit_for([72000.0, None]).name, unit_for([None]).name
+    ('mWh', 'mgCO2e', 'Wh', 'Wh')
     """
+    size = _BASES[base][1]
+    largest = max((one for one in amounts if one is not None), default=0.0) / size
     steps = ((1e10, "G"), (1e7, "M"), (1e4, "k"), (0.1, ""), (1e-4, "m"), (1e-7, "µ"))
-    prefix = next((prefix for least, prefix in steps if largest >= least), "n")
+    prefix = next((prefix for least, prefix in steps if largest >= least), "n" if largest > 0 else "")
     if base.startswith("g") and prefix in ("M", "G"):  # a tonne, not a megagram
         return Unit(1e6, "t" + base[1:])
-    return Unit(PREFIXES[prefix], prefix + base)
+    return Unit(PREFIXES[prefix] * size, prefix + base)
 
 
-def energy_text(wh: float | None, base: str = "Wh") -> str:
-    """An energy (or a carbon mass, with ``base="gCO2e"``) for people: three digits and a unit; `read_amount` reads it back.
+def joules_text(joules: float | None, base: str = "Wh") -> str:
+    """Return an energy for people, three digits and a unit; `read_amount` reads it back.
 
-    >>> energy_text(0.00154), energy_text(1.0), energy_text(1234.0), energy_text(None)
+    >>> joules_text(5.544), joules_text(3600.0), joules_text(4442400.0), joules_text(None)
     ('1.54 mWh', '1 Wh', '1,234 Wh', 'unknown')
     """
-    if wh is None:
+    if joules is None:
         return "unknown"
-    unit = unit_for(wh, base) if wh > 0 else Unit(1.0, base)
-    return f"{_plain(wh / unit.size)} {unit.name}"
+    unit = unit_for([joules], base)
+    return f"{plain(unit.of(joules))} {unit.name}"
+
+
+def grams_text(grams: float | None) -> str:
+    """Return a mass of carbon for people, as `joules_text` does an energy.
+
+    >>> grams_text(0.00154)
+    '1.54 mgCO2e'
+    """
+    return joules_text(grams, "gCO2e")
 
 
 def energies(joules: Sequence[float | None]) -> tuple[list[str], str]:
@@ -161,14 +182,27 @@ def energies(joules: Sequence[float | None]) -> tuple[list[str], str]:
     >>> energies([3600.0, 9.0, None])
     (['1', '0.0025', '-'], 'Wh')
     """
-    unit = unit_for(max((one for one in joules if one is not None), default=JOULES_PER_WH) / JOULES_PER_WH)
-    return ["-" if one is None else _plain(one / JOULES_PER_WH / unit.size) for one in joules], unit.name
+    unit = unit_for(joules)
+    return ["-" if one is None else plain(unit.of(one)) for one in joules], unit.name
 
 
-def _plain(value: float) -> str:
-    """Three significant digits without trailing zeros or an exponent."""
-    shown = f"{value:.3g}"
-    return digits(value) if "e" in shown or value >= 1000 else shown
+def count_text(number: int, name: str) -> str:
+    """Return a number of things with their name.
+
+    >>> count_text(1, "epoch"), count_text(1200, "trial")
+    ('1 epoch', '1200 trials')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def plain(value: float, count: int = 3) -> str:
+    """Return so many significant digits without trailing zeros or an exponent; all digits before the point.
+
+    >>> plain(0.00123456), plain(123.456, 4), plain(1234567.0, 4)
+    ('0.00123', '123.5', '1,234,567')
+    """
+    shown = f"{value:.{count}g}"
+    return digits(value, count) if "e" in shown or value >= 1000 else shown
 
 
 def names_text(names: Sequence[str]) -> str:
@@ -194,13 +228,13 @@ def read_names(text: str, known: Collection[str] = ()) -> list[str]:
     return [name.strip() for row in rows for name in row if name.strip()]
 
 
-def digits(value: float | None) -> str:
-    """Three significant digits without an exponent; ``-`` when unknown."""
+def digits(value: float | None, count: int = 3) -> str:
+    """So many significant digits without an exponent, all of them before the point from 1,000 on; ``-`` when unknown."""
     if value is None:
         return "-"
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - floor(log10(abs(value))))}f}"
+    return f"{value:.{max(0, count - 1 - floor(log10(abs(value))))}f}"
 
 
 def percent(share: float) -> str:

@@ -12,7 +12,7 @@ from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
 from .certainty import Choice, Evidence, Standing, choose, decimals_of
-from .formatting import energy_text
+from .formatting import count_text, joules_text
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
 from .records.examples import SHARES, Examples, examples_of
@@ -300,7 +300,7 @@ class Front:
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """
         quality = f"{self.objectives[0]} {self.quality_text(trial.values[0])}, " if trial.values else ""
-        return f"{quality}{energy_text(trial.train_wh)}, {trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
+        return f"{quality}{joules_text(trial.train_joules)}, {count_text(trial.epochs, 'epoch')}"
 
     def quality_text(self, value: float) -> str:
         """A quality with as many decimals as one validation example, or its standard error, can change."""
@@ -319,7 +319,7 @@ class Front:
     def __repr__(self) -> str:
         if not self.members:
             return f"<Front of {self.name!r}: empty, {len(self.trials)} trials>"
-        ends = [f"{self.quality_text(trial.values[0])} at {energy_text(trial.train_wh)}" for trial in (self.members[0], self.best())]
+        ends = [f"{self.quality_text(trial.values[0])} at {joules_text(trial.train_joules)}" for trial in (self.members[0], self.best())]
         return (
             f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {' to '.join(ends)}, "
             f"hypervolume {self.hypervolume():.3f}>"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
-from .formatting import energy_text, read_amount, read_number
+from .formatting import plain, read_amount, read_number, unit_for
 
 RULES = "sensible, knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
 
@@ -38,11 +38,10 @@ class Bound:
         >>> Bound("energy", "<=", 1.0, "1J").rounded_up(12.3456)
         '3.43mWh'
         """
-        _, unit = energy_text(joules / 3600.0).split()
-        size = read_amount(f"1{unit}", "energy", "5Wh").value
-        value = joules / size
+        unit = unit_for([joules])
+        value = unit.of(joules)
         step = 10.0 ** (floor(log10(value)) - 2)
-        return f"{ceil(value / step) * step:.3g}{unit}"
+        return f"{plain(ceil(value / step) * step)}{unit.name}"
 
 
 def read_rule(rule: str) -> Bound:

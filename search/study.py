@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from .energy import JOULES_PER_WH
 from .formatting import read_amount, unit_for
 from .hints import Hints
 from .records.trial import Trial
@@ -89,11 +88,11 @@ class Budget:
     def to_text(self) -> str:
         """Return text that ``parse`` reads back."""
         if self.joules is not None:
-            unit = unit_for(self.joules / JOULES_PER_WH)
-            return f"{self.joules / JOULES_PER_WH / unit.size:.10g}{unit.name}"
+            unit = unit_for([self.joules])
+            return f"{unit.of(self.joules):.10g}{unit.name}"
         if self.grams_co2e is not None:
-            unit = unit_for(self.grams_co2e, "gCO2e")
-            return f"{self.grams_co2e / unit.size:.10g}{unit.name}"
+            unit = unit_for([self.grams_co2e], "gCO2e")
+            return f"{unit.of(self.grams_co2e):.10g}{unit.name}"
         amount, currency = self.money or (0.0, "EUR")
         return f"{amount:.10g}{currency}"
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..certainty import examples_text, folds_in, splits_in
-from ..energy import JOULES_PER_WH
-from ..formatting import percent
+from ..formatting import count_text, grams_text, joules_text, percent, plain
 from ..front import Front
 from ..records.run_folder import Run
 from .model import TrainedModel
@@ -69,7 +68,7 @@ def model_card(
     )
     sections = [
         f"# {trained.study}, trial {trial.number}",
-        f"{trained.type_name} of the family `{_family(trained)}`, trained on {task.name} for {_epochs(trial.epochs)}"
+        f"{trained.type_name} of the family `{_family(trained)}`, trained on {task.name} for {count_text(trial.epochs, 'epoch')}"
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
@@ -143,8 +142,7 @@ def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
 
 
 def _site(run: Run | None) -> str:
-    pue = float(_facts(run).get("pue") or 1.0)
-    return "" if pue == 1.0 else f" times a PUE of {pue:g}"
+    return "" if run is None or run.pue == 1.0 else f" times a PUE of {run.pue:g}"
 
 
 def _raw_check(trained: TrainedModel, check: Check) -> str:
@@ -182,7 +180,7 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
     if front.choice.guessing is not None:
         lines.append(f"Guessing gives {name} {front.choice.guessing:.3g}.")
     if (base := front.baseline) is not None:
-        spent = "" if base.train_joules is None else f" for {base.train_joules:.4g} J"
+        spent = "" if base.train_joules is None else f" for {plain(base.train_joules, 4)} J"
         own = " It is this model." if base.number == trial.number else ""
         lines.append(f"The default model (trial {base.number}) reaches {name} {base.values[0]:.4g}{spent}.{own}")
     subject = f"The model before {trained.before}" if trained.before else "It"
@@ -243,8 +241,8 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
     if trial.train_joules is None:
         lines.append("The energy of the training is unknown: no meter could read it.")
     else:
-        spread = "" if trial.train_u_joules is None else f" ± {trial.train_u_joules:.2g} J (random standard uncertainty)"
-        spent = f"**{trial.train_joules:.4g} J** ({trial.train_wh:.4g} Wh)"
+        spread = "" if trial.train_u_joules is None else f" ± {plain(trial.train_u_joules, 2)} J (random standard uncertainty)"
+        spent = f"**{plain(trial.train_joules, 4)} J** ({joules_text(trial.train_joules)})"
         lines.append(f"Training this model from scratch took {spent}{spread}; {_KNOWN[trial.energy_quality]}.")
         joules, scale = (trial.energy.record.get(key) for key in ("joules", "u_systematic_joules"))
         if joules and scale:
@@ -253,13 +251,14 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
     if trial.components:
         lines.append("\n| component | energy | quality | meter |\n|---|---:|---|---|")
         for name, part in trial.components.items():
-            lines.append(f"| {name} | {'unknown' if part.joules is None else f'{part.joules:.4g} J'} | {part.quality} | {part.source} |")
+            known = "unknown" if part.joules is None else f"{plain(part.joules, 4)} J"
+            lines.append(f"| {name} | {known} | {part.quality} | {part.source} |")
         lines.append("")
     lines += [
         f"The energy of the pretraining of {one['model']} is {_pretraining(one)} and not included." for one in _pretrained(trained, run)
     ]
     if trial.grams_co2e is not None:
-        lines.append(f"Carbon: {trial.grams_co2e:.4g} gCO2e, the energy times the intensity of the grid{_site(run)}.")
+        lines.append(f"Carbon: {grams_text(trial.grams_co2e)}, the energy times the intensity of the grid{_site(run)}.")
     else:
         hours = "the forecast does not cover all hours of the training" if _facts(run).get("carbon") else "no zone was given (`--zone`)"
         lines.append(f"Carbon: unknown, because {'the energy is' if trial.train_joules is None else hours}.")
@@ -269,14 +268,14 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
             "unchanged model."
         )
     elif trial.inference_joules_per_1000 is not None:
-        spread = "" if trial.energy.inference_u_joules_per_1000 is None else f" ± {trial.energy.inference_u_joules_per_1000:.2g} J"
-        lines.append(f"1,000 predictions of the trained model took {trial.inference_joules_per_1000:.4g} J{spread}.")
+        u_joules = trial.energy.inference_u_joules_per_1000
+        spread = "" if u_joules is None else f" ± {plain(u_joules, 2)} J (random standard uncertainty)"
+        lines.append(f"1,000 predictions of the trained model took {plain(trial.inference_joules_per_1000, 4)} J{spread}.")
     if run is not None and run.bill.search_joules is not None:
-        again = run.bill.again_joules
-        lines.append(
-            f"The whole search spent {run.bill.search_joules / JOULES_PER_WH:.4g} Wh on {len(run.trials)} trials, "
-            f"failed ones and overhead included{f'; training finalists again took {again / JOULES_PER_WH:.4g} Wh more' if again else ''}."
-        )
+        again = f"; training finalists again took {joules_text(run.bill.again_joules)} more" if run.bill.again_joules else ""
+        spent = f"{joules_text(run.bill.search_joules)} on {len(run.trials)} trials"
+        lines.append(f"The whole search spent {spent}, failed ones and overhead included{again}.")
+        lines += [gaps] if (gaps := run.bill.gaps()) else []
     if hardware := _hardware(trained, run):
         lines.append(f"Hardware: {hardware}.")
     return "\n".join(lines)
@@ -299,7 +298,7 @@ def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
         folds = f" ({folds_in(_facts(run))} folds of training and validation)" if folds_in(_facts(run)) else ""
         lines.append(f"- data: {trained.task.name}, {counts} examples{folds}, fingerprint `{shown}`")
     recipe = ", ".join(f"{name} = {value}" for name, value in sorted(trained.candidate.to_json()["recipe"].items()) if value is not None)
-    lines.append(f"- recipe: {_epochs(trained.trial.epochs)}, {recipe}")
+    lines.append(f"- recipe: {count_text(trained.trial.epochs, 'epoch')}, {recipe}")
     lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items())))
     lines.append("- architecture and recipe in full: `config.json`")
     return "\n".join(lines)
@@ -331,10 +330,6 @@ def _names(value: Any, key: str = "") -> list[str]:
     return [value] if isinstance(value, str) and value and key in wanted else []
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'' if count == 1 else 's'}"
-
-
 def _family(trained: TrainedModel) -> str:
     return str(trained.candidate.architecture.get("family", trained.space.name))
 
@@ -352,7 +347,7 @@ def _pretrained(trained: TrainedModel, run: Run | None) -> list[Mapping[str, Any
 
 def _pretraining(weights: Mapping[str, Any]) -> str:
     if weights["pretraining_joules"] is not None:
-        return f"{weights['pretraining_joules'] / JOULES_PER_WH:.4g} Wh"
+        return joules_text(weights["pretraining_joules"])
     grams = weights["pretraining_grams_co2e"]
     return "unknown" if grams is None else f"unknown (its own card states {grams:g} gCO2e)"
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from ..billing.trial_energy import trial_energy
 from ..certainty import shares_differ
-from ..energy import JOULES_PER_WH
 from ..energy.measure import measure
-from ..formatting import energy_text
+from ..formatting import joules_text
 from ..records.examples import SHARES
 from ..records.run import Run
 from ..records.trial import Trial
@@ -50,7 +49,7 @@ class Refit:
 
     def to_text(self) -> str:
         """Return one sentence."""
-        paid = "an unknown amount of energy" if self.joules is None else energy_text(self.joules / JOULES_PER_WH)
+        paid = "an unknown amount of energy" if self.joules is None else joules_text(self.joules)
         verdict = ""
         if self.metric in SHARES:
             told = shares_differ(self.before, self.after, self.tested)

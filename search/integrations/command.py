@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e
-from ..energy import JOULES_PER_KWH, JOULES_PER_WH, Discovery, Ledger, Record, discover
-from ..formatting import digits, energy_text
+from ..energy import JOULES_PER_KWH, Discovery, Ledger, Record, discover
+from ..formatting import digits, grams_text, joules_text
 from ..threads import ADDED
 from .metering import remedy
 
@@ -86,7 +86,7 @@ class MeasuredCommand:
             known = f"; at least {digits(record.known_joules)} J, the rest was not read" if record.known_joules > 0 else ""
             lines.append(f"energy: unknown{known}" + (f"; {self.remedy}" if self.remedy else ""))
         else:
-            lines.append(f"energy: {energy_text(joules / JOULES_PER_WH)} ({digits(joules)} J{_doubt(record)}), {record.quality}")
+            lines.append(f"energy: {joules_text(joules)} ({digits(joules)} J{_doubt(record)}), {record.quality}")
         for part in record.components:
             value = "absent" if part.joules is None else f"{digits(part.joules)} J {part.quality}"
             aside = "" if part.counts or part.joules is None else ", not in the sum"
@@ -95,7 +95,7 @@ class MeasuredCommand:
         grams = grams_co2e(joules, self.intensity, self.pue)
         if self.intensity is not None and grams is not None:
             site = "" if self.pue == 1 else f"a PUE of {self.pue:g} and "
-            lines.append(f"carbon: {energy_text(grams, 'gCO2e')}, derived with {site}{self.intensity.describe()}")
+            lines.append(f"carbon: {grams_text(grams)}, derived with {site}{self.intensity.describe()}")
         return "\n".join(lines)
 
 

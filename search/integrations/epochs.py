@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..carbon.zones import choose_intensity
-from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, Window, discover
-from ..formatting import energy_text, read_amount
+from ..energy import Discovery, Ledger, Record, Window, discover
+from ..formatting import joules_text, read_amount
 from .metering import PREFIX, EnergyUnknownError, facts_of, in_any_process, refuse_unknown, remedy, synchronize
 
 _log = logging.getLogger("joulefront")
@@ -152,7 +152,7 @@ class EpochMeter:
             raise EnergyUnknownError(f"the energy of a training with a cap must be known, got None; {remedy(self._found)}")
         reached = joules is not None and joules >= self.cap_joules
         if self.stopped is None and in_any_process(reached):  # one that ended alone would leave the others waiting for its gradients
-            spent = energy_text(None if joules is None else joules / JOULES_PER_WH)
+            spent = joules_text(joules)
             self.stopped = f"the cap of {self.cap} is reached ({spent}{'' if reached else ' here, and more in another process'})"
             _log.warning("the training ends: %s", self.stopped)
         return self.stopped is not None

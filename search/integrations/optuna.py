@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, discover
 from ..energy.record import add
-from ..formatting import energy_text, read_amount
+from ..formatting import joules_text, read_amount
 from .metering import PREFIX, EnergyUnknownError, facts_of, known_joules, refuse_unknown, synchronize
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class EnergyBudgetCallback:
         with _stopping(study, EnergyUnknownError):
             spent = self.spent(study)
         if spent >= self.joules:
-            _end(study, f"the budget of {self.budget} is spent ({energy_text(spent / JOULES_PER_WH)})")
+            _end(study, f"the budget of {self.budget} is spent ({joules_text(spent)})")
 
 
 @dataclass

@@ -13,6 +13,7 @@ from ..energy.record import combined_quality
 from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..formatting import digits
 from .files import BillFile, read_json
+from .trial import ComponentEnergy
 
 #: Kinds of the ledger's windows: a training of the search, and one of a finalist that is trained again.
 TRIAL, REPEAT = "trial", "repeat"
@@ -82,6 +83,15 @@ class Bill:
     def search_joules(self) -> float | None:
         """What the search itself took, without the sessions that trained finalists again; None when nothing is known."""
         return None if self.total_joules is None else self.total_joules - self.again_joules
+
+    @property
+    def components(self) -> dict[str, ComponentEnergy]:
+        """What is known of each component that is in the sums."""
+        quality, source = self.quality_by_component, self.source_by_component
+        return {
+            name: ComponentEnergy(joules, quality.get(name, "unknown"), source.get(name, "unknown"))
+            for name, joules in self.by_component.items()
+        }
 
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e
+from ..formatting import count_text
 from .bill import Bill
 from .replicates import Repeats
 from .trial import Trial
@@ -65,21 +66,39 @@ class Run:
         kept = on_hardware(self.trials, own)
         return replace(self, trials=kept, elsewhere={one: self._told(one, counts[one]) for one in known if one != own})
 
-    def grams_co2e(self, joules: float | None) -> float | None:
-        """Return the carbon of an energy at the place of the run, with the power usage effectiveness there; None where one is unknown.
+    @property
+    def sessions(self) -> list[Mapping[str, Any]]:
+        """The sessions of the run, oldest first; one that keeps its facts at the top level has one."""
+        if sessions := self.facts.get("sessions"):
+            return list(sessions)
+        top = {name: self.facts[name] for name in ("command", "versions", "hardware", "hardware_id") if name in self.facts}
+        return [top] if top else []
+
+    @property
+    def pue(self) -> float:
+        """The power usage effectiveness of the site, 1 when nothing else was given."""
+        return float(self.facts.get("pue") or 1.0)
+
+    @property
+    def intensity(self) -> Intensity | None:
+        """The carbon intensity of the place; None when it is unknown.
 
         Raises:
             ValueError: If a factor in ``study.json`` breaks its rule.
         """
         place = self.facts.get("intensity")
-        return grams_co2e(joules, Intensity.from_json(dict(place)) if place else None, float(self.facts.get("pue") or 1.0))
+        return Intensity.from_json(dict(place)) if place else None
+
+    def grams_co2e(self, joules: float | None) -> float | None:
+        """Return the carbon of an energy at the place of the run, with the power usage effectiveness there; None where one is unknown."""
+        return grams_co2e(joules, self.intensity, self.pue)
 
     def _told(self, hardware_id: str, count: int) -> str:
         machines = (trial.energy.record.get("hardware") for trial in self.trials if trial.hardware_id == hardware_id)
         hardware: Mapping[str, Any] = next((one for one in machines if one), {})
         devices = [str(one.get("name")) for one in (hardware.get("devices") or {}).values() if one.get("name")]
         named = ", ".join(filter(None, [hardware.get("cpu_model"), *dict.fromkeys(devices)]))
-        return f"{count} trial{'' if count == 1 else 's'} on hardware {hardware_id}{f' ({named})' if named else ''}"
+        return f"{count_text(count, 'trial')} on hardware {hardware_id}{f' ({named})' if named else ''}"
 
     def apart(self) -> str | None:
         """Return one sentence on what was measured on other hardware and is not here, or None."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from ..energy import JOULES_PER_WH, Quality
 from ..energy.journal import fitted
-from ..formatting import energy_text
+from ..formatting import count_text, joules_text
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -146,9 +146,10 @@ class Trial:
         >>> Trial(3, "complete", {"width": 8}, 9, quality={"accuracy": 0.9}, energy=TrialEnergy(train_joules=3600.0, quality="measured"))
         <Trial 3: complete, 9 epochs, accuracy 0.9, 1 Wh measured, params {'width': 8}>
         """
-        parts = [self.state, f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"]
+        parts = [self.state, count_text(self.epochs, "epoch")]
         parts += [f"{name} {value:.4g}" for name, value in self.quality.items()]
-        parts += [energy_text(self.train_wh) + (f" {self.energy_quality}" if self.train_joules is not None else "")] if self.quality else []
+        known = "" if self.train_joules is None else f" {self.energy_quality}"
+        parts += [joules_text(self.train_joules) + known] if self.quality else []
         parts += [f"params {dict(self.params)}"] + ([self.reason] if self.reason else [])
         return f"<Trial {self.number}: {', '.join(parts)}>"
 

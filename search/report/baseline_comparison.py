@@ -10,9 +10,8 @@ from itertools import pairwise
 from math import exp, log, sqrt
 from statistics import fmean, variance
 
-from ..energy import JOULES_PER_WH
 from ..energy.intervals import student_t
-from ..formatting import energy_text, grid
+from ..formatting import grid, joules_text
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from .energy_relations import family_of
@@ -193,7 +192,7 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", dec
     for one in found:
         best = one.best
         n = sum(len(group.trials) for group in one.groups)
-        paid = "-" if best.evaluation_joules is None else f"+{energy_text(best.evaluation_joules / JOULES_PER_WH)}"
+        paid = "-" if best.evaluation_joules is None else f"+{joules_text(best.evaluation_joules)}"
         same = "-" if one.equal_epochs is None else f"x {times_text(one.equal_epochs)}"
         columns = [f"{one.columns[name]:.3f}" if name in one.columns else "-" for name in used]
         rows.append(
@@ -202,7 +201,7 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", dec
                 one.setting,
                 str(n),
                 f"{best.quality:.{decimals}f}",
-                energy_text(best.joules / JOULES_PER_WH),
+                joules_text(best.joules),
                 paid,
                 same,
                 *_judged(one),

@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from ..energy import JOULES_PER_WH
-from ..formatting import unit_for
+from ..formatting import Unit, unit_for
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from .baseline_comparison import BASELINE, BaselineComparison, Group, compare_to_baseline, interval_text, spread_text
@@ -76,14 +75,14 @@ def relations_figure(run: Run) -> Figure:
     ]
     panels = [one for one in wanted if sum(one[2](trial) is not None for trial in points) > 1]
     figure, axes = _panels(len(panels), width=4.6)
-    unit = unit_for(max(epoch_joules(trial) for trial in points) / JOULES_PER_WH)
+    unit = unit_for(epoch_joules(trial) for trial in points)
     found = relations(run)
     for axis, (predictor, title, place, logarithmic) in zip(axes, panels, strict=True):
         for number, family in enumerate(families):
             own = [trial for trial in points if family_of(trial) == family and place(trial) is not None]
             axis.scatter(
                 [place(trial) for trial in own],
-                [epoch_joules(trial) / JOULES_PER_WH / unit.size for trial in own],
+                [unit.of(epoch_joules(trial)) for trial in own],
                 s=30,
                 color=COLORS[number % len(COLORS)],
                 marker=MARKERS[number % len(MARKERS)],
@@ -116,12 +115,12 @@ def baseline_figure(run: Run) -> Figure:
     found = compare_to_baseline(run)
     base = [group for one in found if one.family == BASELINE for group in one.groups]
     families = list(dict.fromkeys(one.family for one in found if one.family != BASELINE))
-    unit = unit_for(max(group.joules for one in found for group in one.groups) / JOULES_PER_WH)
+    unit = unit_for(group.joules for one in found for group in one.groups)
     figure, axes = _panels(len(families), width=3.1)
     for axis, family in zip(axes, families, strict=True):
-        _line(axis, base, unit.size, INK, "o", BASELINE)
+        _line(axis, base, unit, INK, "o", BASELINE)
         for number, one in enumerate(one for one in found if one.family == family):
-            _line(axis, one.groups, unit.size, COLORS[(number + 1) % len(COLORS)], MARKERS[(number + 1) % len(MARKERS)], _legend_text(one))
+            _line(axis, one.groups, unit, COLORS[(number + 1) % len(COLORS)], MARKERS[(number + 1) % len(MARKERS)], _legend_text(one))
         axis.set_xscale("log")
         axis.set_title(family, fontsize=10, color=INK, loc="left")
         axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
@@ -148,8 +147,8 @@ def _panels(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
     return figure, axes
 
 
-def _line(axis: Axes, groups: Sequence[Group], size: float, color: str, marker: str, label: str) -> None:
-    x = [group.joules / JOULES_PER_WH / size for group in groups]
+def _line(axis: Axes, groups: Sequence[Group], unit: Unit, color: str, marker: str, label: str) -> None:
+    x = [unit.of(group.joules) for group in groups]
     y = [group.quality for group in groups]
     spread = [_deviation(group.trials) for group in groups]
     axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)

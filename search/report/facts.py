@@ -1,13 +1,12 @@
-"""Facts of a run that several pages, tables and pictures state: sessions, hardware, PUE, carbon, meters, the energy at the wall."""
+"""Facts of a run that several pages, tables and pictures state: hardware, meters, the gain over the default model, the wall."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..energy import JOULES_PER_WH
 from ..energy.intervals import Difference, Spread
-from ..formatting import energy_text
+from ..formatting import joules_text
 from ..front import Front
 from ..records.bill import Bill
 from ..records.replicate_summary import told_apart
@@ -21,25 +20,10 @@ TYPICAL_SPREAD = (0.03, 0.23)
 TYPICAL_MEDIAN = 0.10
 
 
-def sessions_of(run: Run) -> list[Mapping[str, Any]]:
-    """Return the sessions of a run, oldest first; a run that keeps its facts at the top level has one."""
-    sessions = run.facts.get("sessions")
-    if sessions:
-        return list(sessions)
-    keys = ("command", "versions", "hardware", "hardware_id")
-    top = {name: run.facts[name] for name in keys if name in run.facts}
-    return [top] if top else []
-
-
-def pue_of(run: Run) -> float:
-    """Return the power usage effectiveness of the site, 1 when nothing else was given."""
-    return float(run.facts.get("pue") or 1.0)
-
-
 def hardware_lines(run: Run) -> list[str]:
     """Describe each machine that trained the models in one line."""
     lines = []
-    for session in sessions_of(run):
+    for session in run.sessions:
         parts = flatten(session.get("hardware") or {})
         line = ", ".join(f"{name} {value}" for name, value in parts.items())
         identity = session.get("hardware_id")
@@ -68,12 +52,6 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif value is not None and value != "":
             found[key] = str(value)
     return found
-
-
-def grams_per_wh(facts: Mapping[str, Any]) -> float | None:
-    """Carbon of one watt-hour at the place of a run, PUE included; None without an intensity."""
-    place = facts.get("intensity")
-    return None if not place else float(place["grams_per_kwh"]) * float(facts.get("pue") or 1.0) / 1000.0
 
 
 def how_energy_is_known(front: Front) -> str:
@@ -158,7 +136,7 @@ def wall_text(bill: Bill) -> str | None:
     wall = bill.at_wall
     if wall is None:
         return None
-    spread = "" if wall.u_joules is None else f" ± {energy_text(2 * wall.u_joules / JOULES_PER_WH)}"
+    spread = "" if wall.u_joules is None else f" ± {joules_text(2 * wall.u_joules)}"
     how = f"{wall.quality} by {wall.source}" if wall.reason is None else wall.reason
     how = f"two standard uncertainties; {how}" if spread else how
-    return f"At the wall the whole machine took {energy_text(wall.joules / JOULES_PER_WH)}{spread} ({how}); that contains the sums above."
+    return f"At the wall the whole machine took {joules_text(wall.joules)}{spread} ({how}); that contains the sums above."

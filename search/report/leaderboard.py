@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..energy import JOULES_PER_WH
 from ..energy.sources.cpu_time import estimates_in
-from ..formatting import Unit, digits, fitted, paragraphs, printable, unit_for
+from ..formatting import fitted, paragraphs, printable, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -30,6 +30,15 @@ class LeaderboardRow:
     hypervolume: float | None = None
     joint: int | None = None
 
+    @property
+    def failed(self) -> int:
+        """How many trials have failed."""
+        return sum(trial.state == "failed" for trial in self.run.trials)
+
+    def pick(self, rule: str) -> Trial | None:
+        """Return the model that a rule names; None where there is no front."""
+        return self.front.pick(rule) if len(self.front) else None
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -49,10 +58,11 @@ class Leaderboard:
         """One JSON object a run, units in the keys, None where unknown."""
         rows = []
         for one in self.rows:
-            best = one.front.best() if len(one.front) else None
-            knee = one.front.knee() if len(one.front) else None
-            sensible = one.front.sensible() if len(one.front) else None
-            total = one.run.bill.search_joules
+            total, models = one.run.bill.search_joules, dict[str, float | None]()
+            for name in ("best", "knee", "sensible"):
+                trial = one.pick(name)
+                models[name] = None if trial is None else trial.values[0]
+                models[f"{name}_train_wh"] = None if trial is None else trial.train_wh
             rows.append(
                 {
                     "run": str(one.run.path),
@@ -61,14 +71,9 @@ class Leaderboard:
                     "hardware_id": list(one.hardware),
                     "quality": list(one.quality),
                     "trials": len(one.run.trials),
-                    "failed": sum(trial.state == "failed" for trial in one.run.trials),
+                    "failed": one.failed,
                     "front": len(one.front),
-                    "best": None if best is None else best.values[0],
-                    "best_train_wh": None if best is None else best.train_wh,
-                    "knee": None if knee is None else knee.values[0],
-                    "knee_train_wh": None if knee is None else knee.train_wh,
-                    "sensible": None if sensible is None else sensible.values[0],
-                    "sensible_train_wh": None if sensible is None else sensible.train_wh,
+                    **models,
                     "search_wh": None if total is None else total / JOULES_PER_WH,
                     "hypervolume": one.hypervolume,
                     "on_joint_front": one.joint,
@@ -78,37 +83,21 @@ class Leaderboard:
 
     def to_text(self) -> str:
         """A table for people, then the notes."""
-        known = [row[name] for row in self.to_rows() for name in ("best_train_wh", "sensible_train_wh", "search_wh")]
-        unit = unit_for(max((wh for wh in known if wh is not None), default=1.0))
-        columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-            ("run", lambda row: row["run"]),
-            ("objective", lambda row: row["objectives"][0]),
-            ("best", lambda row: row["best_text"]),
-            (f"at {unit.name}", lambda row: _in(row["best_train_wh"], unit)),
-            ("sensible", lambda row: row["sensible_text"]),
-            (f"at {unit.name}", lambda row: _in(row["sensible_train_wh"], unit)),
-            (f"search {unit.name}", lambda row: _in(row["search_wh"], unit)),
-            ("trials", lambda row: str(row["trials"]) + (f" ({row['failed']} failed)" if row["failed"] else "")),
-            ("front", lambda row: str(row["front"])),
-            ("hypervolume", lambda row: "-" if row["hypervolume"] is None else f"{row['hypervolume']:.3f}"),
-            ("joint front", lambda row: "-" if row["on_joint_front"] is None else str(row["on_joint_front"])),
-            ("hardware", lambda row: ", ".join(row["hardware_id"]) or "unknown"),
-        ]
-        rows = [{**row, **_texts(one.front)} for row, one in zip(self.to_rows(), self.rows, strict=True)]
-        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
-        table = fitted(cells, [False, False, *[True] * (len(columns) - 3), False])
+        named = [(one.pick("best"), one.pick("sensible")) for one in self.rows]
+        trained = [[None if trial is None else trial.train_joules for trial in both] for both in named]
+        unit = unit_for([*(joules for both in trained for joules in both), *(one.run.bill.search_joules for one in self.rows)])
+        cells = [["run", "objective", "best", f"at {unit.name}", "sensible", f"at {unit.name}", f"search {unit.name}", "trials", "front"]]
+        cells[0] += ["hypervolume", "joint front", "hardware"]
+        for one, both, joules in zip(self.rows, named, trained, strict=True):
+            best, sensible = ("-" if trial is None else one.front.quality_text(trial.values[0]) for trial in both)
+            row = [str(one.run.path), one.run.objectives[0], best, unit.number(joules[0]), sensible, unit.number(joules[1])]
+            row.append(unit.number(one.run.bill.search_joules))
+            row += [f"{len(one.run.trials)}{f' ({one.failed} failed)' if one.failed else ''}", str(len(one.front))]
+            row.append("-" if one.hypervolume is None else f"{one.hypervolume:.3f}")
+            cells.append([*row, "-" if one.joint is None else str(one.joint), ", ".join(one.hardware) or "unknown"])
+        table = fitted(cells, [False, False, *[True] * 9, False])
         text = "\n".join([table, *(["", *(paragraphs(f"Note: {note}") for note in self.notes)] if self.notes else [])])
         return printable(text)  # a folder may be called anything
-
-
-def _in(wh: float | None, unit: Unit) -> str:
-    return digits(None if wh is None else wh / unit.size)
-
-
-def _texts(front: Front) -> dict[str, str]:
-    """The qualities of a row with as many digits as mean anything."""
-    named = {"best": front.best, "sensible": front.sensible}
-    return {f"{name}_text": front.quality_text(pick().values[0]) if len(front) else "-" for name, pick in named.items()}
 
 
 def leaderboard(runs: Sequence[Run]) -> Leaderboard:

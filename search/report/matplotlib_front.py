@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import printable, unit_for
+from ..formatting import Unit, printable
 from ..front import Front
 from ..records.run_folder import Run
 from ..whole_file import whole_file
@@ -35,8 +35,8 @@ def front_figure(source: Run | Front) -> Figure:
     axes = figure.add_subplot()
     _frame(axes, view)
     _points(axes, view)
-    if view.grams_per_wh:
-        _carbon_axis(axes, view, view.grams_per_wh)
+    if view.carbon is not None:
+        _carbon_axis(axes, view, *view.carbon)
     title = f"{view.quality_title} against training energy"
     set_titles(figure, view.front.name, title, _caption(view), size=13)
     return figure
@@ -132,10 +132,7 @@ def _labels(axes: Axes, view: View) -> None:
         )
 
 
-def _carbon_axis(axes: Axes, view: View, grams_per_wh: float) -> None:
-    mass = unit_for(view.x_limits[1] * view.unit.size * grams_per_wh, "gCO2e")
-    factor = view.unit.size * grams_per_wh / mass.size
-
+def _carbon_axis(axes: Axes, view: View, mass: Unit, factor: float) -> None:
     def carbon(energy: Any) -> Any:
         return energy * factor
 
@@ -152,7 +149,7 @@ def _carbon_axis(axes: Axes, view: View, grams_per_wh: float) -> None:
 def _caption(view: View) -> str:
     text = view.subtitle
     facts = view.front.run.facts if view.front.run else {}
-    if view.grams_per_wh and facts.get("intensity"):
+    if view.carbon is not None and facts.get("intensity"):
         place = facts["intensity"]
         where = ", ".join(str(place[key]) for key in ("zone", "source", "year") if place.get(key))
         text += f"\ngCO2e at {place['grams_per_kwh']:.3g} g/kWh ({where})"

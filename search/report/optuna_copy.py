@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..energy import JOULES_PER_WH
-from ..formatting import energies, energy_text
+from ..formatting import energies, joules_text
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -148,7 +147,7 @@ def note(run: Run, front: Front) -> str:
         lines += [_plain(gained)] if (gained := over_default(front)) else []
         lines.append(f"Energy is {_plain(how_energy_is_known(front))}; what could not be measured is counted nowhere.")
     if bill is not None:
-        lines.append(f"The search has taken {energy_text(bill / JOULES_PER_WH)} so far.")
+        lines.append(f"The search has taken {joules_text(bill)} so far.")
     return "\n".join(lines)
 
 

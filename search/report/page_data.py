@@ -12,18 +12,17 @@ from itertools import combinations
 from typing import Any
 
 from ..billing.account import BOOKED
-from ..energy import JOULES_PER_WH
 from ..formatting import Unit, unit_for
 from ..front import FRACTIONS, Front
 from ..hypervolume import normalised_hypervolume
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from .facts import TYPICAL_MEDIAN, how_energy_is_known, pue_of, scale_share, sessions_of, short_component, tied
+from .facts import TYPICAL_MEDIAN, how_energy_is_known, scale_share, short_component, tied
 from .importance import importance
 from .pricing import hours, places
 from .sections import sections
-from .statement_forms import forms
+from .statement import forms
 from .table import EPOCHS_OF, learner, marks_of
 from .view import View, choose_ticks, is_stretched, tick_candidates
 
@@ -59,7 +58,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "stretched": is_stretched(front),
         "range": list(limits),
         "ticks": [place for place, _ in choose_ticks(tick_candidates(front), *limits)],
-        "unit": {"name": unit.name, "joules": unit.size * JOULES_PER_WH},
+        "unit": {"name": unit.name, "joules": unit.size},
         "members": members,
         "fixed": _shared(front.members),
         "choice": _choice(front),
@@ -73,7 +72,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "typical": TYPICAL_MEDIAN,
         "money": run.facts.get("price_per_kwh"),
         "place": run.facts.get("intensity"),
-        "pue": pue_of(run),
+        "pue": run.pue,
         "places": places(run),
         "hours": hours(run),
         "growth": hypervolume_trace(front),
@@ -97,11 +96,11 @@ def _limits(front: Front) -> tuple[float, float]:
 
 def _unit(front: Front) -> Unit:
     """The one unit of the page, that of the largest model of the front."""
-    return unit_for(max((trial.train_wh or 0.0 for trial in front.members), default=0.0) or 1.0)
+    return unit_for(trial.train_joules for trial in front.members)
 
 
 def _about(run: Run, front: Front) -> dict[str, Any]:
-    study, sessions = run.facts.get("study") or {}, sessions_of(run)
+    study, sessions = run.facts.get("study") or {}, run.sessions
     machine = next((str(one["hardware"]) for one in [dict(s.get("hardware") or {}) for s in sessions[-1:]] if "hardware" in one), "")
     hardware = [_machine(session) for session in sessions]
     states = [trial.state for trial in run.trials]
@@ -300,8 +299,8 @@ def _bill(run: Run) -> dict[str, Any]:
         "uses": uses_of(run, members),
         "validation": sum(trial.energy.evaluation_joules or 0.0 for trial in paid),
         "parts": [
-            [short_component(name), joules, bill.quality_by_component.get(name, "unknown"), bill.source_by_component.get(name, "unknown")]
-            for name, joules in sorted(bill.by_component.items(), key=lambda item: -item[1])
+            [short_component(name), part.joules, part.quality, part.source]
+            for name, part in sorted(bill.components.items(), key=lambda item: -(item[1].joules or 0.0))
         ],
         "absent": [[short_component(name), reason] for name, reason in bill.absent.items()],
         "lost": [[short_component(name), seconds] for name, seconds in bill.unknown_seconds.items() if seconds > 0],

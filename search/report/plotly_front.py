@@ -7,8 +7,7 @@ from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..energy import JOULES_PER_WH
-from ..formatting import energy_text, unit_for
+from ..formatting import count_text, grams_text, joules_text
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -178,15 +177,14 @@ def _markers(view: View, trials: tuple[Trial, ...], name: str, marker: dict[str,
 
 def hover(front: Front, trial: Trial) -> str:
     """Describe one model in the HTML that plotly's hover labels understand."""
-    energy = energy_text(trial.train_wh) + (f" ± {energy_text(2 * trial.train_u_joules / JOULES_PER_WH)}" if trial.train_u_joules else "")
-    epochs = f"{trial.epochs} epoch{'' if trial.epochs == 1 else 's'}"
-    lines = [f"<b>trial {trial.number}</b>, {epochs}", f"{front.objectives[0]} <b>{front.quality_text(trial.values[0])}</b>"]
+    energy = joules_text(trial.train_joules) + (f" ± {joules_text(2 * trial.train_u_joules)}" if trial.train_u_joules else "")
+    lines = [f"<b>trial {trial.number}</b>, {count_text(trial.epochs, 'epoch')}"]
+    lines += [f"{front.objectives[0]} <b>{front.quality_text(trial.values[0])}</b>"]
     lines.append(f"training <b>{energy}</b>, {trial.energy_quality}")
     for name, part in trial.components.items():
-        known = energy_text(None if part.joules is None else part.joules / JOULES_PER_WH)
-        lines.append(f"   {escape(short_component(name))}: {known}, {part.quality} by {escape(part.source)}")
+        lines.append(f"   {escape(short_component(name))}: {joules_text(part.joules)}, {part.quality} by {escape(part.source)}")
     if trial.grams_co2e is not None:
-        lines.append(energy_text(trial.grams_co2e, "gCO2e"))
+        lines.append(grams_text(trial.grams_co2e))
     if trial.inference_joules_per_1000 is not None:
         lines.append(f"inference {trial.inference_joules_per_1000:.3g} J per 1,000")
     if trial.parameters is not None:
@@ -203,8 +201,8 @@ def _layout(figure: Any, view: View) -> None:
 
     low, high = (log10(limit) for limit in view.x_limits)
     every = tick_candidates(view.front)
-    mass = unit_for(view.x_limits[1] * view.unit.size * view.grams_per_wh, "gCO2e") if view.grams_per_wh else None
-    shift = log10(view.unit.size * view.grams_per_wh / mass.size) if view.grams_per_wh and mass else 0.0
+    mass, factor = view.carbon or (None, 1.0)
+    shift = log10(factor)
     figure.update_layout(
         title={
             "text": f"<b>{escape(view.front.name)}</b>  {view.quality_title} against training energy"

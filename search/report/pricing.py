@@ -13,7 +13,6 @@ from ..energy import JOULES_PER_KWH
 from ..formatting import digits, fitted, paragraphs, unit_for
 from ..front import Front
 from ..records.run_folder import Run
-from .facts import pue_of
 
 
 @dataclass(frozen=True)
@@ -66,21 +65,21 @@ class PriceTable:
     def to_text(self) -> str:
         """A table for people, with its assumptions."""
         money = any(row.search_cost is not None for row in self.rows)
-        energy = unit_for(max((row.search_kwh or 0.0 for row in self.rows), default=1.0) * 1000.0)
-        mass = unit_for(max((row.search_grams_co2e or 0.0 for row in self.rows), default=1.0), "gCO2e")
+        searches = [None if row.search_kwh is None else row.search_kwh * JOULES_PER_KWH for row in self.rows]
+        energy, mass = unit_for(searches), unit_for([row.search_grams_co2e for row in self.rows], "gCO2e")
         costs = ["cost"] if money else []
         head = ["zone", "g/kWh", f"search {energy.name}", f"search {mass.name}", f"sensible {mass.name}", *costs, "year", "source"]
         cells = [head]
-        for row in self.rows:
+        for row, joules in zip(self.rows, searches, strict=True):
             cost = "-" if row.search_cost is None else f"{digits(row.search_cost)} {row.currency}"
             place = row.intensity
             cells.append(
                 [
                     place.zone or "-",
                     digits(place.grams_per_kwh),
-                    digits(None if row.search_kwh is None else row.search_kwh * 1000.0 / energy.size),
-                    digits(None if row.search_grams_co2e is None else row.search_grams_co2e / mass.size),
-                    digits(None if row.sensible_grams_co2e is None else row.sensible_grams_co2e / mass.size),
+                    energy.number(joules),
+                    mass.number(row.search_grams_co2e),
+                    mass.number(row.sensible_grams_co2e),
                     *([cost] if money else []),
                     str(place.year or "-"),
                     place.source + (f" ({place.fallback})" if place.fallback else ""),
@@ -110,7 +109,7 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float | None
     if not zones:
         raise ValueError("--zones needs at least one zone, for example --zones FR,US,TW")
     places = [zone if isinstance(zone, Intensity) else intensity_for(zone) for zone in zones]
-    front, pue = Front.of(run), pue_of(run) if pue is None else pue
+    front, pue = Front.of(run), run.pue if pue is None else pue
     knee, sensible = (front.knee().train_joules, front.sensible().train_joules) if len(front) else (None, None)
     search_joules = run.bill.search_joules
     bills = priced(search_joules, places, pue=pue, price=price)
@@ -136,9 +135,8 @@ PLACES = ("NO", "SE", "FR", "BR", "CA", "GB", "US", "DE", "JP", "AU", "CN", "TW"
 
 def places(run: Run) -> list[dict[str, Any]]:
     """Return the run's own place first, then `PLACES`: what a kWh emits there, with its source."""
-    own = run.facts.get("intensity")
-    found = [Intensity.from_json(dict(own))] if own else []
-    found += [one for one in map(intensity_for, PLACES) if own is None or one.zone != own.get("zone")]
+    own = [] if run.intensity is None else [run.intensity]
+    found = own + [one for one in map(intensity_for, PLACES) if one.zone not in [mine.zone for mine in own]]
     return [
         {"zone": one.zone, "region": one.region, "grams_per_kwh": one.grams_per_kwh, "year": one.year, "describe": one.describe()}
         for one in found
@@ -147,14 +145,13 @@ def places(run: Run) -> list[dict[str, Any]]:
 
 def hours(run: Run) -> list[list[Any]]:
     """Return ``[hour, joules, grams per kWh]`` of the hours in which a run with a forecast trained, as far as they are known."""
-    pue = pue_of(run)
     found: dict[str, list[float]] = {}
     for session in run.facts.get("carbon") or []:
         for one in session.get("hours") or []:
             if one["joules"] and one["grams"] is not None:
                 before = found.setdefault(str(one["hour"]), [0.0, 0.0])
                 found[str(one["hour"])] = [before[0] + one["joules"], before[1] + one["grams"]]
-    return [[hour, joules, grams / (joules / JOULES_PER_KWH * pue)] for hour, (joules, grams) in sorted(found.items())]
+    return [[hour, joules, grams / (joules / JOULES_PER_KWH * run.pue)] for hour, (joules, grams) in sorted(found.items())]
 
 
 def front_at(front: Front, place: Intensity, pue: float = 1.0) -> Front:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..energy import JOULES_PER_WH
 from ..energy.intervals import Difference
 from ..formatting import digits, fitted, paragraphs, unit_for
 from ..records.replicate_summary import ReplicateComparison, ReplicateSummary, drift, row_of
@@ -23,23 +22,21 @@ def table_of(comparison: ReplicateComparison, decimals: int = 4) -> tuple[list[s
 
     So many ``decimals`` of a quality mean anything.
     """
-    joules = [member.energy.mean for member in comparison.members if member.energy is not None]
     unit = unit_for(
-        max([*joules, *(member.trial.train_joules or 0.0 for member in comparison.members)], default=JOULES_PER_WH) / JOULES_PER_WH
+        joules for one in comparison.members for joules in (one.trial.train_joules, None if one.energy is None else one.energy.mean)
     )
     name = comparison.objective
     head = ["trial", name, "repeats", unit.name, f"repeats {unit.name}", "n", OVER_METER, "differs from next"]
     rows = []
     for member in comparison.members:
         pair = comparison.after(member.trial.number)
-        wh = None if member.trial.train_wh is None else member.trial.train_wh / unit.size
         rows.append(
             [
                 str(member.trial.number),
                 f"{member.searched:.{decimals}f}",
                 quality_text(member.quality, decimals),
-                digits(wh),
-                energy_spread_text(member.energy, JOULES_PER_WH * unit.size),
+                unit.number(member.trial.train_joules),
+                energy_spread_text(member.energy, unit),
                 str(member.quality.n if member.quality else 0) + (f" ({member.failed} failed)" if member.failed else ""),
                 digits(member.spread_over_meter),
                 "" if pair is None else _differences({"energy": pair.energy, name: pair.quality}),

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from ..energy import JOULES_PER_WH
-from ..formatting import Unit, digits, energy_text
+from ..formatting import Unit, digits, grams_text, joules_text, unit_for
 from ..front import Front
 from ..records.replicate_summary import compare_replicates
 from ..records.run_folder import Run
@@ -20,10 +19,10 @@ from ..stopping.projection import projection_errors
 from ..training.summary import summary_text
 from .baseline_comparison import BASELINE, cells_of, compare_to_baseline, spread_text
 from .energy_relations import Relation, by_construction, family_of, operation_costs, p_text, relations
-from .facts import flatten, hardware_lines, sessions_of
+from .facts import flatten, hardware_lines
 from .replication_text import legend, sentences, table_of
 
-WH = Unit(1.0, "Wh")
+WH = unit_for([])
 #: So many rows of a table about the data are shown.
 SHOWN = 200
 
@@ -128,7 +127,7 @@ def projection_section(run: Run) -> Section | None:
 def _rows(guess: Mapping[str, Any], run: Run, when: str, unit: Unit) -> list[list[str]]:
     rows = []
     for name, key, actual, scale in (
-        (f"energy ({unit.name})", "joules", run.bill.search_joules, JOULES_PER_WH * unit.size),
+        (f"energy ({unit.name})", "joules", run.bill.search_joules, unit.size),
         ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
         ("time (s)", "seconds", run.bill.seconds - run.bill.again_seconds or None, 1.0),
     ):
@@ -171,7 +170,7 @@ def failures_section(run: Run, unit: Unit = WH) -> Section | None:
     rows = []
     for reason, trials in sorted(groups.items(), key=lambda item: -len(item[1])):
         known = [trial.increment_joules for trial in trials if trial.increment_joules is not None]
-        cost = digits(sum(known) / JOULES_PER_WH / unit.size) if known else "unknown"
+        cost = unit.number(sum(known)) if known else "unknown"
         numbers = ", ".join(str(trial.number) for trial in trials[:12]) + (" …" if len(trials) > 12 else "")
         rows.append([str(len(trials)), cost + (" at least" if known and len(known) < len(trials) else ""), reason, numbers])
     return Section("Failed trials", tables=[Table(["number", unit.name, "reason", "trials"], rows, (0, 1))])
@@ -243,15 +242,12 @@ def anchor_section(run: Run, unit: Unit = WH) -> Section | None:
     if not joules:
         return None
     middle = median(joules)
-    parts = [f"n = {len(joules)}", f"median {digits(middle / JOULES_PER_WH / unit.size)} {unit.name}"]
+    parts = [f"n = {len(joules)}", f"median {unit.number(middle)} {unit.name}"]
     if len(joules) > 1:
         parts.append(f"standard deviation {100 * stdev(joules) / fmean(joules):.1f} %")
         parts.append(f"last against first {100 * (joules[-1] / joules[0] - 1):+.1f} %")
     described = ", ".join(f"{name} {value}" for name, value in flatten(anchor.get("params") or {}).items()) if anchor else ""
-    rows = [
-        [str(place + 1), digits(value / JOULES_PER_WH / unit.size), f"{100 * (value / middle - 1):+.1f} %"]
-        for place, value in enumerate(joules)
-    ]
+    rows = [[str(place), unit.number(value), f"{100 * (value / middle - 1):+.1f} %"] for place, value in enumerate(joules, 1)]
     text = f"The same configuration, trained repeatedly through the study: what changes is the machine. {'; '.join(parts)}."
     lines = [text, described] if described else [text]
     return Section("Drift of the anchor", lines, [Table(["repeat", unit.name, "against the median"], rows, (0, 1, 2))])
@@ -266,7 +262,7 @@ def carbon_section(run: Run, unit: Unit = WH) -> Section | None:
     if not sessions:
         return None
     rows = [
-        [hour["hour"][:16].replace("T", " "), digits(hour["joules"] / JOULES_PER_WH / unit.size), energy_text(hour["grams"], "gCO2e")]
+        [hour["hour"][:16].replace("T", " "), unit.number(hour["joules"]), grams_text(hour["grams"])]
         for session in sessions
         for hour in session["hours"]
     ]
@@ -278,16 +274,16 @@ def _carbon_sentence(session: Mapping[str, Any]) -> str:
     trained, where = session["trainings"], f"Grams follow a forecast ({session['forecast']})"
     if trained["grams"] is None or trained["grams_at_once"] is None:
         return f"{where}. It did not cover every hour, or an energy was unknown: the grams of this session are unknown."
-    text = f"{where}; the trainings of this session emitted {energy_text(trained['grams'], 'gCO2e')}."
+    text = f"{where}; the trainings of this session emitted {grams_text(trained['grams'])}."
     if not session["deadline"]:
         return text
     text += f" Large ones could wait for clean hours until {session['deadline'][:16].replace('T', ' ')} UTC."
     if not session["hours_waited"]:
         return text + " None waited."
     share = "" if not trained["grams_at_once"] else f", {100 * (trained['grams'] / trained['grams_at_once'] - 1):+.0f} %"
-    text += f" Against the same trainings without waiting ({energy_text(trained['grams_at_once'], 'gCO2e')}){share}"
-    cost = "an unknown energy" if session["wait_joules"] is None else energy_text(session["wait_joules"] / JOULES_PER_WH)
-    grams = "" if session["wait_grams"] is None else f" ({energy_text(session['wait_grams'], 'gCO2e')})"
+    text += f" Against the same trainings without waiting ({grams_text(trained['grams_at_once'])}){share}"
+    cost = "an unknown energy" if session["wait_joules"] is None else joules_text(session["wait_joules"])
+    grams = "" if session["wait_grams"] is None else f" ({grams_text(session['wait_grams'])})"
     return text + f"; while it waited {digits(session['hours_waited'])} h the machine took {cost}{grams} as far as it was metered."
 
 
@@ -297,9 +293,9 @@ def reproduce_section(run: Run) -> Section | None:
     rows = [[name, value] for name, value in flatten(study).items()]
     rows += [["budget", str(run.facts["budget"])]] if run.facts.get("budget") else []
     rows += [["hardware", line] for line in hardware_lines(run)]
-    for number, session in enumerate(sessions_of(run), 1):
+    for number, session in enumerate(run.sessions, 1):
         facts = {key: value for key, value in session.items() if key not in ("hardware", "hardware_id", "versions")}
         rows.append([f"session {number}", "; ".join(f"{name} {value}" for name, value in flatten(facts).items())])
-    for session in sessions_of(run)[-1:]:
+    for session in run.sessions[-1:]:
         rows.append(["versions", ", ".join(f"{name} {version}" for name, version in flatten(session.get("versions") or {}).items())])
     return Section("Reproduction", tables=[Table(["what", "value"], rows)]) if rows else None

@@ -14,7 +14,6 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..energy import JOULES_PER_WH
 from ..energy.record import sum_known
 from ..formatting import Unit, digits, percent, unit_for
 from ..hypervolume import LOGARITHMIC
@@ -164,21 +163,21 @@ class Column:
 def columns_of(front: Front) -> list[Column]:
     """Return the columns for which this front has values."""
     members = front.members
-    unit = unit_for(max((trial.train_wh or 0.0 for trial in members), default=1.0))
+    unit = unit_for(trial.train_joules for trial in members)
     columns = [
         Column("trial", lambda trial: str(trial.number)),
         Column("epochs", lambda trial: str(trial.epochs)),
         Column(front.objectives[0], lambda trial: front.quality_text(trial.values[0])),
         *(_further_column(name, front.objectives.index(name)) for name in _further(front)),
-        Column(f"train {unit.name}", lambda trial: digits(front.joules(trial) / JOULES_PER_WH / unit.size)),
+        Column(f"train {unit.name}", lambda trial: unit.number(trial.train_joules)),
     ]
     if any(one.low is not None for one in (front.choice.standings.values() if members else ())):
         columns.insert(3, Column("95 %", lambda trial: _interval(front, trial)))
     columns += _repeat_columns(front, unit)
     carbon = [trial.grams_co2e for trial in members if trial.grams_co2e is not None]
     if carbon:
-        mass = unit_for(max(carbon), "gCO2e")
-        columns.append(Column(mass.name, lambda trial: digits(None if trial.grams_co2e is None else trial.grams_co2e / mass.size)))
+        mass = unit_for(carbon, "gCO2e")
+        columns.append(Column(mass.name, lambda trial: mass.number(trial.grams_co2e)))
     if "inference_energy" in front.objectives:
         columns.append(Column("J per 1,000", lambda trial: digits(trial.inference_joules_per_1000)))
     if any(trial.parameters is not None for trial in members):
@@ -209,7 +208,7 @@ def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
 
     def energy(trial: Trial) -> str:
         member = comparison.summary_of(trial.number)
-        return energy_spread_text(None if member is None else member.energy, JOULES_PER_WH * unit.size)
+        return energy_spread_text(None if member is None else member.energy, unit)
 
     return [Column("repeats", quality), Column(f"repeats {unit.name}", energy)]
 
@@ -219,11 +218,11 @@ def quality_text(spread: Spread | None, decimals: int = 4) -> str:
     return "-" if spread is None else f"{spread.mean:.{decimals}f}" + ("" if spread.sd is None else f" ±{spread.sd:.{decimals}f}")
 
 
-def energy_spread_text(spread: Spread | None, unit_joules: float) -> str:
+def energy_spread_text(spread: Spread | None, unit: Unit) -> str:
     """Mean of an energy and its standard deviation in percent; ``-`` when unknown."""
     if spread is None:
         return "-"
-    shown = digits(spread.mean / unit_joules)
+    shown = unit.number(spread.mean)
     return shown if spread.sd is None or spread.mean <= 0 else f"{shown} ±{percent(spread.sd / spread.mean)} %"
 
 

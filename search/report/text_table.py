@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..certainty import examples_text
-from ..energy import JOULES_PER_WH
-from ..formatting import energy_text, grid, paragraphs, terminal_width, wrapped
+from ..formatting import grams_text, grid, joules_text, paragraphs, terminal_width, wrapped
 from .facts import short_component
 from .table import Column, columns_of, empty_text, footnote, marks_of, model_parts, model_text
 
@@ -69,11 +68,8 @@ def one_model(front: Front, trial: Trial) -> str:
         lines.append(f"{name} {front.quality_text(one.low)} to {front.quality_text(one.high)} (95 %){counted}")
     else:
         lines.append(f"the interval of its {name} is unknown: how many examples it was validated on was not kept")
-    parts = [
-        f"{short_component(key)} {energy_text(None if part.joules is None else part.joules / JOULES_PER_WH)} {part.quality}"
-        for key, part in trial.components.items()
-    ]
-    grams = [] if trial.grams_co2e is None else [energy_text(trial.grams_co2e, "gCO2e")]
+    parts = [f"{short_component(key)} {joules_text(part.joules)} {part.quality}" for key, part in trial.components.items()]
+    grams = [] if trial.grams_co2e is None else [grams_text(trial.grams_co2e)]
     lines.append("energy " + ", ".join([trial.energy_quality, *parts, *grams]))
     if front.members and trial.number == front.choice.pick:
         lines.append(f"sensible is {front.choice.why}")

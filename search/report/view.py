@@ -11,13 +11,12 @@ from math import log10
 from statistics import median_high, median_low
 from typing import Literal
 
-from ..energy import JOULES_PER_WH
 from ..formatting import Unit, digits, percent, unit_for
 from ..front import FRACTIONS, Front, stretch
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import OBJECTIVES
-from .facts import TYPICAL_MEDIAN, grams_per_wh, how_energy_is_known, scale_share
+from .facts import TYPICAL_MEDIAN, how_energy_is_known, scale_share
 
 #: Colours of the text, of captions, of the other trials, of the front, and of the recommended trial.
 INK, MUTED, PALE, STRONG, PICK = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
@@ -48,9 +47,9 @@ class View:
         others: Measured trials that are not on the front.
         line: Members that no other member beats in quality and training energy alone; with two objectives that is every member.
         pick: The recommended trial, which is marked, or None when the front is empty.
-        unit: Unit of the energy axis and its limits: Wh, or a part or multiple of it.
+        unit: Unit of the energy axis and its limits.
         y_limits: Limits of the quality axis, on the scale of ``y``.
-        grams_per_wh: Carbon of a watt-hour at the place of the run, PUE included; None without an intensity.
+        carbon: Unit of the second axis, and how many of it are emitted for one ``unit``, PUE included; None without an intensity.
     """
 
     front: Front
@@ -60,7 +59,7 @@ class View:
     unit: Unit
     x_limits: tuple[float, float]
     y_limits: tuple[float, float]
-    grams_per_wh: float | None
+    carbon: tuple[Unit, float] | None
 
     @classmethod
     def of(cls, source: Run | Front) -> View:
@@ -69,19 +68,23 @@ class View:
         members = front.members
         on_front = {trial.number for trial in members}
         measured = [t for t in front.trials if front.why_not(t) in (None, "not trained to the last rung")]
-        wh = [front.joules(trial) / JOULES_PER_WH for trial in measured] or [0.1, 10.0]
-        unit = unit_for(max(wh))
-        low, high = log10(min(wh) / unit.size), log10(max(wh) / unit.size)
+        joules = [front.joules(trial) for trial in measured] or [360.0, 36000.0]
+        unit = unit_for(joules)
+        low, high = log10(unit.of(min(joules))), log10(unit.of(max(joules)))
         margin = max(0.06 * (high - low), 0.08)
+        x_limits, carbon = (10 ** (low - margin), 10 ** (high + margin)), None
+        if front.run is not None and (grams := front.run.grams_co2e(unit.size)):
+            mass = unit_for([grams * x_limits[1]], "gCO2e")
+            carbon = mass, mass.of(grams)
         return cls(
             front=front,
             others=tuple(trial for trial in measured if trial.number not in on_front),
             line=tuple(t for t in members if not any(_beats(front, other, t) for other in members)),
             pick=front.sensible() if members else None,
             unit=unit,
-            x_limits=(10 ** (low - margin), 10 ** (high + margin)),
+            x_limits=x_limits,
             y_limits=_quality_limits(front, [stretch(front.objectives[0], trial.values[0]) for trial in measured]),
-            grams_per_wh=grams_per_wh(front.run.facts if front.run else {}),
+            carbon=carbon,
         )
 
     # -- points ----------------------------------------------------------------------------------------------------------------------
@@ -92,7 +95,7 @@ class View:
 
     def x_of(self, joules: float) -> float:
         """Place of an energy on the energy axis, in ``unit``."""
-        return joules / JOULES_PER_WH / self.unit.size
+        return self.unit.of(joules)
 
     def y(self, trial: Trial) -> float:
         """Place of a trial on the quality axis."""

@@ -12,8 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..energy import JOULES_PER_WH
-from ..formatting import energy_text
+from ..formatting import count_text, joules_text
 from ..front import Front
 from ..records.bill import FEATURES, add_up
 from ..records.run_folder import RunFolder
@@ -74,8 +73,8 @@ def recent_gain(front: Front) -> str | None:
     before = replace(front, trials=tuple(done[:first])).hypervolume()
     after = front.hypervolume()
     count = len(done) - first
-    energy = energy_text(sum(joules[first:]) / JOULES_PER_WH)
-    what = f"the last quarter of the trials' energy ({energy}, {count} trial{'' if count == 1 else 's'})"
+    energy = joules_text(sum(joules[first:]))
+    what = f"the last quarter of the trials' energy ({energy}, {count_text(count, 'trial')})"
     if after <= before:
         return f"{what} did not raise the hypervolume of {after:.3f}"
     return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
@@ -97,7 +96,7 @@ def course(front: Front, spent_joules: float | None, overhead: Mapping[str, floa
         validation = sum(trial.energy.evaluation_joules or 0.0 for trial in paid)
         parts = [("validation", validation), *sorted((overhead or {}).items(), key=lambda part: -part[1])]
         rest = ", ".join(f"{name} {joules / spent_joules:.0%}" for name, joules in parts if joules >= 0.005 * spent_joules)
-        said.append(f"{min(1.0, trained / spent_joules):.0%} of {energy_text(spent_joules / JOULES_PER_WH)} trained models")
+        said.append(f"{min(1.0, trained / spent_joules):.0%} of {joules_text(spent_joules)} trained models")
         said[-1] += f" ({rest})" if rest and overhead else ""
     best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
     return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
@@ -108,10 +107,10 @@ def features_text(trials: Sequence[Trial], paid_joules: float) -> str | None:
     count = sum(trial.energy.features_joules is not None for trial in trials)
     if not count:
         return None
-    models = f"{count} trial{'' if count == 1 else 's'}"
+    models = count_text(count, "trial")
     if not paid_joules:
         return f"features of frozen networks: all from the cache, nothing paid for {models}"
-    return f"features of frozen networks: {energy_text(paid_joules / JOULES_PER_WH)}, paid once for {models}"
+    return f"features of frozen networks: {joules_text(paid_joules)}, paid once for {models}"
 
 
 def tell_end(
@@ -140,7 +139,7 @@ def tell_end(
     used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts)
     reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
     if not front.trials and rules.limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= rules.limits.joules:
-        reporter.tell("end", f"imports, data and warm-up alone took {energy_text(started / JOULES_PER_WH)}; give a larger --budget")
+        reporter.tell("end", f"imports, data and warm-up alone took {joules_text(started)}; give a larger --budget")
     own = [trial for trial in front.trials if trial.number >= finished]
     if not session.inputs and (said := features_text(own, session.account.session.by_state.get(FEATURES, 0.0))) is not None:
         reporter.tell("end", said)

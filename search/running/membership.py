@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..billing.account import Account
 from ..billing.recovery import close_without_journal
-from ..energy import JOULES_PER_WH
-from ..formatting import energy_text
+from ..formatting import joules_text
 from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
 from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
@@ -227,7 +226,7 @@ class Membership:
         refused = claimed(self.alike(stored), stored[number], epochs, None if parent is None else parent.number)
         free = self._free_joules(limits)
         if refused is None and free is not None and expected is not None and expected > free:
-            wanted, left = (energy_text(joules / JOULES_PER_WH) for joules in (expected, max(0.0, free)))
+            wanted, left = (joules_text(joules) for joules in (expected, max(0.0, free)))
             refused = f"it would take about {wanted}, and {left} of the budget is free"
         if refused is None:
             self.reserve(number, expected)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..certainty import decimals_of
-from ..energy import JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import energies, energy_text, for_stream, hanging, stream_width
+from ..energy import SECONDS_PER_HOUR
+from ..formatting import energies, for_stream, hanging, joules_text, stream_width
 from ..front import Front
 from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
@@ -89,7 +89,7 @@ class Progress:
         if self.joules is None:
             return "energy unknown"
         if self.budget_joules is None:
-            return energy_text(self.joules / JOULES_PER_WH)
+            return joules_text(self.joules)
         (spent, budget), unit = energies((self.joules, self.budget_joules))
         return f"{spent} of {budget} {unit}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..billing.account import Account, TrialMeter
 from ..certainty import written
 from ..execution.job import Outcome
-from ..formatting import energy_text
+from ..formatting import count_text, joules_text
 from ..front import Front
 from ..records.examples import standard_error
 from ..records.run_folder import RunFolder
@@ -111,8 +111,8 @@ class Recorder:
         asked.set_user_attr(ATTRIBUTE, trial.facts())
         self.optuna_study.tell(asked, list(values))
         self.failures = 0
-        cost = "energy unknown" if trial.train_wh is None else energy_text(trial.train_wh)
-        name, epochs = self.study.objectives[0], "1 epoch" if trial.epochs == 1 else f"{trial.epochs} epochs"
+        cost = "energy unknown" if trial.train_joules is None else joules_text(trial.train_joules)
+        name, epochs = self.study.objectives[0], count_text(trial.epochs, "epoch")
         return f"trial {asked.number}: {name} {written(self.store.facts, name, values[0])} after {epochs}, {cost}"
 
     def _fail(self, asked: optuna.Trial, trial: Trial, *, excused: bool = False) -> str:

@@ -18,11 +18,11 @@ from typing import Any
 from ..billing.account import TrialMeter
 from ..billing.trial_energy import price_of_features, trial_energy
 from ..certainty import written
-from ..energy import JOULES_PER_WH, Ledger, Record
+from ..energy import Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import pick_device
 from ..execution.job import Executor, Job, Outcome, Watch, reason_of
-from ..formatting import energy_text, for_stream
+from ..formatting import for_stream, joules_text
 from ..front import Front
 from ..records.bill import REPEAT, meters_of
 from ..records.files import write_json
@@ -273,11 +273,10 @@ class RepeatLoop:
         if training.failed is not None:
             return f"trial {training.trial} failed: {training.failed}"
         name, trial, facts = self.study.objectives[0], self.trials[training.trial], self.session.folder.facts
-        joules = None if training.train_joules is None else training.train_joules / JOULES_PER_WH
         return (
             f"trial {training.trial}: {name} {written(facts, name, training.quality[name])} "
             f"(search {written(facts, name, trial.values[0])}), "
-            f"{energy_text(joules)} (search {energy_text(trial.train_wh)})"
+            f"{joules_text(training.train_joules)} (search {joules_text(trial.train_joules)})"
         )
 
 
@@ -362,7 +361,7 @@ def repeat(
             meters = meters_text(session.ledger, session.device)
             listener(
                 f"{run.name}: {'going on with' if continued else 'training'} {len(members)} model(s){some} {times} time(s) again, "
-                f"order {order}: {len(left)} trainings, about {energy_text(joules / JOULES_PER_WH)} and their validation; {meters}"
+                f"order {order}: {len(left)} trainings, about {joules_text(joules)} and their validation; {meters}"
             )
             session.get_ready()
         with Endings() as after:

@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, Any
 from ..billing.account import SAVE_SECONDS, Account
 from ..billing.recovery import from_records, settle_killed
 from ..billing.trial_energy import price_of_inputs
-from ..energy import JOULES_PER_WH, Ledger, discover
+from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import BLIND, CpuTime, Tree
 from ..execution.devices import check_executor, make_executors, pick_device, take_devices, torch_threads
 from ..execution.job import Executor, Job, Watch, within
 from ..execution.probe import WARM_UP_SECONDS, WarmUp, may_compile, warm_up_seconds
-from ..formatting import energy_text, for_stream
+from ..formatting import for_stream, joules_text
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder
@@ -156,7 +156,7 @@ class OpenedFolder:
         if rebuilt := self.earlier[known:]:
             write_json(folder.bill_file, {"sessions": self.earlier})
             self.before = replace(self.before, bill=add_up(self.earlier))
-            joules = energy_text((add_up(rebuilt).total_joules or 0.0) / JOULES_PER_WH)
+            joules = joules_text(add_up(rebuilt).total_joules or 0.0)
             source = " and ".join(sorted({one["rebuilt"] for one in rebuilt}))
             said = f"{str(folder.bill_file)!r} lacked {len(rebuilt)} session(s), made again from {source}: they took {joules} or more"
             print(for_stream(said, sys.stderr), file=sys.stderr)

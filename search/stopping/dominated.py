@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..energy import JOULES_PER_WH, Record
+from ..energy import Record
 from ..energy.record import sum_known
+from ..formatting import joules_text
 from ..records.trial import Trial, by_number
 from ..study import Study
 from .projection import epoch_energies, project
@@ -102,7 +103,7 @@ def stop_reason(
     projected = f"{1 - last.error:.4f}" if maximize else f"{last.error:.4g}"
     return (
         f"dominated after epoch {epoch}: even with the best improvement seen so far {metric} would be {projected} "
-        f"at {last.epochs} epochs for {last.joules / JOULES_PER_WH:.3g} Wh, and a measured model is at least as good for no more"
+        f"at {last.epochs} epochs for {joules_text(last.joules)}, and a measured model is at least as good for no more"
     )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..energy import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR
-from ..formatting import energy_text, read_number
+from ..energy import JOULES_PER_KWH, SECONDS_PER_HOUR
+from ..formatting import joules_text, read_number
 from ..study import Budget, LimitReachedError, Study
 
 
@@ -136,7 +136,7 @@ def limits_of(
         limits,
         joules=None if joules is None else joules + (spent_joules or 0.0),
         trials=None if count is None else count + finished,
-        label="" if joules is None else energy_text((joules + (spent_joules or 0.0)) / JOULES_PER_WH),
+        label="" if joules is None else joules_text(joules + (spent_joules or 0.0)),
     )
     return further, f"{reached}; continuing for as much again"
 

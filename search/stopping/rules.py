@@ -10,8 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Protocol
 
 from ..carbon.intensity import Intensity, grams_co2e
-from ..energy import JOULES_PER_WH
-from ..formatting import energy_text
+from ..formatting import grams_text, joules_text
 from ..records.trial import ATTRIBUTE, INTERRUPTED, Trial, counted
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
@@ -97,9 +96,9 @@ class StopGain:
 
     def describe(self, view: RemainingGain) -> str:
         """Describe what continuing would cost and gain; the sampler's expectation is usually too high, see ``recent_gain``."""
-        unit, scale = ("Wh", JOULES_PER_WH) if self._in_joules else ("gCO2e", 1.0)
-        step = "" if view.next_step is None else f" (the next training alone {energy_text(view.next_step / scale, unit)})"
-        return f"{energy_text(view.energy / scale, unit)} more{step} would add {view.share:.2%} to the hypervolume at most"
+        text = joules_text if self._in_joules else grams_text
+        step = "" if view.next_step is None else f" (the next training alone {text(view.next_step)})"
+        return f"{text(view.energy)} more{step} would add {view.share:.2%} to the hypervolume at most"
 
     @property
     def _in_joules(self) -> bool:
@@ -186,7 +185,7 @@ class StopRules:
             return BROKEN_OFF if self.reason == BROKEN_OFF else INTERRUPTED
         cap = self.study.max_trial_joules
         if cap is not None and joules is not None and joules >= cap:
-            return f"the trial has paid its cap of {energy_text(cap / JOULES_PER_WH)}"
+            return f"the trial has paid its cap of {joules_text(cap)}"
         share, who = (DEFAULT_SHARE, "the default model") if default else (BEGINNER_SHARE if beginner else 1.0, "the first of a family")
         most = self.limits.joules
         if share < 1 and joules is not None and most is not None and joules >= share * most:

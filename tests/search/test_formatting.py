@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from joulefront.search.formatting import (
     GRAMS_BY_UNIT,
     JOULES_BY_UNIT,
-    digits,
     energies,
-    energy_text,
     for_stream,
+    joules_text,
+    plain,
     read_amount,
     read_number,
     unit_for,
@@ -27,9 +27,9 @@ SIZES = st.floats(1e-10, 1e12)
 
 @given(SIZES, st.sampled_from(["Wh", "gCO2e"]))
 def test_every_energy_and_mass_that_is_printed_is_read_back_within_its_digits(amount: float, base: str) -> None:
-    found = read_amount(energy_text(amount, base), "--budget", "5Wh")
+    found = read_amount(joules_text(amount, base), "--budget", "5Wh")
     assert found.kind == ("joules" if base == "Wh" else "grams_co2e")
-    assert found.value / (3600.0 if base == "Wh" else 1.0) == pytest.approx(amount, rel=0.006)
+    assert found.value == pytest.approx(amount, rel=0.006)
 
 
 @given(st.lists(SIZES, min_size=1, max_size=5))
@@ -40,11 +40,18 @@ def test_several_energies_share_a_unit_and_each_is_read_back(joules: list[float]
 
 
 @given(SIZES)
-def test_a_cell_of_a_table_is_read_back_with_the_unit_of_its_column(wh: float) -> None:
-    unit = unit_for(wh)
-    text = digits(wh / unit.size)
+def test_a_cell_of_a_table_is_read_back_with_the_unit_of_its_column(joules: float) -> None:
+    unit = unit_for([joules / 2, None, joules])
+    text = unit.number(joules)
     assert "e" not in text
-    assert Budget.parse(f"{text} {unit.name}").joules == pytest.approx(3600 * wh, rel=0.006)
+    assert "e" not in plain(joules, 4)
+    assert Budget.parse(f"{text} {unit.name}").joules == pytest.approx(joules, rel=0.006)
+
+
+@pytest.mark.parametrize("known", [[], [None], [0.0], [None, 0.0]])
+def test_where_nothing_is_known_or_all_is_zero_the_unit_is_the_base_itself(known: list[float | None]) -> None:
+    assert (unit_for(known).name, unit_for(known, "gCO2e").name, energies(known)[1]) == ("Wh", "gCO2e", "Wh")
+    assert joules_text(0.0) == "0 Wh"
 
 
 @given(SIZES, st.sampled_from(["joules", "grams_co2e", "money"]))

@@ -88,10 +88,14 @@ def test_a_measured_zero_is_shown_as_zero(make, tmp_path):
 
 def test_energy_comes_with_its_uncertainty_and_the_quality_of_each_component(make, run, tmp_path):
     _, text = card_of(make("mlp", "rows"), tmp_path / "model", run)
-    assert "**123.4 J** (0.03428 Wh) ± 1.5 J (random standard uncertainty); an estimate, not a measurement." in text
+    assert "**123.4 J** (34.3 mWh) ± 1.5 J (random standard uncertainty); an estimate, not a measurement." in text
     assert "| cpu | 123.4 J | estimated | cpu_time |" in text
     assert "| dram | unknown | absent | rapl |" in text
     assert "The whole search spent 2 Wh" in text
+    assert "Not in these sums" not in text
+    _, text = card_of(make("mlp", "rows").but(train_joules=123456.0), tmp_path / "large", replace(run, bill=replace(run.bill, rebuilt=1)))
+    assert "**123,456 J** (34.3 Wh) ± 1.5 J" in text
+    assert "Not in these sums, because the bill of 1 session(s) was lost" in text
     measured = make("mlp", "rows").but(energy_quality="measured", components={"gpu": ComponentEnergy(123.4, "measured", "nvml")})
     assert "uncertainty); measured." in card_of(measured, tmp_path / "measured")[1]
 

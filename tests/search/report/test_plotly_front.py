@@ -13,15 +13,15 @@ import pytest
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.facts import grams_per_wh
 from joulefront.search.report.plotly_front import front_html, front_plotly, hover
 from joulefront.search.report.view import View
 
 
 def test_the_carbon_axis_is_the_energy_axis_times_the_intensity_and_the_pue(fake_run: Run) -> None:
-    assert grams_per_wh(fake_run.facts) == pytest.approx(0.056)
-    assert grams_per_wh({**fake_run.facts, "pue": 1.5}) == pytest.approx(0.084)
-    assert grams_per_wh({"intensity": None}) is None
+    for facts, grams in (({}, 0.056), ({"pue": 1.5}, 0.084)):
+        mass, factor = View.of(replace(fake_run, facts={**fake_run.facts, **facts})).carbon or (None, 0.0)
+        assert (mass and mass.name, factor) == ("gCO2e", pytest.approx(grams))
+    assert View.of(replace(fake_run, facts={**fake_run.facts, "intensity": None})).carbon is None
     figure = front_plotly(fake_run)
     low, high = figure.layout.xaxis.range
     assert tuple(10 ** (b - a) for a, b in zip((low, high), figure.layout.xaxis2.range, strict=True)) == pytest.approx((0.056, 0.056))

@@ -148,7 +148,7 @@ def test_estimate_and_anchor_appear_when_the_run_holds_them(fake_run: Run) -> No
 
 
 def test_failed_trials_are_grouped_by_their_reason_with_what_they_cost(fake_run: Run) -> None:
-    found = failures_section(fake_run, Unit(1e-3, "mWh"))
+    found = failures_section(fake_run, Unit(3.6, "mWh"))
     assert found is not None
     assert found.tables[0].head[1] == "mWh"
     lost = [t for t in fake_run.trials if t.reason == "the loss became NaN in epoch 1"]

@@ -16,7 +16,7 @@ from jsonschema import Draft4Validator
 from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.statement_forms import _algorithms, bibtex, escaped, facts, forms, latex, report
+from joulefront.search.report.statement import _algorithms, bibtex, escaped, facts, forms, latex, report
 
 WORDS: dict[str, Any] = {"type": "string"}
 NUMBER: dict[str, Any] = {"type": "number"}
