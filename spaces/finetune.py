@@ -193,7 +193,7 @@ class FineTuning(TransferFamily):
 @lru_cache(maxsize=16)
 def kind_of(model: str) -> tuple[str, bool]:
     """Return ``stages`` for a network of timm that can be cut between its stages, ``transformer`` or ``other``; has it batch norms?"""
-    found = outline(model, num_classes=0)
+    found = outline(model)
     norms = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in found.modules())
     if hasattr(found, "patch_embed") and hasattr(found, "blocks"):
         return "transformer", norms

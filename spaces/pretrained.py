@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +205,14 @@ def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> N
         raise too_small(name, shape, error) from error
 
 
-def outline(name: str, **options: Any) -> Any:
-    """Return a network of timm for its layers, names and shapes, at random weights that take no random number from anybody.
+@lru_cache(maxsize=16)
+def outline(name: str) -> Any:
+    """Return a network of timm for its layers, names and shapes, without values, taking no random number from anybody; it is read alone.
 
-    On the CPU: initial weights without values load PyTorch's compiler, which takes more CPU time than those of most networks.
+    Made on the CPU: initial weights without values load PyTorch's compiler, which takes more CPU time than those of most networks.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        return library("timm").create_model(name, **options)
+        return library("timm").create_model(name).to("meta")
 
 
 def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:

@@ -246,7 +246,7 @@ def read_state(path: Path, model: str) -> Mapping[str, torch.Tensor]:
     tensors = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(f"{path} must hold tensors by name, got {type(stored).__name__}")
-    wanted = _shapes(model)
+    wanted = {name: tuple(value.shape) for name, value in outline(model).state_dict().items()}  # with its own head
     if not wanted.keys() & tensors.keys() and [tuple(value.shape) for value in tensors.values()] == list(wanted.values()):
         return dict(zip(wanted, tensors.values(), strict=True))
     return tensors
@@ -384,12 +384,6 @@ def _card(folder: Path) -> Mapping[str, Any]:
         return vars(ModelCard(text, ignore_metadata_errors=True).data)
     except Exception:  # no card, or one that nobody can read: nothing is known
         return {}
-
-
-@lru_cache(maxsize=8)
-def _shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's tensors by name, with its own head."""
-    return {name: tuple(value.shape) for name, value in outline(model).state_dict().items()}
 
 
 def _plain(model: str) -> str:

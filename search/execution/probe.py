@@ -175,7 +175,7 @@ def _shared(
 Kind = tuple[str | None, str | None]
 
 #: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for, and fewer large ones, by their numbers.
-EXAMPLES, NUMBERS, FEWEST = 128, 2**17, 16
+EXAMPLES, NUMBERS, FEWEST = 128, 2**17, 8
 #: A kind that so many random candidates in a row do not show is too rare to look for.
 ENOUGH_DRAWS = 200
 #: Probes and warm-ups take seconds; what takes longer than this hangs.

@@ -68,11 +68,11 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
         if mode == "read":
             arguments["execution_options"] = {"postgresql_readonly": True}
     text = place.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
-    storage = _with_tables(
-        lambda: optuna.storages.RDBStorage(
-            text, engine_kwargs={"pool_pre_ping": local is None, **arguments}, skip_table_creation=mode != "create"
-        )
-    )
+    engine = {"pool_pre_ping": local is None, **arguments}
+    opened = functools.partial(optuna.storages.RDBStorage, text, engine_kwargs=engine, skip_table_creation=mode != "create")
+    storage = _with_tables(lambda: opened(skip_compatibility_check=True))
+    if not _of_this_optuna(storage):
+        storage = opened()  # which says what to do about tables that it does not know
     shown = str(local) if local is not None else without_password(place.render_as_string(hide_password=False))
     for name in (*vars(optuna.storages.BaseStorage), "_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"):
         if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
@@ -88,6 +88,15 @@ def _load_alembic() -> None:
             importlib.import_module("alembic.migration")
         finally:
             del sys.modules["mako.ext.pygmentplugin"]
+
+
+def _of_this_optuna(storage: RDBStorage) -> bool:
+    """Whether the very version of Optuna that runs here has made the tables: it need not load all its migrations to know them."""
+    import optuna
+    from sqlalchemy import text
+
+    with storage.engine.connect() as connection:
+        return connection.execute(text("SELECT library_version FROM version_info")).scalar() == optuna.__version__
 
 
 def _with_tables(opened: Callable[[], RDBStorage]) -> RDBStorage:

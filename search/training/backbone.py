@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -19,10 +20,14 @@ from torch import nn
 
 #: Of PyTorch's compiler torchvision asks as it is loaded for a function that it may call, timm for a mark on one that it may not compile.
 COMPILER = ("torch._dynamo", "torch._dynamo.utils")
+#: What timm imports of the hub's client by name, to call it when it is told to fetch something; the client itself takes 0.2 CPU-seconds.
+HUB = ("HfApi", "hf_hub_download", "model_info")
 
 
 def library(name: str) -> Any:
-    """Import timm or torchvision without PyTorch's compiler, most of the CPU time of either: it is loaded where something is compiled.
+    """Import timm or torchvision without PyTorch's compiler and the hub's client: they are loaded where something is compiled or fetched.
+
+    These are most of the CPU time that either takes.
 
     Raises:
         ImportError: If it is not installed.
@@ -34,12 +39,31 @@ def library(name: str) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # nothing that is loaded is garbage: looking for some takes a third of the time
     try:
-        return importlib.import_module(name)
+        with _hub_later() if name == "timm" else nullcontext():
+            return importlib.import_module(name)
     finally:
         if collecting:
             gc.enable()
         for later in given.values():
             later.give_way()
+
+
+@contextmanager
+def _hub_later() -> Iterator[None]:
+    """Give functions for the names of `HUB` that find the real ones when they are called; they are the hub's own again afterwards."""
+    hub = importlib.import_module("huggingface_hub")
+
+    def later(name: str) -> Callable[..., Any]:
+        return lambda *given, **named: getattr(hub, name)(*given, **named)
+
+    lent = [name for name in HUB if name not in vars(hub)]
+    for name in lent:
+        setattr(hub, name, later(name))
+    try:
+        yield
+    finally:
+        for name in lent:
+            delattr(hub, name)
 
 
 class _Later(ModuleType):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import logging
 import sys
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +12,6 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from .recipe import Recipe
 from .tactics.tactic import evaluating
@@ -122,10 +123,24 @@ def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bo
     return sum(_kept(tensor, half) for tensor in held) / _COUNTED
 
 
+def _flop_counter() -> Any:
+    """Return PyTorch's counter of FLOPs, loaded as where Triton is not installed: without a GPU there is nothing of Triton's to count."""
+    name = "torch.utils.flop_counter"
+    if name in sys.modules or "triton" in sys.modules or torch.cuda.is_available():
+        return importlib.import_module(name).FlopCounterMode
+    said, sys.modules["triton"] = logging.getLogger(name), None  # type: ignore[assignment]  # not to be found
+    said.addFilter(silent := lambda record: False)
+    try:
+        return importlib.import_module(name).FlopCounterMode
+    finally:
+        said.removeFilter(silent)
+        del sys.modules["triton"]
+
+
 def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...]) -> int | None:
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {name: tensor.detach().to(device, copy=True) for name, tensor in state.items()}
-    counter = FlopCounterMode(display=False)
+    counter = _flop_counter()(display=False)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
             mode: Any = counter.mode  # its method is wrapped for what is compiled, and so loads torch._dynamo, too

@@ -232,8 +232,16 @@ pixels = np.zeros((20, 3, 64, 64), dtype="float32")
 task = arrays(pixels, np.arange(20) % 2, name="pictures")
 assert count(space.build(candidate, task), task, candidate.recipe).flops > 0
 assert not {"torch._dynamo", "sympy"} & sys.modules.keys(), "nothing is compiled"
+assert "huggingface_hub.hf_api" not in sys.modules, "nothing is fetched"
+import torch
+assert torch.cuda.is_available() or "triton" not in sys.modules, "nothing runs on a GPU"
 
-import timm
+import huggingface_hub, timm, timm.models._hub as hub
+kept, asked = hub.model_info, []
+assert huggingface_hub.model_info is not kept, "the hub's own names are its own again"
+huggingface_hub.model_info = lambda *given, **named: asked.append((given, named))
+kept("timm/none", timeout=1)
+assert asked == [(("timm/none",), {"timeout": 1})], "what timm keeps finds the client's functions"
 from torchvision.ops import roi_align
 found = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
 import torch._dynamo.utils

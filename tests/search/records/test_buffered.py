@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages._rdb.storage import _VersionManager
 from optuna.trial import TrialState
 
 from joulefront.search.records.database import DatabaseError, connect, keep, make_study, open_storage
@@ -120,3 +121,23 @@ def test_other_storages_have_everything_at_once(tmp_path: Path) -> None:
     keep(study)
     rows = connect(tmp_path / "s.db", "read").execute("SELECT COUNT(*) FROM trials").fetchone()
     assert rows == (1,)
+
+
+def test_the_migrations_of_optuna_are_loaded_for_tables_of_another_version_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_storage(tmp_path / "s.db", None, "create")
+    with sqlite3.connect(tmp_path / "s.db") as database:
+        made_by = database.execute("SELECT library_version FROM version_info").fetchone()
+    assert made_by == (optuna.__version__,)
+    loaded, scripts = list[object](), _VersionManager._create_alembic_script
+    monkeypatch.setattr(_VersionManager, "_create_alembic_script", lambda tables: loaded.append(tables) or scripts(tables))
+    open_storage(tmp_path / "s.db", None, "write")
+    open_storage(tmp_path / "s.db", None, "read")
+    assert loaded == []
+    with sqlite3.connect(tmp_path / "s.db") as database:
+        database.execute("UPDATE version_info SET library_version = '4.0.0'")
+    open_storage(tmp_path / "s.db", None, "write")  # its tables are the same
+    assert loaded
+    with sqlite3.connect(tmp_path / "s.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
+    with pytest.raises(RuntimeError, match="optuna storage upgrade"):
+        open_storage(tmp_path / "s.db", None, "write")
