@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -209,12 +210,20 @@ def _extend_total(session: dict[str, Any], traces: _Traces) -> None:
 
 
 def _balance(session: dict[str, Any]) -> None:
-    """Book what no trial and no rest accounts for (the stretch between bill and checkpoint) as overhead."""
-    if session.get("total") is None:
+    """Let the states add up to the components: what no trial and no rest accounts for (after the last bill) is overhead.
+
+    The last bill may also have shared out more than there was: the power since the last reading was a guess then. The rests give that
+    back, and only then a training.
+    """
+    if session.get("total") is None or not (known := known_joules(session)):
         return
-    known, states = known_joules(session), session["by_state_joules"]
-    if known:
-        states["overhead"] = states.get("overhead", 0.0) + max(0.0, sum(known.values()) - sum(states.values()))
+    states: dict[str, float] = session["by_state_joules"]
+    left = math.fsum([*known.values(), *(-joules for joules in states.values())])
+    for state in ("overhead", "idle", "unattributed", "failed", *states):
+        given = min(max(-left, 0.0), states.get(state, 0.0))
+        if given:
+            states[state], left = states[state] - given, left + given
+    states["overhead"] = states.get("overhead", 0.0) + max(0.0, left)
 
 
 def _joules(window: Mapping[str, Any]) -> tuple[float | None, float]:

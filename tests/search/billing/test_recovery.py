@@ -202,6 +202,37 @@ def test_a_line_that_is_valid_json_but_not_of_a_ledger_is_left_out(killed: tuple
     assert add_up(sessions).total_joules == add_up(unbilled).total_joules == pytest.approx(270.0)
 
 
+class Paused(Steady):
+    """A counter of 100 W that stands still from second 12 on."""
+
+    def read(self) -> tuple[Reading, ...]:
+        return (Reading("cpu:pkg0", self.clock[0], counter_joules=100.0 * min(self.clock[0], 12 * SECOND) / SECOND),)
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_what_the_last_bill_guessed_of_the_power_is_given_back_where_the_meter_knew_less(tmp_path: Path, rest: bool) -> None:
+    now = [0]
+    ledger = Ledger([Paused(now)], file=tmp_path / "ledger.jsonl", interval_seconds=None, clock=lambda: now[0]).start()
+    account = Account(ledger, SessionBill("then"), [], None, tmp_path / "bill.json")
+    for second in (10, 11, 12):
+        now[0] = second * SECOND
+        ledger.sample()
+    now[0] += SECOND // 2
+    account.save_at_checkpoint()  # half a second after the last reading the power is taken to go on
+    account.open(1, None)
+    now[0] = 13 * SECOND
+    ledger.sample()
+    ledger.checkpoint()
+    (session,) = read_sessions(tmp_path / "bill.json")
+    assert sum(session["by_state_joules"].values()) == sum(session["by_component_joules"].values()) == pytest.approx(1250.0)
+    if not rest:
+        session["by_state_joules"] = {"complete": 1250.0}
+    settle_killed([session], tmp_path / "ledger.jsonl")
+    assert session["by_component_joules"] == {"cpu:pkg0": pytest.approx(1200.0)}
+    assert sum(session["by_state_joules"].values()) == pytest.approx(1200.0, rel=1e-12)
+    assert min(session["by_state_joules"].values()) >= 0.0
+
+
 # -- parallel trials -----------------------------------------------------------------------------------------------------------------------
 
 WATTS = {"gpu:a": 30.0, "gpu:b": 10.0, "cpu:pkg0": 20.0}
