@@ -25,7 +25,7 @@ try:
 
     from ..formatting import for_stream, own_place, printable
     from ..whole_file import full_disk
-    from . import deploy, measure, read, run, streams, worker
+    from . import deploy, read, run, streams, worker
 except KeyboardInterrupt:  # nothing has begun yet
     raise SystemExit(INTERRUPT_CODE) from None
 #: What is wrong with a path that the user gave.
@@ -82,7 +82,7 @@ for _verb in (
 ):
     app.command(short_help=first_sentence(_verb))(_verb)
 # What follows the command belongs to it.
-app.command(short_help=first_sentence(measure.measure), context_settings={"allow_interspersed_args": False})(measure.measure)
+app.command(short_help=first_sentence(read.measure), context_settings={"allow_interspersed_args": False})(read.measure)
 
 
 def main(arguments: list[str] | None = None) -> None:

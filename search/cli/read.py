@@ -1,4 +1,4 @@
-"""The verbs that train nothing: they read run folders, or examine this machine."""
+"""The verbs that train nothing: they read run folders, examine this machine, or measure a command."""
 
 from __future__ import annotations
 
@@ -8,12 +8,28 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .completion import bundled_studies, complete_run, complete_study
-from .options import AsJson, Complete, Meter, Predictions, Price, RunArgument, TableOptions, Zone, with_options
+from ..energy.journal import parse
+from .options import (
+    AsJson,
+    Complete,
+    CpuWatts,
+    Meter,
+    PlaceOptions,
+    Predictions,
+    Price,
+    RunArgument,
+    TableOptions,
+    Zone,
+    bundled_studies,
+    complete_run,
+    complete_study,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from ..energy.calibrations import MachineCalibration
@@ -87,8 +103,7 @@ def front(
         raise ValueError("--csv and --json exclude each other; give one")
     from .. import lifetime
     from ..formatting import hanging
-    from ..report.front_view import FrontView
-    from ..report.text_table import one_model
+    from ..report.front_view import FrontView, one_model
 
     shown = FrontView.of(_read(run).comparable(hardware), complete_only=complete or None)
     if predictions is not None:
@@ -172,7 +187,7 @@ def price(
 
     Prints grams of CO2e and money per zone, without training again.
     """
-    from ..carbon.price import parse_price
+    from ..carbon.intensity import parse_price
     from ..report.pricing import price_table
 
     per_kwh = None if price is None else parse_price(price)
@@ -275,3 +290,67 @@ def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
     while (number := trial.extra.get("copy_of")) is not None and (found := by_number(trials, number)) is not None:
         trial = found
     return trial
+
+
+@with_options
+def measure(
+    place: PlaceOptions,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command with its arguments.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the record as JSON to this file.")] = None,
+    meter: Meter = "auto",
+    cpu_watts: CpuWatts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run any command and print what it took, its child processes included.
+
+    Streams and exit code stay the command's own (128 + N when signal N ended it, 127 when it does not exist); the record is printed on
+    stderr when it has ended, with --json on stdout. Ctrl-C reaches the command, and what it took until then is printed.
+    """
+    from ..carbon.intensity import check_pue, cost, parse_price
+    from ..carbon.zones import choose_intensity
+    from ..formatting import for_stream
+    from ..integrations.command import measure_command
+    from ..records.files import write_json
+    from ..whole_file import full_disk
+
+    # All is checked before the command starts: a typing mistake must not cost a training.
+    check_pue(place.pue)
+    price = None if place.price is None else parse_price(place.price)
+    intensity = choose_intensity(place.intensity, place.zone)
+    if out is not None:
+        if out.is_dir():
+            raise ValueError(f"-o must be a file, got the folder {str(out)!r}; give for example {str(out / 'energy.json')!r}")
+        if out.is_file() and not _replaceable(out):
+            raise ValueError(f"-o must be a new file or an earlier record, got {str(out)!r}, which holds something else; give another path")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if out.is_file() or not out.exists():  # not /dev/stdout
+                TemporaryFile(dir=out.parent).close()
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            raise ValueError(f"-o must be a file that can be written, got {str(out)!r} ({said}); give another path") from error
+    done = measure_command(command, meter, cpu_watts=cpu_watts, intensity=intensity, pue=place.pue)
+    paid = cost(done.record.joules, price, place.pue)
+    facts = {**done.to_json(), **({} if price is None else {"cost": paid, "currency": price.currency})}
+    if as_json:
+        print(json.dumps(facts, indent=1, allow_nan=False, default=str))
+    else:
+        money = "" if price is None or paid is None else f"\nprice: {paid:.3g} {price.currency}, at {price.per_kwh:g} {price.currency}/kWh"
+        print(done.to_text() + money, file=sys.stderr)
+    if out is not None:
+        try:
+            write_json(out, facts)
+        except OSError as error:  # the record is on the terminal, and the exit code stays the command's own
+            said = full_disk(error) or f"cannot write {str(out)!r}: {(error.strerror or str(error)).lower()}"
+            print(for_stream(f"error: {said}", sys.stderr), file=sys.stderr)
+    if done.exit_code:
+        raise typer.Exit(done.exit_code)
+
+
+def _replaceable(file: Path) -> bool:
+    """Whether a file is empty or a record of `measure`: a script or a run's own file, named by mistake, is not written over."""
+    try:
+        text = file.read_bytes()
+        return not text.strip() or {"command", "exit_code", "kwh"} <= set(parse(text))
+    except (OSError, ValueError, TypeError):
+        return False

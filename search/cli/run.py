@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import streams
-from .completion import bundled_studies
 from .options import (
     AsJson,
     CarbonOptions,
@@ -34,6 +33,7 @@ from .options import (
     TableOptions,
     TrainingMachineOptions,
     TrialTimeout,
+    bundled_studies,
     with_options,
 )
 
@@ -374,7 +374,7 @@ def _trial_seconds(text: str | None) -> float | None:
 
 
 def _price_per_kwh(place: PlaceOptions) -> tuple[float, str] | None:
-    from ..carbon.price import parse_price
+    from ..carbon.intensity import parse_price
 
     price = None if place.price is None else parse_price(place.price)
     return None if price is None else (price.per_kwh, price.currency)

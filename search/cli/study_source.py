@@ -23,8 +23,7 @@ from ..formatting import hanging, own_place, terminal_width
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
-from .completion import BUNDLED, bundled_studies
-from .options import StudyOptions
+from .options import BUNDLED, StudyOptions, bundled_studies
 from .study_toml import as_typed, read_study_file
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

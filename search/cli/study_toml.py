@@ -21,8 +21,7 @@ import typer
 
 from ..formatting import names_text
 from ..study import OBJECTIVES, SAMPLERS, Budget, Study
-from .completion import bundled_studies
-from .options import CarbonOptions, ProtocolOptions, RunOptions, SessionLimitOptions, StudyOptions, TrainingMachineOptions
+from .options import CarbonOptions, ProtocolOptions, RunOptions, SessionLimitOptions, StudyOptions, TrainingMachineOptions, bundled_studies
 
 if TYPE_CHECKING:
     from ..space import Space

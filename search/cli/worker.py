@@ -119,7 +119,7 @@ def _made(facts: dict[str, Any], name: str, data: str | None, source: str | None
     """Make the study from its description; code that is not bundled is imported only where this machine's user names it."""
     import shlex
 
-    from .completion import bundled_studies
+    from .options import bundled_studies
     from .study_source import StudyError, adapt, find_study
 
     origin = facts.get("origin") or {}

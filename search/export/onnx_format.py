@@ -83,8 +83,7 @@ class Onnx(Exporter):
         self._write_whole(program.model_proto, trained, file)
 
     def _write_sklearn(self, trained: TrainedModel, file: Path) -> None:
-        from .onnx_boosted import convert as convert_boosted
-        from .onnx_sklearn import convert
+        from .onnx_sklearn import convert, convert_boosted
 
         def of_member(one: Any, features: int) -> Any:
             return (convert_boosted if isinstance(one, BoostedTrees) else convert)(one, features)

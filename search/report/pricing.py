@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..carbon.intensity import Intensity, grams_co2e, scope_note
-from ..carbon.price import Price, priced
+from ..carbon.intensity import Intensity, Price, grams_co2e, priced, scope_note
 from ..carbon.zones import intensity_for
 from ..energy import JOULES_PER_KWH
 from ..formatting import digits, fitted, paragraphs, unit_for

@@ -31,8 +31,7 @@ from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, Slot, slot
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
-from ..stopping.overdue import TimeLimit
-from ..stopping.rules import pace_of, slowest_epoch
+from ..stopping.rules import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
 from ..threads import cores
 from .baselines import PLAIN, MeasurementProtocol

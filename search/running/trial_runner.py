@@ -25,8 +25,7 @@ from ..samplers.frozen_features import StoredFeatures, scheduled
 from ..samplers.history import FROM_SCRATCH, resume_from
 from ..space import Candidate, NearestTrial
 from ..stopping.dominated import DominanceStopper
-from ..stopping.overdue import Overdue
-from ..stopping.rules import StopRules
+from ..stopping.rules import Overdue, StopRules
 from ..study import Study, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task

@@ -13,7 +13,7 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from joulefront.search.cli import main
-from joulefront.search.cli.completion import bundled_studies
+from joulefront.search.cli.options import bundled_studies
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.records.run_folder import Run
 from joulefront.studies import _parts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.cli.completion import bundled_studies
+from joulefront.search.cli.options import bundled_studies
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.records.run_folder import Run
 

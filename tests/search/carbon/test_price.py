@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.carbon.price import Price, cost, parse_price, priced
+from joulefront.search.carbon.intensity import Intensity, Price, cost, parse_price, priced
 from joulefront.search.carbon.zones import intensity_for
 
 

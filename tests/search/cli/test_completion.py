@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulefront.search.cli import main
-from joulefront.search.cli.completion import complete_run, complete_study
+from joulefront.search.cli.options import complete_run, complete_study
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from joulefront.search.cli.completion import bundled_studies
+from joulefront.search.cli.options import bundled_studies
 from joulefront.search.cli.study_source import StudyError, find_study, named_values, origin_of
 
 GOOD = """

@@ -17,8 +17,7 @@ from helpers.trials import make_trial
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import ATTRIBUTE, Trial
 from joulefront.search.report import live
-from joulefront.search.report.live import LOOPBACK, LiveRun, application
-from joulefront.search.report.optuna_copy import attributes, with_unit
+from joulefront.search.report.live import LOOPBACK, LiveRun, application, attributes, with_unit
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
+from joulefront.search.report.front_view import front_text as to_text
 from joulefront.search.report.page import data_text, report_html
-from joulefront.search.report.text_table import to_text
 from joulefront.search.report.view import View
 
 

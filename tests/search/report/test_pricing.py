@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.carbon.price import Price
+from joulefront.search.carbon.intensity import Intensity, Price
 from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run

@@ -14,8 +14,9 @@ from joulefront.search.front import Front
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
+from joulefront.search.report.front_view import front_text as to_text
+from joulefront.search.report.front_view import one_model
 from joulefront.search.report.table import marks_of, to_csv, to_rows
-from joulefront.search.report.text_table import one_model, to_text
 
 
 def said(front: Front) -> str:

@@ -7,11 +7,10 @@ from typing import Any, cast
 import pytest
 
 from joulefront.search.records.trial import INTERRUPTED
-from joulefront.search.stopping import overdue
 from joulefront.search.stopping import rules as session_rules
+from joulefront.search.stopping import rules as stopping
 from joulefront.search.stopping.limits import Limits
-from joulefront.search.stopping.overdue import Overdue
-from joulefront.search.stopping.rules import StopRules
+from joulefront.search.stopping.rules import Overdue, StopRules
 
 
 class Clock:
@@ -27,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(overdue, "time", made)
+    monkeypatch.setattr(stopping, "time", made)
     monkeypatch.setattr(session_rules, "time", made)
     return made
 

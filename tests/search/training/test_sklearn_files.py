@@ -25,8 +25,15 @@ from sklearn.semi_supervised import LabelSpreading
 from skops.io._audit import NODE_TYPE_MAPPING
 
 from joulefront.search.space import RandomTrial
-from joulefront.search.training.checkpoint import load_checkpoint, load_weights
-from joulefront.search.training.sklearn_files import NODES, foreign_types, is_sklearn_file, load_sklearn, trusted_in
+from joulefront.search.training.checkpoint import (
+    NODES,
+    foreign_types,
+    is_sklearn_file,
+    load_checkpoint,
+    load_sklearn,
+    load_weights,
+    trusted_in,
+)
 from joulefront.spaces.classical import Classical, serving
 
 X = np.random.default_rng(0).normal(size=(200, 5)).astype("float32")
