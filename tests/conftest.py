@@ -3,14 +3,18 @@
 Examples of properties have no time limit, since the machine may be busy.
 """
 
+import atexit
 import base64
 import functools
 import gc
+import importlib
 import os
 import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,14 +49,24 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """From now on there is garbage, but not among what is there already."""
+    """From now on there is garbage, but not among what is there already, until pytest has looked ten times for what was left behind."""
     gc.freeze()
+    atexit.register(gc.unfreeze)  # libraries look at the end of the process
+    gc.set_threshold(5_000, 20, 20)  # libraries that are loaded as they are needed are not searched again and again
     gc.enable()
 
 
-def pytest_unconfigure() -> None:
-    """At the end libraries may look for what was left behind."""
-    gc.unfreeze()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Workers and other processes of tests are forked from what is loaded by now."""
+    if "joulefront.search.execution.worker" in sys.modules and not session.config.option.collectonly:
+        used, from_helpers = "helpers.forked" in sys.modules, importlib.import_module("helpers.forked")
+        for library in from_helpers.LOADED if used else ():
+            with suppress(ImportError):
+                importlib.import_module(library)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a thread of pytest-xdist waits for messages
+            from_helpers.fork_server(leaving_pytest=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

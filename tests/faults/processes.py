@@ -55,15 +55,11 @@ class Session:
 
     def workers(self) -> list[int]:
         """Process ids of the processes that train: what the server of the workers has forked."""
-        found = []
+        parents: dict[int, int] = {}
         for pid in self.members():
             with contextlib.suppress(OSError):
-                parent = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
-                if self.process.pid not in (pid, int(parent)) and all(
-                    b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent)
-                ):
-                    found.append(pid)
-        return found
+                parents[pid] = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        return [pid for pid, parent in parents.items() if parents.get(parent) == self.process.pid]
 
     def kill(self, whom: str, pid: int | None = None) -> None:
         """SIGKILL the ``parent``, one ``worker`` or the whole ``group``; what does not go on is gone when this returns."""

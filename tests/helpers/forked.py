@@ -1,10 +1,16 @@
 """Processes that have loaded joulefront: forked from one that has, at a tenth of the CPU-seconds that a fresh interpreter takes.
 
 For what a process does and how it ends. How an interpreter starts, what it loads and what that costs takes ``subprocess``.
+
+They come from the server of multiprocessing, and so do workers for the CPU. In a run of pytest that server is a fork of pytest itself, made
+between the collection and the first test by ``tests/conftest.py``: it has loaded what all tests load.
 """
 
 import atexit
+import contextlib
+import faulthandler
 import fcntl
+import logging
 import os
 import re
 import runpy
@@ -12,6 +18,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, forkserver, util
 from multiprocessing.reduction import DupFd
@@ -27,7 +35,15 @@ LOADED = (
     "joulefront.search.running.run",
     "joulefront.search.samplers",
     "joulefront.search.report.page",
+    "joulefront.search.records.buffered",
     "matplotlib.figure",
+    "optuna.storages._rdb.storage",
+    "sqlalchemy.dialects.sqlite",
+    "alembic.command",
+    "mako.template",
+    "jinja2",
+    "moocore",
+    "pydantic",
 )
 
 
@@ -143,26 +159,30 @@ class _Program:
         os.environ.update(environment)
         for number, file in enumerate(self.files, 1):
             os.dup2(file.detach(), number)  # type: ignore[attr-defined]
+        _write_to_the_standard_files()
         encoding, _, errors = environment.get("PYTHONIOENCODING", "utf-8").partition(":")
         sys.stdout = open(1, "w", encoding=encoding or "utf-8", errors=errors or None, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding=encoding or "utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]  # its own workers come from a server of its own
-        _fork_their_server()
+        fork_server()
         try:
             _interpret(self.words)
         finally:  # as an interpreter does at its end, and processes of multiprocessing do not
             atexit._run_exitfuncs()
 
 
-def _fork_their_server() -> None:
-    """Fork the server of this process's workers now, while there is one thread: it waits to be told, and loads nothing again."""
+def fork_server(*, leaving_pytest: bool = False) -> None:
+    """Fork the server of this process's workers now, while one thread runs: it waits to be told, and loads nothing again."""
     ours, its = socket.socketpair()
+    sys.stdout.flush()
     server = os.fork()
     if not server:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             ours.close()
+            if leaving_pytest:
+                _leave_pytest(its.fileno())
             code, received, _, _ = socket.recv_fds(its, 1 << 16, 2)
             its.close()
             if code:  # else the process has ended without workers
@@ -184,6 +204,30 @@ def _fork_their_server() -> None:
         return server
 
     util.spawnv_passfds = begin
+
+
+def _leave_pytest(kept: int) -> None:
+    """Be a process like any other again: without pytest's files but the one that is ``kept``, its hooks and what it does at its end."""
+    faulthandler.disable()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/proc/self/fd")):  # closed they would become other files of the same number, which objects write to
+        if number > 2 and number != kept:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.dup2(nothing, number)
+    _write_to_the_standard_files()
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    logging.root.handlers[:] = [one for one in logging.root.handlers if not type(one).__module__.startswith("_pytest")]
+    sys.meta_path[:] = [one for one in sys.meta_path if not type(one).__module__.startswith("_pytest")]
+    sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
+
+
+def _write_to_the_standard_files() -> None:
+    """Whoever holds a stream in which pytest captured, as the handlers of loggers do, writes where the standard streams go."""
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        if stream.fileno() != number:
+            os.dup2(number, stream.fileno())
 
 
 def _interpret(words: list[str]) -> None:
