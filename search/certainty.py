@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .energy.intervals import Spread
+from .formatting import plain
 from .records.examples import SEED, SHARES, Examples
 from .records.replicate_summary import ReplicateComparison, told_apart
 from .records.trial import Trial
@@ -330,7 +331,7 @@ def _why(
     if pick == top:
         others = "every other member is clearly worse" if len(ties) == 1 else "no cheaper one is as good"
         return f"the best: {others} ({how}){lucky}"
-    worse = "" if short is None else f"; it may be up to {short:.2g} worse"
+    worse = "" if short is None else f"; it may be up to {plain(short, 2)} worse"
     return f"the cheapest that cannot be told from the best, trial {top} (95 %, {how}){worse}{lucky}"
 
 

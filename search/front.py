@@ -12,7 +12,7 @@ from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
 from .certainty import Choice, Evidence, Standing, choose, decimals_of
-from .formatting import count_text, joules_text
+from .formatting import count_text, joules_text, plain
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
 from .records.examples import SHARES, Examples, examples_of
@@ -390,7 +390,7 @@ def _by_quality(front: Front, rule: str, bound: Bound) -> Trial:
     if reached:
         return min(reached, key=lambda trial: (front.joules(trial), -front.gain(trial)))
     near = min(measured, key=lambda trial: ((values[trial.number] if down else -values[trial.number]), front.joules(trial)))
-    shown = front.quality_text(values[near.number]) if name == front.objectives[0] else f"{values[near.number]:.4g}"
+    shown = front.quality_text(values[near.number]) if name == front.objectives[0] else plain(values[near.number], 4)
     hint = f" ({name} is a fraction: 0.95 or 95%, not 95)" if not down and 1.0 < bound.value <= 100.0 and name != "r2" else ""
     raise ValueError(
         f"--pick {rule!r}: no trial of the front reaches it{hint}; "

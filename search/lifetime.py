@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .energy.record import sum_known
-from .formatting import energies, fitted, paragraphs, read_number
+from .formatting import energies, fitted, paragraphs, plain, read_number
 from .front import Front
 from .records.replicates import Repeats
 from .records.trial import Trial
@@ -87,7 +87,7 @@ def to_text(front: Front, predictions: int, rows: Sequence[Mapping[str, Any]] | 
     name, keys = front.objectives[0], ("train_joules", "inference_joules", "total_joules")
     numbers, unit = energies([row[key] for row in rows for key in keys])
     known = [(row["u_total_joules"], row["total_joules"]) for row in rows]
-    spread = ["-" if u_joules is None or joules is None else f"±{200 * u_joules / joules:.2g} %" for u_joules, joules in known]
+    spread = ["-" if u_joules is None or joules is None else f"±{plain(200 * u_joules / joules, 2)} %" for u_joules, joules in known]
     cells = [["trial", name, f"train {unit}", f"use {unit}", f"sum {unit}", "2 u", ""]]
     for k, row in enumerate(rows):
         shown = [str(row["trial"]), front.quality_text(row["value"]), *numbers[3 * k : 3 * k + 3], spread[k]]

@@ -308,7 +308,7 @@ def measure(
     """
     from ..carbon.intensity import check_pue, cost, parse_price
     from ..carbon.zones import choose_intensity
-    from ..formatting import for_stream
+    from ..formatting import for_stream, plain
     from ..integrations.command import measure_command
     from ..records.files import write_json
     from ..whole_file import full_disk
@@ -335,8 +335,9 @@ def measure(
     if as_json:
         print(json.dumps(facts, indent=1, allow_nan=False, default=str))
     else:
-        money = "" if price is None or paid is None else f"\nprice: {paid:.3g} {price.currency}, at {price.per_kwh:g} {price.currency}/kWh"
-        print(done.to_text() + money, file=sys.stderr)
+        print(done.to_text(), file=sys.stderr)
+        if price is not None and paid is not None:
+            print(f"price: {plain(paid)} {price.currency}, at {price.per_kwh:g} {price.currency}/kWh", file=sys.stderr)
     if out is not None:
         try:
             write_json(out, facts)

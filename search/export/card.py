@@ -178,11 +178,11 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
         ends = f"{front.quality_text(standing.low)} to {front.quality_text(standing.high)}"
         lines.append(f"95 % interval{whose} on {on}: {ends} ({standing.method}).")
     if front.choice.guessing is not None:
-        lines.append(f"Guessing gives {name} {front.choice.guessing:.3g}.")
+        lines.append(f"Guessing gives {name} {plain(front.choice.guessing)}.")
     if (base := front.baseline) is not None:
         spent = "" if base.train_joules is None else f" for {plain(base.train_joules, 4)} J"
         own = " It is this model." if base.number == trial.number else ""
-        lines.append(f"The default model (trial {base.number}) reaches {name} {base.values[0]:.4g}{spent}.{own}")
+        lines.append(f"The default model (trial {base.number}) reaches {name} {plain(base.values[0], 4)}{spent}.{own}")
     subject = f"The model before {trained.before}" if trained.before else "It"
     place = next((k for k, one in enumerate(front.members, 1) if one.number == trial.number), None)
     if place is None:
@@ -232,7 +232,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
 
 def _shown(metric: str, value: float) -> str:
     """A quality with four decimals; errors in the unit of the data, and losses, with four digits: any of them may be small."""
-    return f"{value:.4g}" if metric in ("rmse", "mae", "loss") else f"{value:.4f}"
+    return plain(value, 4) if metric in ("rmse", "mae", "loss") else f"{value:.4f}"
 
 
 def _energy(trained: TrainedModel, run: Run | None) -> str:

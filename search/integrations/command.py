@@ -17,7 +17,7 @@ from typing import Any
 
 from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import JOULES_PER_KWH, Discovery, Ledger, Record, discover
-from ..formatting import digits, grams_text, joules_text
+from ..formatting import digits, grams_text, joules_text, plain
 from ..threads import ADDED
 from .metering import remedy
 
@@ -103,7 +103,7 @@ def _doubt(record: Record) -> str:
     """The standard uncertainty between runs, and the scale's."""
     run, scale, joules = record.u_random_joules, record.u_systematic_joules, record.joules
     known = [] if run is None else [f"±{digits(run)} J between runs"]
-    known += [] if scale is None or not joules else [f"±{100 * scale / joules:.2g} % of the scale"]
+    known += [] if scale is None or not joules else [f"±{plain(100 * scale / joules, 2)} % of the scale"]
     return "; standard uncertainty " + ", ".join(known) if known else ""
 
 

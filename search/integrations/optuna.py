@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, discover
 from ..energy.record import add
-from ..formatting import joules_text, read_amount
+from ..formatting import joules_text, plain, read_amount
 from .metering import PREFIX, EnergyUnknownError, facts_of, known_joules, refuse_unknown, synchronize
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class MarginalGainCallback:
         view = remaining_gain(study.sampler, study, left)
         threshold = float(self.share)
         if view is not None and not view.worth(threshold):
-            _end(study, f"{view.energy:.3g} more would add {view.share:.2%} to the hypervolume at most, less than {threshold:.2%}")
+            _end(study, f"{plain(view.energy)} more would add {view.share:.2%} to the hypervolume at most, less than {threshold:.2%}")
 
 
 def _end(study: optuna.Study, reason: str, level: str = "info") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from ..energy import JOULES_PER_WH, Quality
 from ..energy.journal import fitted
-from ..formatting import count_text, joules_text
+from ..formatting import count_text, joules_text, plain
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -147,7 +147,7 @@ class Trial:
         <Trial 3: complete, 9 epochs, accuracy 0.9, 1 Wh measured, params {'width': 8}>
         """
         parts = [self.state, count_text(self.epochs, "epoch")]
-        parts += [f"{name} {value:.4g}" for name, value in self.quality.items()]
+        parts += [f"{name} {plain(value, 4)}" for name, value in self.quality.items()]
         known = "" if self.train_joules is None else f" {self.energy_quality}"
         parts += [joules_text(self.train_joules) + known] if self.quality else []
         parts += [f"params {dict(self.params)}"] + ([self.reason] if self.reason else [])

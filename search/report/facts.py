@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..energy.intervals import Difference, Spread
-from ..formatting import joules_text
+from ..formatting import joules_text, plain
 from ..front import Front
 from ..records.bill import Bill
 from ..records.replicate_summary import told_apart
@@ -122,7 +122,7 @@ def over_default(front: Front) -> str | None:
     change = front.gain(pick) - front.gain(default) if repeats is None else sign * repeats.mean
     what = f"cannot be told from it in {name}" if tied(front, pick, default) else f"is {'better' if change > 0 else 'worse'} in {name}"
     ratio = front.joules(pick) / default.train_joules
-    energy = f"{1 - ratio:.0%} less" if ratio < 1 else f"{ratio - 1:.0%} more" if ratio < 2 else f"{ratio:.3g} times the"
+    energy = f"{1 - ratio:.0%} less" if ratio < 1 else f"{ratio - 1:.0%} more" if ratio < 2 else f"{plain(ratio)} times the"
     energy = "the same" if abs(ratio - 1) < 0.005 or front.alike(pick, default) else energy  # "0% less" is no news, nor is a tie
     shown = front.quality_text(abs(change))
     return (

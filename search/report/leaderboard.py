@@ -142,6 +142,7 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
     if len({one.quality for one in rows if one.quality}) > 1:
         each = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in rows)
         notes.append(f"the energies are known in different ways ({each}).")
+    notes += [f"{one.run.path}: {gaps}" for one in rows if (gaps := one.run.bill.gaps()) is not None]
     if others or len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
         return Leaderboard(tuple(rows), tuple(notes), ())
     return _ranked(rows, notes)

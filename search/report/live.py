@@ -156,7 +156,7 @@ def note(run: Run, front: Front) -> str:
         lines += [_plain(gained)] if (gained := over_default(front)) else []
         lines.append(f"Energy is {_plain(how_energy_is_known(front))}; what could not be measured is counted nowhere.")
     if bill is not None:
-        lines.append(f"The search has taken {joules_text(bill)} so far.")
+        lines.append(f"The search has taken {joules_text(bill)} so far. {_plain(run.bill.gaps() or '')}".rstrip())
     return "\n".join(lines)
 
 

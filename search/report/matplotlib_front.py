@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import Unit, printable
+from ..formatting import Unit, plain, printable
 from ..front import Front
 from ..records.run_folder import Run
 from ..whole_file import whole_file
@@ -152,7 +152,7 @@ def _caption(view: View) -> str:
     if view.carbon is not None and facts.get("intensity"):
         place = facts["intensity"]
         where = ", ".join(str(place[key]) for key in ("zone", "source", "year") if place.get(key))
-        text += f"\ngCO2e at {place['grams_per_kwh']:.3g} g/kWh ({where})"
+        text += f"\ngCO2e at {plain(place['grams_per_kwh'])} g/kWh ({where})"
     return text
 
 

@@ -7,7 +7,7 @@ from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import count_text, grams_text, joules_text
+from ..formatting import count_text, grams_text, joules_text, plain
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -186,7 +186,7 @@ def hover(front: Front, trial: Trial) -> str:
     if trial.grams_co2e is not None:
         lines.append(grams_text(trial.grams_co2e))
     if trial.inference_joules_per_1000 is not None:
-        lines.append(f"inference {trial.inference_joules_per_1000:.3g} J per 1,000")
+        lines.append(f"inference {plain(trial.inference_joules_per_1000)} J per 1,000")
     if trial.parameters is not None:
         lines.append(f"{trial.parameters:,} parameters")
     lines += [

@@ -125,7 +125,8 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float | None
         )
         for place, bill in zip(places, bills, strict=True)
     )
-    return PriceTable(rows, tuple(trial.number for trial in front), pue, scope_note(places))
+    notes = [note.rstrip(".") for note in (scope_note(places), run.bill.gaps()) if note is not None]
+    return PriceTable(rows, tuple(trial.number for trial in front), pue, "; ".join(notes) or None)
 
 
 #: Places that the page prices a run for, from clean to dirty grids on every inhabited continent.

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..energy.record import sum_known
-from ..formatting import Unit, digits, percent, unit_for
+from ..formatting import Unit, digits, percent, plain, unit_for
 from ..hypervolume import LOGARITHMIC
 from ..records.replicate_summary import ENOUGH, row_of
 from .facts import TYPICAL_SPREAD, over_default, scale_share
@@ -304,7 +304,7 @@ def footnote(front: Front) -> str:
     text += f" sensible: trial {choice.pick}, {choice.why}."
     if choice.guessing is not None:
         behind = sum(one.beats_guessing is False for one in choice.standings.values())
-        text += f" Guessing gives {front.objectives[0]} {choice.guessing:.3g}"
+        text += f" Guessing gives {front.objectives[0]} {plain(choice.guessing)}"
         text += f"; {behind} of the rows {'is' if behind == 1 else 'are'} not better." if behind else "."
     text += "" if (gained := over_default(front)) is None else f" {gained}"
     signs = " ".join(marks_of(front).values())

@@ -15,7 +15,7 @@ from ..certainty import Evidence
 from ..energy.record import combined_quality, sum_known
 from ..execution.job import CPU_INFERENCE_SECONDS
 from ..export.model import rebuild
-from ..formatting import joules_text
+from ..formatting import joules_text, plain
 from ..records.examples import Examples
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, MEMBERS, Trial, TrialEnergy
@@ -84,7 +84,7 @@ def add_ensemble(study: Study, task: Task, session: Session, search: optuna.Stud
             return
         _add(study, task, session, search, [(pool[k], count) for k, count in counts.items()], trial, fair, targets)
     added = session.folder.run(search).trials[-1]
-    price = "" if added.inference_joules_per_1000 is None else f", {added.inference_joules_per_1000:.3g} J per 1,000 predictions"
+    price = "" if added.inference_joules_per_1000 is None else f", {plain(added.inference_joules_per_1000)} J per 1,000 predictions"
     cost = "energy unknown" if added.train_joules is None else joules_text(added.train_joules)
     alone = f"{best.values[0]:.4f} of trial {best.number} alone"
     reporter.tell("end", f"trial {number}, ensemble of trials {named}: {metric} {trial.values[0]:.4f}, {alone}; {cost}{price}")

@@ -12,6 +12,7 @@ from typing import Any
 from ..billing.account import SAVE_SECONDS
 from ..carbon.intensity import Intensity
 from ..execution.job import Executor
+from ..formatting import plain
 from ..integrations.run_log import TrialLogger
 from ..records.run_folder import RunFolder, StoreError
 from ..report.front_view import FrontView
@@ -109,7 +110,7 @@ def classes_text(task: Task, metric: str, guess: Mapping[str, float]) -> str | N
         if metric == "accuracy" and max(counts) >= SKEWED * max(1, min(counts)):
             parts.append("the classes are skewed: --objectives balanced_accuracy,train_energy counts each class alike")
     if metric in guess:
-        parts.insert(min(1, len(parts)), f"guessing gives {metric} {guess[metric]:.3g}")
+        parts.insert(min(1, len(parts)), f"guessing gives {metric} {plain(guess[metric])}")
     return "; ".join(parts) or None
 
 

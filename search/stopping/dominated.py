@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..energy import Record
 from ..energy.record import sum_known
-from ..formatting import joules_text
+from ..formatting import joules_text, plain
 from ..records.trial import Trial, by_number
 from ..study import Study
 from .limits import epoch_energies, project
@@ -100,7 +100,7 @@ def stop_reason(
     if not dominated(ahead, points):
         return None
     last = ahead[-1]
-    projected = f"{1 - last.error:.4f}" if maximize else f"{last.error:.4g}"
+    projected = f"{1 - last.error:.4f}" if maximize else plain(last.error, 4)
     return (
         f"dominated after epoch {epoch}: even with the best improvement seen so far {metric} would be {projected} "
         f"at {last.epochs} epochs for {joules_text(last.joules)}, and a measured model is at least as good for no more"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..formatting import printable
+from ..formatting import plain, printable
 from .evaluate import guessing, targets_of
 from .table_file import TEXT, TYPED
 from .task import Task
@@ -110,7 +110,7 @@ def summary_text(found: Mapping[str, Any]) -> str:
         lines += [f"  and {len(names) - NAMED} more classes"] if len(names) > NAMED else []
     guess = found.get("guessing", {})
     if found["metric"] in guess:
-        lines += ["", f"guessing gives {found['metric']} {guess[found['metric']]:.3g}"]
+        lines += ["", f"guessing gives {found['metric']} {plain(guess[found['metric']])}"]
     columns = found.get("columns", [])
     for kind in dict.fromkeys(column["as"] for column in columns):
         here = [_column_text(column) for column in columns if column["as"] == kind]

@@ -13,6 +13,8 @@ from helpers.trials import changed
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.leaderboard import leaderboard
+from joulefront.search.report.live import note
+from joulefront.search.report.pricing import price_table
 
 
 @pytest.fixture
@@ -93,3 +95,12 @@ def test_an_empty_run_is_listed_and_one_run_is_no_comparison(two: list[Run]) -> 
     assert "-" in leaderboard([two[0], empty]).to_text()
     with pytest.raises(ValueError, match="at least two runs, got 1"):
         leaderboard(two[:1])
+
+
+def test_a_sum_that_is_not_whole_says_so_wherever_it_is_shown(two: list[Run]) -> None:
+    torn = replace(two[0], bill=replace(two[0].bill, unknown_seconds={"cpu": 30.0}))
+    gap = "because its meter gave nothing then: cpu for 30.0 s; the energy of the search is at least this"
+    assert [note for note in leaderboard([torn, two[1]]).notes if gap in note] == [f"{torn.path}: {torn.bill.gaps()}"]
+    assert gap in " ".join(price_table(torn, ["FR"]).to_text().split())
+    assert gap in note(torn, Front.of(torn)).replace("\\", "")
+    assert gap not in "".join([*leaderboard(two).notes, price_table(two[0], ["FR"]).to_text(), note(two[0], Front.of(two[0]))])

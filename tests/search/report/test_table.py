@@ -132,3 +132,10 @@ def test_energies_that_hardly_spread_are_not_said_to_spread_by_nothing(fake_run:
     trainings = tuple(Repeat(0, n, k, k, k, 1, {"accuracy": 0.9}, (100.0, 1000.0)[n] * (1 + 0.004 * k)) for n in (0, 1) for k in (0, 1))
     front = Front.of(replace(run, repeats=Repeats((Plan("", (0, 1), 2, "given", 0),), trainings)))
     assert "spread by 0.3 to 0.3 % here (sd)" in said(front)
+
+
+def test_errors_in_the_unit_of_the_data_have_no_exponent(fake_run: Run) -> None:
+    trials = tuple(replace(one, values=(100_000 * one.values[0], *one.values[1:])) if one.values else one for one in fake_run.trials)
+    facts = {**fake_run.facts, "guessing": {"rmse": 79432.1}}
+    run = replace(fake_run, objectives=("rmse", "train_energy"), directions=("minimize", "minimize"), trials=trials, facts=facts)
+    assert "Guessing gives rmse 79,432" in " ".join(to_text(Front.of(run)).split())
