@@ -14,7 +14,7 @@ import numpy as np
 
 from ..formatting import read_names
 from .arrays import task_in_memory
-from .columns import LARGEST, MISSING, infer, is_text, parse, plain_frame, readings, texts, without_markers
+from .columns import LARGEST, MISSING, infer, is_text, parse, plain_frame, read_amounts, readings, texts, without_markers
 from .table_checks import copies, telling_alone, typed, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
@@ -182,6 +182,7 @@ def _task(
         warnings.warn(f"{source}: {many}", stacklevel=3)
     inputs = frame.drop(columns=wanted)
     how = readings(inputs, categorical)
+    odd_texts, inputs = words_for_missing(inputs), read_amounts(inputs, how)
     parts = split_rows(inputs, how, targets, split, **shares, seed=seed)
     if split == "random" and (said := alike_neighbours(inputs, how, targets)) is not None:
         warnings.warn(f"{source}: {said}", stacklevel=3)
@@ -192,7 +193,7 @@ def _task(
     goals = goals_of(targets)
     rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
     warn_of_rows(source, frame, parts)
-    warn_of_markers(source, frame if targets.kind == "regression" else inputs, {**readings(frame[wanted]), **how})
+    warn_of_markers(source, frame.drop(columns=[] if targets.kind == "regression" else wanted), {**readings(frame[wanted]), **how})
     learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
     amounts = targets.values if kind is None and targets.kind == "regression" else None
     warn_of_columns(source, learnt, inputs if split == "random" else None, how, amounts)
@@ -218,7 +219,7 @@ def _task(
     task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
     reasons = {column: "asked for" for column in drop if column not in wanted}
     reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}
-    seen = {"split": split, "left_out": reasons, "missing_texts": words_for_missing(inputs)}
+    seen = {"split": split, "left_out": reasons, "missing_texts": odd_texts}
     return replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
 
 

@@ -1,18 +1,23 @@
-"""What a column says beyond a number or a few levels: the calendar of its dates, the mean target of its codes, the words of its texts.
+"""What a column says beyond a number or a few levels: its dates and their calendar, the mean target of its codes, the words of its texts.
 
-Each is learnt from training rows, kept as JSON in the column's dictionary, and applied to any rows.
+How dates are written is told from their texts; what is learnt from training rows is kept as JSON in the column's dictionary, and applied to
+any rows.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .task import Targets
 
 #: A part of the calendar is a feature when the training rows have so many different values of it.
@@ -28,6 +33,64 @@ FOLDS = 5
 #: A word is a feature when so many rows, and this share of them, have it and not nearly all; at most so many of the most frequent.
 ROWS, RARE, COMMON, WORDS = 10, 0.01, 0.9, 24
 _WORD = re.compile(r"[^\W\d_]+")
+_DAYS = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")
+_NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d. %B %Y")
+_HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", " %H:%M %z", " %H:%M:%S %z")
+#: Dates without separators, which would pass for numbers, and what begins so, with the time of day.
+COMPACT = "%Y%m%d"
+COMPACTS = (COMPACT, f"{COMPACT}%H%M%S", f"{COMPACT}%H%M")
+#: How dates are written, the first that fits counts; "ISO8601" is pandas' word for all of its forms.
+OF_DAY = ("%H:%M", "%H:%M:%S")
+FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), *OF_DAY)
+FORMATS = (*FORMATS, "%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p", "%I %p", "%m/%Y", "%b-%y", "%b-%Y", "%b %d %H:%M:%S %Y")
+FORMATS = (*FORMATS, "%b %d %H:%M:%S %z %Y")
+#: Dates are of so many forms at most, each of at least this share of the different texts; that share of all must be dates.
+FORMS, LEAST, MOST = 3, 0.05, 0.95
+#: What may be a date, and what is meant as a day (no version, no address).
+_DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}.*\d{4}"
+_DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
+#: Years whose days are dates: nanoseconds since 1970, as some readers of tables have them, reach no further.
+YEARS = (1678, 2261)
+#: A share of something, or two measurements in one: ``3/10``, ``1 1/2``, ``120/80``.
+_PAIR = r"(?:\d+ )?\d+(?:\.\d+)? ?/ ?\d+(?:\.\d+)?"
+#: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
+_MONTHS = (
+    "jan january januar janner janvier janv enero ene gennaio gen janeiro januari stycznia января",
+    "feb february februar fevrier fevr febrero febbraio fevereiro fev februari lutego февраля",
+    "mar march marz maerz mrz mars marzo marco maart mrt marca марта",
+    "apr april avril avr abril abr aprile kwietnia апреля",
+    "may mai mayo maggio mag maio mei maj maja мая",
+    "jun june juni juin junio giugno giu junho czerwca июня",
+    "jul july juli juillet juil julio luglio lug julho lipca июля",
+    "aug august aout agosto ago augustus augusti sierpnia августа",
+    "sep sept september septembre septiembre settembre set setembro wrzesnia сентября",
+    "oct october oktober okt octobre octubre ottobre ott outubro out pazdziernika октября",
+    "nov november novembre noviembre novembro listopada ноября",
+    "dec december dezember dez decembre diciembre dic dicembre dezembro grudnia декабря",
+)
+#: Zones whose letters mean one thing nearly everywhere, in hours before UTC.
+_ZONES = {"CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5}
+_ZONES |= {"MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
+_ENGLISH = {name: names.split()[0].capitalize() for names in _MONTHS for name in names.split()}
+#: Words about a date that say nothing more: a weekday before it, "of" between its parts, "o'clock" behind it.
+_WEEKDAY = r"^[^\W\d_]+[.,]*\s+(?=\d{1,2}[. ]+[^\W\d_]|\d{1,4}[./-]\d|[A-Z][a-z]{2} +\d\d? (?:\d{4} )?\d\d:)"
+_FILLING = (
+    r"\s*(?:Uhr|uur|h)$|(?<=\d) ?(?:UTC|GMT)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|"
+    r"(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
+)
+#: How long something took, as years, months, weeks, days, hours, minutes and seconds: ``26:15:00``, ``2 days 03:00:00``; ``32:18.5``;
+#: ``1h 30m``, ``1h30``; ``PT1H30M``.
+_TOOK = (
+    r"-?()()()(?:(\d+)(?: days?,?|d) *)?(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?",
+    r"-?()()()()()(\d+):([0-5]\d\.\d+)",
+    r"-?(?:#y(?:(?:ea)?rs?)?)?[ ,]*(?:#mo(?:nth|n)?s?)?[ ,]*(?:#w(?:(?:ee)?ks?)?)?[ ,]*(?:#d(?:ays?)?)?[ ,]*(?:#h(?:(?:ou)?rs?)?)?[ ,]*"
+    r"(?:#m(?:in(?:ute)?s?)?)?[ ,]*(?:#s(?:ec(?:ond)?s?)?)?".replace("#", r"(\d+(?:\.\d+)?) ?"),
+    r"()()()()(\d+)h([0-5]\d)()",
+    r"-?P(?:#Y)?(?:#M)?(?:#W)?(?:#D)?(?:T(?:#H)?(?:#M)?(?:#S)?)?".replace("#", r"(\d+(?:\.\d+)?)"),
+)
+_LASTS = (31_557_600.0, 2_629_800.0, 604_800.0, 86_400.0, 3_600.0, 60.0, 1.0)
+#: How durations are read where others have hours before: ``59:30`` beside ``1:02:30``.
+MINUTES = "m:s"
 
 
 def learn_calendar(seconds: np.ndarray) -> dict[str, Any]:
@@ -171,3 +234,150 @@ def word_features(words: Sequence[str], found: Sequence[str | None]) -> np.ndarr
 
 def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
+
+
+def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
+    """Tell how different texts ``(n,)`` are dates: one of ``FORMATS``, or several with ``|`` between; None where they are none.
+
+    Returns:
+        The form, and what is to be said of the texts, or None.
+    """
+    dates = different.map(in_english)
+    if dates.str.match(_DATE).mean() < MOST:
+        return None, None
+    forms, rest = list[str](), dates
+    while len(rest) and len(forms) < FORMS:
+        best = max(_possible(rest), key=lambda form: np.isfinite(seconds_of(rest, form)).sum())
+        missed = np.isnan(seconds_of(rest, best))
+        if (~missed).sum() < LEAST * len(dates):
+            break
+        forms, rest = [*forms, best], rest[missed]
+    lost = different[rest.index]
+    if len(forms) == 1 and forms[0] in OF_DAY and not dates.str.contains(r":\d\d").all():  # a score of a match, as 3:1
+        return None, None
+    mixed = len(forms) > 1 and (any(_reverse(form) in forms for form in forms) or {*forms} & {*OF_DAY, "%I %p"})
+    if mixed or len(lost) > (1 - MOST) * len(dates):
+        years = dates.str.extract(r"(?<!\d)(\d{4})(?!\d)")[0].astype(float)
+        far = ((years < YEARS[0]) | (years > YEARS[1])).to_numpy()
+        if far.mean() > 1 - MOST:
+            beyond = f"days beyond the years {YEARS[0]} to {YEARS[1]}, e.g. {different[far].iloc[0]!r}"
+            return None, f"is text, for it has {beyond}; write these as numbers, e.g. the year"
+        if different.str.fullmatch(_PAIR).mean() >= MOST:
+            return (
+                None,
+                f"is text, for its values are pairs of numbers, e.g. {different[0]!r}; write each as one number, or as two columns",
+            )
+        said = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
+        return None, said if dates.str.match(_DAY).mean() >= MOST / 2 else None
+    if len(lost):
+        return "|".join(forms), f"is dates, among which {', '.join(map(repr, lost[:3]))} counts as missing"
+    for form in forms:
+        there = dates[np.isfinite(seconds_of(dates, form))]
+        if _reverse(form) in FORMATS and np.isfinite(seconds_of(there, _reverse(form))).all():
+            order = "month/day" if form.startswith("%m") else "day/month"
+            return "|".join(forms), f"is read as {order}, and could be the reverse; write dates as 2024-12-31"
+    if len(forms) == 1:
+        return forms[0], None
+    shown = [different[np.isfinite(seconds_of(dates, form))].iloc[0] for form in forms]
+    return "|".join(forms), f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
+
+
+def _possible(dates: pd.Series[Any]) -> list[str]:
+    """Return the forms that some of a few dates have: to try all of them on all dates takes long."""
+    few = [re.sub(r"(\.\d{6})\d+$", r"\1", dates.iloc[place]) for place in {*np.linspace(0, len(dates) - 1, 6).astype(int)}]
+
+    def fits(text: str, form: str) -> bool:
+        try:
+            datetime.strptime(text, form)
+        except ValueError:
+            return False
+        return True
+
+    return ["ISO8601", *(form for form in FORMATS[1:] if any(fits(text, form) for text in few))]
+
+
+def _reverse(form: str) -> str:
+    """Return a form with month and day in the other order; empty where they lie not beside each other in digits."""
+    found = re.match(r"%([md])(\W)%([md])\2", form)
+    return f"%{found[3]}{found[2]}%{found[1]}{found[2]}{form[found.end() :]}" if found else ""
+
+
+def seconds_of(column: pd.Series[Any], form: str) -> np.ndarray:
+    """Return dates ``(n,)`` of one of ``FORMATS``, or several with ``|`` between, as seconds since 1970, NaN where a text is none."""
+    import pandas as pd
+
+    found = np.full(len(column), np.nan)
+    for one in form.split("|"):
+        if (rest := np.isnan(found)).any():
+            times = pd.to_datetime(column[rest], format=one, errors="coerce", utc=True)
+            if times.notna().any():  # most forms fit no text of a column
+                found[rest] = since_1970(times)
+    return found
+
+
+def since_1970(times: Any) -> np.ndarray:
+    """Return times as seconds, NaN where there is none: missing, or a marker such as 9999-12-31, which nanoseconds do not reach."""
+    found = times.dt.tz_convert(None).dt.as_unit("s").to_numpy(dtype="datetime64[s]")
+    seconds = found.astype("int64").astype(np.float64) + (times.dt.microsecond.to_numpy(dtype=np.float64, na_value=np.nan) / 1e6)
+    seconds[np.isnat(found) | ~(np.abs(seconds) < 2**63 / 1e9)] = np.nan
+    return np.asarray(seconds)
+
+
+def in_english(text: str) -> str:
+    """Return a date with an English month of three letters, without weekday and filling words, its week or quarter as a day.
+
+    >>> in_english("Di., 5. März 2024"), in_english("Q2 2024"), in_english("KW 2/2024"), in_english("2024-03-05 10:00 CET")
+    ('5. Mar 2024', '2024-04-01', '2024-01-08', '2024-03-05 10:00 +01:00')
+    """
+    for form, instead in _REWRITTEN:
+        text = form.sub(instead, text)
+    if not _WORDED.search(text):
+        return text
+    text = re.sub(_FILLING, lambda found: " " if found[0][-1:].isspace() else "", re.sub(_WEEKDAY, "", text))
+    return re.sub(r"([^\W\d_]{3,})\.?", _month, text)
+
+
+def _month(found: re.Match[str]) -> str:
+    plain = "".join(one for one in unicodedata.normalize("NFKD", found[1].casefold()) if not unicodedata.combining(one))
+    return _ENGLISH.get(plain, found[0])
+
+
+def _week(found: re.Match[str]) -> str:
+    year, week, day = int(found[1] or found[5]), int(found[2] or found[4]), int(found[3] or 1)
+    try:
+        return date.fromisocalendar(year, week, day).isoformat()
+    except ValueError:
+        return found[0]
+
+
+def lasted(column: Any, how: str = ".,") -> np.ndarray:
+    """Return durations in seconds, NaN where a text is none; ``59:30`` is hours, by ``MINUTES`` minutes."""
+    found = np.full(len(column), np.nan)
+    if not column.str.match(r"-?P?T?\d").any():
+        return found
+    column = column.str.replace(r"^(\d+:\d\d)$", r"0:\1", regex=True) if how == MINUTES else column
+    for form in _TOOK:
+        parts = column.str.extract(f"(?i)^{form}$").replace("", np.nan).astype(float)
+        found = np.where(parts.notna().any(axis=1), parts.fillna(0.0).to_numpy() @ np.array(_LASTS), found)
+    return np.where(column.str.startswith("-"), -found, found)
+
+
+#: What is written in another way before a date is read: those of East Asia, quarters, weeks, halves of the day, zones and JSON of .NET.
+_REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], ...] = (
+    (
+        re.compile(r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"),
+        lambda found: f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}",
+    ),
+    (
+        re.compile(r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"),
+        lambda found: f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}-01",
+    ),
+    (re.compile(r"^(?:(\d{4})-?[Ww](\d{2})(?:-?([1-7]))?|[Kk][Ww] ?(\d\d?)[ /-](\d{4}))$"), _week),
+    (re.compile(r"(?i)\b([ap])\.m\.?$"), r"\1m"),
+    (re.compile(r"(:\d\d),(\d+)$"), r"\1.\2"),
+    (re.compile(r"^/Date\((-?\d+)(?:[+-]\d{4})?\)/$"), lambda found: str(np.datetime64(int(found[1]), "ms"))),
+    (re.compile(r"(?<=\d) ?(?:\([A-Z][^()]*\)|\[[^\[\]]*\]|[A-Z][a-z]+(?:/[A-Za-z_]+)+)$"), ""),
+    (re.compile(r"(:\d\d) ?(?:GMT|UTC)(?=[+-]\d\d)"), r"\1 "),
+    (re.compile(rf"(:\d\d(?:\.\d+)?) ?({'|'.join(_ZONES)})$"), lambda found: f"{found[1]} {_ZONES[found[2]]:+03}:00"),
+)
+_WORDED = re.compile(r"[^\W\d_]{2}")

@@ -34,6 +34,16 @@ COLUMNS = {
     "truth": lambda u, k: ("true", "FALSE")[u > 0.5],
     "money": lambda u, k: f"({u * 9:.2f})" if u < 0.5 else f"$ {u * 9:.2f}",
     "unit": lambda u, k: f"{u * 9:.1f} kg",
+    "feet": lambda u, k: f"{4 + int(u * 3)}'{k % 12}\"",
+    "thousands": lambda u, k: f"{u * 9:.1f}k" if u > 0.4 else f"{u * 900:.0f}",
+    "scale": lambda u, k: f"{u * 9:.1f} kg" if u > 0.4 else f"{u * 900:.0f} g",
+    "lap": lambda u, k: f"{int(u * 59)}:{k % 60:02}.{k % 7}",
+    "spans": lambda u, k: f"{int(u * 9) + 1} days" if k % 2 else f"{int(u * 5) + 1} weeks",
+    "mixed dates": lambda u, k: f"2023-{int(u * 12) + 1:02}-{k % 28 + 1:02}" if k % 2 else f"{k % 28 + 1}.{int(u * 12) + 1}.2023",
+    "zones": lambda u, k: f"2023-{int(u * 12) + 1:02}-{k % 28 + 1:02} {k % 24:02}:00:00 {('CET', 'CEST')[k % 2]}",
+    "days without separators": lambda u, k: f"2023{int(u * 12) + 1:02}{k % 28 + 1:02}",
+    "page": lambda u, k: f"&nbsp;<b>{u * 9:.2f}</b>",
+    "names of a page": lambda u, k: ("A&amp;B", "A&B", "<td>C</td>", "D")[int(u * 4)],
     "many codes": lambda u, k: f"P{int(u * 60)}",
 }
 ABSENT = ("", "NA", "?", "n/a")
@@ -41,7 +51,7 @@ ABSENT = ("", "NA", "?", "n/a")
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.lists(st.sampled_from(sorted(COLUMNS)), min_size=2, max_size=5, unique=True),
+    st.lists(st.sampled_from(sorted(COLUMNS)), min_size=4, max_size=9, unique=True),
     st.sampled_from(",;\t"),
     st.booleans(),
     st.integers(0, 99),

@@ -105,7 +105,7 @@ def test_dates_that_could_be_the_reverse_are_said(tmp_path):
 def test_dates_in_several_forms_and_classes_that_differ_in_capitals_are_said(tmp_path):
     days = [f"2024-{k % 9 + 1:02}-1{k % 9}" if k % 2 else f"1{k % 9}/0{k % 9 + 1}/2024" for k in range(ROWS)]
     _, said = read(write(tmp_path / "t.csv", [f"{days[k]},{k % 7},{'Big' if k % 4 else 'big'}" for k in range(ROWS)], header="d,a,y"))
-    assert "'d' looks like dates, of which no one form fits" in said
+    assert "'d' is dates in 2 forms, e.g. " in said
     assert "differ in capitals or blanks only, and are two classes" in said
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from helpers.table_files import NUMBERS, PLAIN, ROWS, SEMICOLON, label, of, parts_of, read, write
 
+from joulefront.search.training.columns import infer, parse, texts
 from joulefront.search.training.table import prepare, table
 
 
@@ -178,7 +179,9 @@ def test_an_amount_with_the_name_of_a_number_is_no_name_of_rows(tmp_path, name, 
 
 
 MIXED = {
-    "units": ([f"{k}{'kg' if k % 2 else 'g'}" for k in range(ROWS)], "its numbers have several units, 'g' and 'kg'"),
+    "units": ([f"{k}{'kg' if k % 2 else 'lb'}" for k in range(ROWS)], "its numbers have several units, 'lb' and 'kg'"),
+    "units in part": ([f"{k} kg" if k % 2 else f"{k}" for k in range(ROWS)], "is numbers with 'kg' in some cells and none in others"),
+    "forms of its own": ([f"{k}x{3 * k}" for k in range(ROWS)], "hold numbers in a form that is not read, e.g. '0x0'; write numbers alone"),
     "currencies": ([f"{'$€'[k % 2]}{k}" for k in range(ROWS)], "is numbers with '$' and '€', which are read alike"),
     "percent signs": ([f"{k}%" if k % 2 else f"{k / 100}" for k in range(ROWS)], "'%' in some cells and none in others"),
     "capitals": ([("Red", "red", "blue")[k % 3] for k in range(ROWS)], "'Red' and 'red' in 't' differ in capitals or blanks only"),
@@ -302,3 +305,67 @@ def test_marks_between_joined_files_are_nothing_and_sparse_columns_are_numbers(t
     assert (of(task, "a")["missing"], said) == (False, "")
     frame = pd.DataFrame({"a": pd.arrays.SparseArray([0, 0, 1] * 20), "y": [label(k // 2) for k in range(ROWS)]})
     assert table(frame, "y").preprocessing["features"] == ["a"]
+
+
+#: How values are written, and what they are: numbers, seconds, or seconds since 1970.
+WRITTEN = {
+    "feet and inches": (["5'11\"", "6' 2''", "5 ft 10 in", "6′", "5’9”"], [71, 74, 70, 72, 69]),
+    "thousands and millions": (["3.2k", "970", "$1.5M", "12 K", "2 Mio. €"], [3200, 970, 1.5e6, 12_000, 2e6]),
+    "decimal commas and units": (["1,5 km", "2,25 km", "0,5 km"], [1.5, 2.25, 0.5]),
+    "units of one scale": (["2 kg", "150 g", "0.5 kg", "3 g", "0"], [2000, 150, 500, 3, 0]),
+    "sizes of files": (["3 KB", "2MB", "1 GiB"], [3e3, 2e6, 2**30]),
+    "units in capitals and the plural": (["1 Room", "3 rooms", "2 rooms"], [1, 3, 2]),
+    "powers of ten": (["1.5e3", "2×10^4", "3.5x10^-2", "4D+02"], [1500, 20_000, 0.035, 400]),
+    "apostrophes, lines and blanks between thousands": (["12'345", "1_234", "9\u202f876", "5\u00a0432.5"], [12_345, 1234, 9876, 5432.5]),
+    "dashes for minus": (["–1.5", "‐2", "- 3", "(4)", "5-", "6"], [-1.5, -2, -3, -4, -5, 6]),
+    "quotes": (['"52"', "'89", "7"], [52, 89, 7]),
+    "pages": (["<td>12</td>", "1&nbsp;234", "<b>5</b>", "&nbsp;", "&minus;7"], [12, 1234, 5, np.nan, -7]),
+    "less than no time": (["-01:10:00", "26:00:00", "0:30:00"], [-4200, 93_600, 1800]),
+    "laps": (["32:18.5", "1:02.25", "59:59.9"], [1938.5, 62.25, 3599.9]),
+    "hours as in French": (["1h30", "00h45", "27h05"], [5400, 2700, 97_500]),
+    "weeks and days": (["2 weeks", "3 days", "1 week 2 days"], [1_209_600, 259_200, 777_600]),
+    "years and months": (["1 year", "2 years 6 months"], [31_557_600, 2.5 * 31_557_600]),
+    "months of ISO 8601 are no minutes": (["P2M", "PT2M", "P1Y"], [2 * 2_629_800, 120, 31_557_600]),
+    "several forms of dates": (["2024-01-31", "31.01.2024", "Jan 30, 2024"], [1_706_659_200, 1_706_659_200, 1_706_572_800]),
+    "dates with and without hours": (["01/31/2024", "01/31/2024 10:00", "12/31/2023"], [1_706_659_200, 1_706_695_200, 1_703_980_800]),
+    "zones": (["2024-01-31 01:00 CET", "2024-01-30 19:00:00 EST", "2024-01-31T00:00:00Z"], [1_706_659_200] * 3),
+    "names of zones": (["2024-01-31 00:00 Europe/Berlin", "2024-01-31T01:00+01:00[Europe/Berlin]"], [1_706_659_200] * 2),
+    "dates of browsers": (["Wed Jan 31 2024 01:00:00 GMT+0100 (CET)", "Tue Jan 30 2024 19:00:00 GMT-0500 (EST)"], [1_706_659_200] * 2),
+    "JSON of .NET": (["/Date(1706659200000)/", "/Date(1706659201500+0100)/"], [1_706_659_200, 1_706_659_201.5]),
+    "weeks of the year": (["2024-W05-3", "2024-W05", "KW 5/2024"], [1_706_659_200, 1_706_486_400, 1_706_486_400]),
+    "times without separators": (["20240131000000", "20240131010203"], [1_706_659_200, 1_706_662_923]),
+    "hours of half a day": (["1 am", "1 pm", "12 am"], [-2_208_985_200, -2_208_942_000, -2_208_988_800]),
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), WRITTEN.values(), ids=WRITTEN)
+def test_values_are_read_as_people_write_them(written, meant):
+    found = texts(pd.Series(written))
+    np.testing.assert_allclose(parse(found, infer(found)), meant)
+
+
+@pytest.mark.parametrize(
+    "written", [["1B", "12C", "3F"], ["A12", "B7"], ["2019-001", "2020-114"], ["68x65", "7x9"], ["01/13/2024", "13/01/2024"]]
+)
+def test_what_only_looks_like_numbers_or_dates_stays_text(written):
+    assert infer(texts(pd.Series(written))).kind == "text"
+
+
+def test_signs_of_web_pages_make_no_levels_of_their_own():
+    assert texts(pd.Series(["A&amp;B", "A&B", "<b>A&#38;B</b>", "AT&T", "x &lt; 3", "<unknown>"])).tolist() == [
+        *["A&B"] * 3,
+        "AT&T",
+        "x < 3",
+        "<unknown>",
+    ]
+
+
+def test_whole_numbers_that_are_all_days_are_dates_in_files_with_types_as_in_text(tmp_path):
+    days = pd.date_range("2023-12-20", periods=ROWS).strftime("%Y%m%d").astype(int)
+    frame = pd.DataFrame({"a": days, "b": np.where(np.arange(ROWS) % 7 == 0, np.nan, days), "y": [label(k) for k in range(ROWS)]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.astype({"b": "Int64"}).to_csv(tmp_path / "t.csv", index=False)
+    task, _ = read(tmp_path / "t.parquet")
+    assert (of(task, "a")["reading"], of(task, "b")["reading"]) == ("date", "date")
+    np.testing.assert_allclose(task.train.inputs, read(tmp_path / "t.csv")[0].train.inputs, atol=1e-6)
+    np.testing.assert_array_equal(prepare(task.preprocessing, tmp_path / "t.csv"), prepare(task.preprocessing, tmp_path / "t.parquet"))
