@@ -217,7 +217,8 @@ def task_in_memory(
     scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
     if targets.kind in ("classification", "anomaly"):
         named = zip(("training", "validation", "test"), parts, strict=True)
-        warn_of_absent_classes(name, targets.classes, {split: targets.values[part] for split, part in named})
+        labels = {split: targets.values[part] for split, part in named}
+        warn_of_absent_classes(name, targets.classes, labels, rare=targets.kind == "anomaly")
     values = targets.values if scale is None else ((targets.values - scale[0]) / scale[1]).astype(np.float32)
     train, validation, test = (
         MemoryData(

@@ -19,6 +19,7 @@ from .table_checks import copies, telling_alone, typed, warn_of_codes, warn_of_c
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
+from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
 from .task import Kind, Task, encode, keep_rows, noting, spelt_alike
@@ -63,7 +64,7 @@ def table(
     meant gets a warning with its remedy: columns that name the rows, that hold or tell the target, that are numbers but for some cells,
     rows in two splits that lie beside each other in time. ``task.seen`` holds what was found, see ``summary.py``.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt`` (also compressed), ``.parquet``, ``.json`` or ``.xlsx``, see ``read``.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt``, ``.arff`` (also compressed), ``.parquet``, ``.json`` or ``.xlsx``, see ``read``.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.
@@ -289,7 +290,8 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
 def _no_column(source: str, column: str, names: list[str]) -> str:
     near = difflib.get_close_matches(column, names, n=1)
     hint = f"; did you mean {near[0]!r}? It" if near else "; it"
-    return f"{source} has no column {column!r}{hint} has: {listed(names)}"
+    headless = "; if the file has no header, write one above its first line" if any(map(is_number, names)) and not near else ""
+    return f"{source} has no column {column!r}{hint} has: {listed(names)}{headless}"
 
 
 #: The same for what is in memory already.

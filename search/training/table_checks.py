@@ -14,7 +14,7 @@ import numpy as np
 from ..formatting import names_text
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .table_features import Column, apply
-from .task import Targets, spelt_alike
+from .task import NEARLY_ALL, Targets, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +87,8 @@ def warn_of_columns(
             notes.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
     if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
         notes.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
+    if amounts is not None and (share := max(np.unique(amounts, return_counts=True)[1]) / len(amounts)) >= NEARLY_ALL:
+        notes.append(f"the target is one value in {share:.1%} of the rows; predict whether it is that one, or leave these rows out")
     for one in notes:
         warnings.warn(f"{source}: {one}", stacklevel=3)
 
@@ -95,6 +97,8 @@ def warn_of_codes(source: str, columns: Sequence[Column], frame: pd.DataFrame, h
     """Warn of numbers that are probably codes, by the name of their column, and of such that are probably times, by their size, too."""
     for name in [str(column["name"]) for column in columns if column["type"] == "numeric"]:
         reading = how.get(name, Reading("number"))
+        if frame[name].dtype.kind == "f" and (endless := int(np.isinf(frame[name].to_numpy()).sum())):
+            warnings.warn(f"{source}: {endless} values of {name!r} are infinite, and count as missing", stacklevel=3)
         if reading.kind != "number" or frame[name].dtype.kind == "M":
             continue
         if _CODES.fullmatch(name):
@@ -103,7 +107,11 @@ def warn_of_codes(source: str, columns: Sequence[Column], frame: pd.DataFrame, h
         elif _TIMES.fullmatch(name):
             values = numbers(frame[name], reading)
             values = values[np.isfinite(values)]
-            what = [what for low, high, what in _SINCE if len(values) and ((values >= low) & (values <= high) & (values % 1 == 0)).all()]
+            what = [
+                what
+                for low, high, what in _SINCE
+                if len(values) and ((values >= low) & (values <= high)).all() and (low > 3e8 or (values % 1 == 0).all())
+            ]
             if len(values) and ((values // 100 > 1900) & (values // 100 < 2100) & (values % 100 >= 1) & (values % 100 <= 12)).all():
                 what = ["year and month"]
             if what:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 try:
-    from .table_rows import is_number, is_rule, rows_of_data
+    from .table_rows import flat, is_number, is_rule, read_arff, read_json, rows_of_data
 except ImportError:  # beside predict.py in an exported folder
-    from table_rows import is_number, is_rule, rows_of_data  # type: ignore[import-not-found,no-redef]
+    from table_rows import flat, is_number, is_rule, read_arff, read_json, rows_of_data  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 #: Files whose values have types: Parquet; Excel, which needs openpyxl, .ods, which needs odfpy; JSON, objects in lines or in a list.
-PARQUET, EXCEL, JSON = frozenset({".parquet", ".pq"}), frozenset({".xlsx", ".xlsm", ".ods"}), frozenset({".json", ".jsonl", ".ndjson"})
+PARQUET, EXCEL, JSON = (
+    frozenset({".parquet", ".pq"}),
+    frozenset({".xlsx", ".xlsm", ".ods"}),
+    frozenset({".json", ".jsonl", ".ndjson", ".geojson"}),
+)
 FEATHER = frozenset({".feather", ".arrow"})
 TYPED = PARQUET | EXCEL | JSON | FEATHER
-TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv"})
+TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv", ".arff"})
 #: What may be the whole suffix of a packed text.
 PACKED = frozenset({".zip", ".gz", ".bz2", ".xz"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
@@ -39,7 +43,6 @@ HEADING = 30
 SEPARATORS = ",;\t| ~^:\x01\x1f"
 #: How what is no table begins, and what to do.
 _NO_TABLES = {
-    b"@relation": "it is an ARFF file; save it as CSV",
     b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
     **dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page; download the file itself"),
 }
@@ -72,13 +75,13 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         if suffixes & (TEXT | EXCEL) or (path.suffix.lower() in PACKED and not suffixes & TYPED):  # the name may be wrong
             suffixes = {_kind_of(path)}
         if suffixes & PARQUET:
-            return _flat(pd.read_parquet(path))
+            return flat(pd.read_parquet(path))
         if suffixes & FEATHER:
-            return _flat(pd.read_feather(path))
+            return flat(pd.read_feather(path))
         if suffixes & EXCEL:
             return _read_excel(path, names, learnt or {})
         if suffixes & JSON:
-            return _flat(_read_json(path))
+            return flat(read_json(_whole_text(path, "infer"), names))
         if suffixes & TEXT:
             return _read_text(path, names, learnt or {})
     except (ValueError, OSError, EOFError, ImportError, zipfile.BadZipFile, csv.Error, pd.errors.ParserWarning) as error:
@@ -97,16 +100,20 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
         return "" if pd.isna(value) else str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
     sheets = {name: raw for name, raw in pd.read_excel(path, header=None, sheet_name=None).items() if not raw.empty}
+    hidden = _hidden_sheets(path)
+    sheets = dict(sorted(sheets.items(), key=lambda item: item[0] in hidden))
     if not sheets:
         raise ValueError("the sheet is empty" if names else "its sheets are empty")
     heads = {name: [[cell(value) for value in row] for row in raw.head(HEADING).to_numpy(dtype=object)] for name, raw in sheets.items()}
     holding = [name for name, rows in heads.items() if names and any({*names} <= {*row} for row in rows)]
     sheet = [*(name for name in holding if name == learnt.get("sheet")), *holding, *sheets][0]
     raw, rows = sheets[sheet], heads[sheet]
-    _fill_merged(path, sheet, raw)
+    said = _as_shown(path, sheet, raw)
     if len(sheets) > 1 and sheet != learnt.get("sheet"):
         others = ", ".join(repr(name) for name in sheets if name != sheet)
         warnings.warn(f"{path}: read the sheet {sheet!r}, not {others}; save another one as a file of its own to use it", stacklevel=4)
+    for one in said:
+        warnings.warn(f"{path}: {one}", stacklevel=4)
     filled = [sum(map(bool, row)) for row in rows]
     above = next((k for k, row in enumerate(rows) if names and {*names} <= {*row}), filled.index(max(filled)))
     if above:
@@ -119,51 +126,35 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     return frame.loc[:, [bool(name) or bool(frame.iloc[:, k].notna().any()) for k, name in enumerate(rows[above])]]
 
 
-def _fill_merged(path: Path, sheet: str, raw: pd.DataFrame) -> None:
-    """Give each cell of a column that is merged over rows the value of the first, as it is shown."""
+def _hidden_sheets(path: Path) -> set[str]:
     with zipfile.ZipFile(path) as archive:
-        if not any(b"<mergeCell " in archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")):
-            return
+        book = archive.read("xl/workbook.xml").decode("utf-8", "replace") if "xl/workbook.xml" in archive.namelist() else ""
+    return {unescape(name[1]) for tag in re.findall(r"<sheet [^>]*hidden[^>]*>", book, re.I) if (name := re.search(r'name="([^"]*)"', tag))}
+
+
+def _as_shown(path: Path, sheet: str, raw: pd.DataFrame) -> list[str]:
+    """Give each cell of a column that is merged over rows the first value; return what is to be said of hidden ones and formulas."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")]
+    if not any(re.search(rb'<mergeCell | hidden="(?:1|true)"|<f[ >]', part) for part in parts):
+        return []
     import openpyxl  # type: ignore[import-untyped]
 
-    for area in openpyxl.load_workbook(path)[sheet].merged_cells.ranges:
+    table = openpyxl.load_workbook(path)[sheet]
+    for area in table.merged_cells.ranges:
         if area.max_row > area.min_row and area.min_row <= len(raw) and area.max_col <= raw.shape[1]:
             raw.iloc[area.min_row - 1 : area.max_row, area.min_col - 1] = raw.iloc[area.min_row - 1, area.min_col - 1]
+    rows = [row for row, how in table.row_dimensions.items() if how.hidden and row <= len(raw)]
+    columns = [letter for letter, how in table.column_dimensions.items() if how.hidden]
+    empty = [cell.coordinate for row in table.iter_rows(max_row=len(raw)) for cell in row if cell.data_type == "f" and _lost(raw, cell)]
+    said = [f"{len(rows)} hidden rows are read as the others are; delete them if they are not meant"] if rows else []
+    said += [f"the hidden columns {', '.join(columns)} are read as the others are; --drop leaves them out"] if columns else []
+    why = "have no value in the file; open it in Excel or LibreOffice and save it"
+    return [*said, f"{len(empty)} formulas, e.g. in {empty[0]}, {why}"] if empty else said
 
 
-def _read_json(path: Path) -> pd.DataFrame:
-    """Read a list of objects, an object a line, or an object of columns, of such a list (``{"data": [...]}``) or of columns and rows."""
-    import pandas as pd
-    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
-
-    with get_handle(path, "rb", compression="infer", is_text=False) as opened:
-        text = opened.handle.read().decode("utf-8-sig")
-    try:
-        whole = json.loads(text, parse_int=_whole)
-    except json.JSONDecodeError:
-        whole = [json.loads(line, parse_int=_whole) for line in text.split("\n") if line.strip()]
-    if isinstance(whole, list) and all(isinstance(row, list) for row in whole) and all(isinstance(name, str) for name in whole[0]):
-        return pd.DataFrame(whole[1:], columns=whole[0])
-    if isinstance(whole, dict):
-        rows = [value for value in whole.values() if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)]
-        if {"columns", "data"} <= whole.keys():
-            return pd.DataFrame(whole["data"], columns=whole["columns"])
-        if len(rows) == 1:
-            return pd.DataFrame(rows[0])
-        whole = whole if all(isinstance(value, dict | list) for value in whole.values()) else [whole]
-    return pd.DataFrame(whole).reset_index(drop=True)
-
-
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame in which the fields of nested objects are columns: ``a.x`` is ``x`` of ``a``."""
-    import pandas as pd
-
-    for name in [name for name, dtype in frame.dtypes.items() if str(dtype) == "object" and frame.columns.is_unique]:
-        present = frame[name].dropna()
-        if len(present) and present.map(lambda value: isinstance(value, dict)).all():
-            inner = pd.json_normalize([value if isinstance(value, dict) else {} for value in frame[name]]).set_index(frame.index)
-            frame = pd.concat([frame.drop(columns=name), inner.add_prefix(f"{name}.")], axis=1)
-    return frame
+def _lost(raw: pd.DataFrame, cell: Any) -> bool:
+    return bool(cell.column <= raw.shape[1] and raw.isna().iat[cell.row - 1, cell.column - 1])
 
 
 def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
@@ -178,6 +169,8 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     for mark, remedy in _NO_TABLES.items():
         if head[:200].lstrip(b"\xef\xbb\xbf \r\n").lower().startswith(mark):
             raise ValueError(remedy)
+    if re.match(rb"(?i)(?:\xef\xbb\xbf)?\s*(?:%[^\n]*\n\s*)*@relation", head):
+        return read_arff(_whole_text(member or path, packed))
     cut, head = len(head) == SNIFFED, re.sub(rb"\0{4,}$", b"", head)
     encoding = _encoding(head, names, learnt.get("encoding"))
     text = head.decode(encoding, "replace").rstrip("\0\x1a")
@@ -248,6 +241,17 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     frame = body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
     frame.attrs["file"] = {"encoding": encoding, "separator": separator, "quote": quote, **units}
     return frame
+
+
+def _whole_text(source: Any, packed: Any) -> str:
+    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
+
+    with get_handle(source, "rb", compression=packed, is_text=False) as opened:
+        found: bytes = opened.handle.read()
+    try:
+        return found.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return found.decode(_encoding(found[:SNIFFED], (), None), "replace")
 
 
 def _said_rows(path: Path, header: list[str], body: pd.DataFrame, learnt: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -367,8 +371,3 @@ def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *
             short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named and not is_rule(row))
             best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
     return found
-
-
-def _whole(digits: str) -> int | str:
-    """Read a whole number, but for one that a float would round: such are names."""
-    return int(digits) if len(digits.lstrip("-")) < 16 else digits

@@ -1,10 +1,11 @@
-"""Which rows below the header of a table are data: units, the header again, comments, sums and notes are none."""
+"""Rows of a table: those of JSON and ARFF, and which below a header are data: units, the header again, sums and notes are none."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ _NOTE = re.compile(r"[*†‡§¹²³#].*|[^:]+: .*|\S+( \S+){3,}")
 _RULE = r":?[-=]{2,}:?|[-=+]{5,}"
 #: What stands in a row of units for columns that have none.
 _UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
+#: A value of ARFF in quotes of either kind.
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 #: A sum may be rounded by this share of what it sums up.
 ROUNDED = 1e-4
 
@@ -133,3 +136,126 @@ def _number(text: str) -> float:
         return float(text.replace(",", "."))
     except ValueError:
         return float("nan")
+
+
+def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
+    """Read a list of objects or of lists below their names, objects behind each other, objects by column or by id, or GeoJSON.
+
+    Where objects lie deeper, as in ``{"data": [...]}``, the only list of them is read. ``names`` are columns that the table must have.
+
+    Raises:
+        ValueError: If it is no JSON, or has several such lists.
+    """
+    import pandas as pd
+
+    whole = _parsed(text)
+    if isinstance(whole, list) and all(isinstance(row, list) for row in whole) and all(isinstance(name, str) for name in whole[0]):
+        return pd.DataFrame(whole[1:], columns=whole[0])
+    if isinstance(whole, dict):
+        if {"columns", "data"} <= whole.keys():
+            return pd.DataFrame(whole["data"], columns=whole["columns"])
+        if whole.get("type") == "FeatureCollection":
+            return pd.DataFrame(map(_feature, whole["features"]))
+        values = list(whole.values())
+        by_id = bool(values) and all(isinstance(value, dict) for value in values) and not {*names} & whole.keys()
+        if by_id and (any({*names} & value.keys() for value in values) if names else len(values) > len(values[0])):
+            return pd.DataFrame(values)
+        tables = {} if {*names} & whole.keys() else _tables(whole)
+        if len(tables) > 1:
+            raise ValueError(f"it holds several tables, {', '.join(tables)}; save one of them as a file of its own")
+        if len(tables) == 1:
+            return pd.DataFrame(*tables.values())
+        whole = whole if all(isinstance(value, dict | list) for value in values) else [whole]
+    return pd.DataFrame(whole).reset_index(drop=True)
+
+
+def _parsed(text: str) -> Any:
+    """Return a value, or those that stand behind one another, on a line each or not, as a list."""
+    reader, blanks, found = json.JSONDecoder(parse_int=_whole), re.compile(r"\s*"), list[Any]()
+    place = blanks.match(text).end()  # type: ignore[union-attr]
+    while place < len(text):
+        value, place = reader.raw_decode(text, place)
+        place = blanks.match(text, place).end()  # type: ignore[union-attr]
+        found.append(value)
+    return found[0] if len(found) == 1 else found
+
+
+def _whole(digits: str) -> int | str:
+    """Read a whole number, but for one that a float would round: such are names."""
+    return int(digits) if len(digits.lstrip("-")) < 16 else digits
+
+
+def _tables(whole: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the lists of objects that lie least deep in an object, by where they lie."""
+    found, level = dict[str, list[Any]](), {"": whole}
+    while level and not found:
+        inner = {above + name: value for above, one in level.items() for name, value in one.items()}
+        found = {
+            name: value
+            for name, value in inner.items()
+            if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
+        }
+        level = {f"{name}.": value for name, value in inner.items() if isinstance(value, dict)}
+    return found
+
+
+def _feature(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what GeoJSON says of a thing: its properties, and where it is if it is a point. Source: RFC 7946."""
+    place = feature.get("geometry") or {}
+    point = place.get("coordinates", ()) if place.get("type") == "Point" else ()
+    return {**(feature.get("properties") or {}), **dict(zip(("longitude", "latitude", "altitude"), point, strict=False))}
+
+
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame in which fields of nested objects, and numbers of lists of one length, are columns: ``a.x`` is ``x`` of ``a``."""
+    import pandas as pd
+
+    for name in [name for name, dtype in frame.dtypes.items() if str(dtype) == "object" and frame.columns.is_unique]:
+        present = frame[name].dropna()
+        if len(present) and present.map(lambda value: isinstance(value, dict)).all():
+            inner = pd.json_normalize([value if isinstance(value, dict) else {} for value in frame[name]]).set_index(frame.index)
+        elif len(present) == len(frame) and _are_vectors(present):
+            inner = pd.DataFrame(np.array(present.tolist(), dtype=float), index=frame.index).rename(columns=str)
+        else:
+            continue
+        frame = pd.concat([frame.drop(columns=name), inner.add_prefix(f"{name}.")], axis=1)
+    return frame
+
+
+def _are_vectors(values: pd.Series[Any]) -> bool:
+    if not values.map(lambda value: isinstance(value, list | np.ndarray)).all() or values.map(len).nunique() != 1:
+        return False
+    return all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for value in values for one in value)
+
+
+def read_arff(text: str) -> pd.DataFrame:
+    """Read a file of Weka: names and kinds of columns, then rows of values, or of places and values where most are 0; all as texts.
+
+    Source: the ARFF format of Weka, https://waikato.github.io/weka-wiki/formats_and_processing/arff_stable/.
+    """
+    import pandas as pd
+
+    names, first, rows, inside = list[str](), list[str](), list[list[str]](), False
+    for line in (line.strip() for line in text.splitlines()):
+        if not line or line.startswith("%"):
+            continue
+        if not inside:
+            if found := re.match(rf"(?i)@attribute\s+({_QUOTED}|\S+)\s+(.*)", line):
+                names += _arff_cells(found[1])
+                first.append(_arff_cells(found[2][1:].partition("}")[0])[0] if found[2].startswith("{") else "0")
+            inside = line.lower().startswith("@data")
+        elif line.startswith("{"):
+            there = {int(found[1]): _arff_cells(found[2].strip())[0] for found in re.finditer(rf"(\d+)\s+({_QUOTED}|[^,}}]+)", line)}
+            rows.append([there.get(place, usual) for place, usual in enumerate(first)])  # left out is 0, or the first of the named values
+        else:
+            rows.append(_arff_cells(line)[: len(names)])
+    frame = pd.DataFrame(rows, columns=names, dtype=str).fillna("")
+    frame.attrs["file"] = {"encoding": "utf-8", "separator": ",", "quote": "'"}
+    return frame
+
+
+def _arff_cells(line: str) -> list[str]:
+    """Return the values between commas, without the quotes of either kind around them."""
+    cells = [found[1] for found in re.finditer(rf"\s*({_QUOTED}|[^,]*?)\s*(?:,|$)", line)]
+    cells = cells if line.endswith(",") else cells[:-1]  # the end of the line is found twice
+    return [re.sub(r"\\(.)", r"\1", cell[1:-1]) if re.fullmatch(_QUOTED, cell) else cell for cell in cells] or [""]

@@ -24,6 +24,8 @@ Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
 #: Whole numbers with at most this many distinct values are treated as classes.
 MAX_NUMERIC_CLASSES = 20
+#: A class, or a value, of this share of the examples is guessed with a quality that looks good.
+NEARLY_ALL = 0.95
 #: Each part of a cross-validation is a copy of the data, and a training.
 MOST_FOLDS = 20
 
@@ -320,9 +322,16 @@ def complete_splits(
     return train[drawn[0]], given.get("validation", train[drawn[1]]), given.get("test", train[drawn[2]])
 
 
-def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[str, np.ndarray]) -> None:
-    """Warn of classes without an example in the training, validation or test split, by class numbers ``(n,)``: its quality ignores them."""
+def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[str, np.ndarray], *, rare: bool = False) -> None:
+    """Warn of classes without an example in the training, validation or test split, by class numbers ``(n,)``: its quality ignores them.
+
+    Warn of a class that nearly all examples have, too, unless one of them is meant to be ``rare``: guessing it looks good.
+    """
     counts = {split: np.bincount(labels, minlength=len(classes)) for split, labels in splits.items() if len(labels)}
+    whole = sum(counts.values(), start=np.zeros(len(classes)))
+    if len(classes) > 1 and not rare and (share := whole.max() / max(1, whole.sum())) >= NEARLY_ALL:
+        said = f"{share:.1%} of the examples are {classes[int(whole.argmax())]!r}, so that guessing has an accuracy of {share:.3f}"
+        warnings.warn(f"{name}: {said}; look at balanced_accuracy, for tables --metric balanced_accuracy", stacklevel=4)
     for split, there in counts.items():
         if absent := [
             f"{classes[k]!r} ({sum(int(one[k]) for one in counts.values())} in all)" for k in np.flatnonzero(there == 0).tolist()

@@ -162,3 +162,31 @@ def test_numbers_that_are_codes_or_times_are_said_with_what_to_do():
     task, said = said_of(made, categorical="PLZ")
     assert "named like codes" not in " ".join(said)
     assert next(one for one in task.preprocessing["columns"] if one["name"] == "PLZ")["levels"] == ["10115", "20095", "80331"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            ["rare" if k % 40 == 5 else "usual" for k in range(120)],
+            "97.5% of the examples are 'usual', so that guessing has an accuracy",
+        ),
+        ([k * 1.5 if k % 40 == 5 else 0.5 for k in range(120)], "the target is one value in 97.5% of the rows"),
+    ],
+)
+def test_a_target_that_is_nearly_constant_gets_a_word(values, words):
+    with pytest.warns(UserWarning, match=words):
+        table(pd.DataFrame({"a": np.arange(120) % 11 + 0.5, "y": values}), "y")
+
+
+def test_infinite_values_are_missing_with_a_word_of_ours(tmp_path):
+    frame = pd.DataFrame({name: np.random.default_rng(k).normal(size=400) for k, name in enumerate("abcy")})
+    frame.loc[::50, "a"], frame.loc[3::50, "b"] = np.inf, -np.inf
+    frame.to_parquet(tmp_path / "t.parquet")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = table(tmp_path / "t.parquet", "y")
+    assert {str(one.message).partition(": ")[2] for one in caught} == {
+        f"8 values of {name!r} are infinite, and count as missing" for name in "ab"
+    }
+    assert task.preprocessing["features"] == ["a", "a?", "b", "b?", "c"]

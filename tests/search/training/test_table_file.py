@@ -312,17 +312,23 @@ def test_a_file_without_a_header_and_another_encoding_are_said(tmp_path):
     assert "probably another encoding" in read(write(tmp_path / "c.csv", rows, encoding="cp1251"))[1]
 
 
-def test_cells_of_excel_that_are_merged_over_rows_have_one_value(tmp_path, monkeypatch):
+def test_excel_is_read_as_it_is_shown_and_what_is_hidden_or_not_computed_is_said(tmp_path, monkeypatch):
     path = tmp_path / "t.xlsx"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("xl/workbook.xml", "")
+        archive.writestr("xl/workbook.xml", '<sheet name="Old &amp; new" state="hidden"/><sheet name="S"/>')
         archive.writestr("xl/worksheets/sheet1.xml", '<mergeCell ref="A2:A21"/>')
-    body = [[f"r{k // 20}" if k % 20 == 0 else None, k % 7, label(k)] for k in range(ROWS)]
-    monkeypatch.setattr(pd, "read_excel", lambda *_, **__: {"S": pd.DataFrame([["region", "a", "y"], *body])})
+    body = [[f"r{k // 20}" if k % 20 == 0 else None, k % 7, None, label(k)] for k in range(ROWS)]
+    raw = pd.DataFrame([["region", "a", "sum", "y"], *body])
+    monkeypatch.setattr(pd, "read_excel", lambda *_, **__: {"Old & new": raw.copy(), "S": raw})
     areas = [SimpleNamespace(min_row=k, max_row=k + 19, min_col=1, max_col=1) for k in (2, 22, 42)]
-    book = {"S": SimpleNamespace(merged_cells=SimpleNamespace(ranges=areas))}
+    hidden, cells = SimpleNamespace(hidden=True), [SimpleNamespace(row=2, column=3, data_type="f", coordinate="C2")]
+    sheet = {"row_dimensions": {5: hidden, 6: hidden}, "column_dimensions": {"B": hidden}, "iter_rows": lambda **_: [cells]}
+    book = {"S": SimpleNamespace(merged_cells=SimpleNamespace(ranges=areas), **sheet)}
     monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=lambda _: book))
-    assert of(read(path)[0], "region")["levels"] == ["r0", "r1", "r2"]
+    task, said = read(path)
+    assert of(task, "region")["levels"] == ["r0", "r1", "r2"]
+    for words in ("read the sheet 'S'", "2 hidden rows are read as", "the hidden columns B are", "1 formulas, e.g. in C2, have no value"):
+        assert words in said
 
 
 def test_feather_and_a_packed_table_are_read_by_any_name(tmp_path):
@@ -360,9 +366,72 @@ def test_quotes_behind_a_backslash_are_quotes_where_they_can_be_nothing_else(tmp
     assert said == ""
 
 
-def test_a_list_of_rows_below_their_names_is_a_table_and_arff_is_named(tmp_path):
-    (tmp_path / "t.json").write_text(json.dumps([["a", "y"], *([k % 7, label(k)] for k in range(ROWS))]))
-    assert read(tmp_path / "t.json")[0].preprocessing["features"] == ["a"]
-    (tmp_path / "t.csv").write_text("@relation t\n@attribute a numeric\n@attribute y {p,q}\n@data\n1,p\n")
-    with pytest.raises(ValueError, match="it is an ARFF file; save it as CSV"):
-        table(tmp_path / "t.csv", "y")
+OBJECTS = [{"a": k % 7 + 0.5, "c": ("red", "blue")[k % 2], "y": label(k)} for k in range(ROWS)]
+JSON = {
+    "rows below their names": [["a", "c", "y"], *(list(row.values()) for row in OBJECTS)],
+    "by id": {f"id{k}": row for k, row in enumerate(OBJECTS)},
+    "by column and row": {name: {str(k): row[name] for k, row in enumerate(OBJECTS)} for name in OBJECTS[0]},
+    "deep": {"response": {"count": ROWS, "data": OBJECTS}},
+    "beside a schema": {"schema": {"fields": [{"name": "a"}]}, "data": OBJECTS},
+    "GeoJSON": {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Point", "coordinates": [row["a"], 2]},
+                "properties": {"c": row["c"], "a": row["a"], "y": row["y"]},
+            }
+            for row in OBJECTS
+        ],
+    },
+    "vectors": [{"c": row["c"], "": [row["a"], k % 5], "y": row["y"]} for k, row in enumerate(OBJECTS)],
+}
+
+
+@pytest.mark.parametrize("made", JSON.values(), ids=JSON)
+def test_objects_of_json_are_rows_however_they_lie(tmp_path, made):
+    (tmp_path / "t.json").write_text(json.dumps(made))
+    task, _ = read(tmp_path / "t.json")
+    assert sum(map(len, parts_of(task))) == ROWS
+    assert {"c=blue", "c=red", "a" if "a" in task.preprocessing["features"] else ".0"} <= {*task.preprocessing["features"]}
+    np.testing.assert_array_equal(np.unique(prepare(task.preprocessing, tmp_path / "t.json")[:, :1]).size > 1, True)
+
+
+def test_objects_behind_each_other_are_rows_and_several_tables_are_named(tmp_path):
+    (tmp_path / "t.json").write_text("\n".join(json.dumps(row, indent=1) for row in OBJECTS))
+    assert read(tmp_path / "t.json")[0].preprocessing["features"] == ["a", "c=blue", "c=red"]
+    (tmp_path / "two.json").write_text(json.dumps({"train": OBJECTS, "test": OBJECTS}))
+    with pytest.raises(ValueError, match="it holds several tables, train, test; save one"):
+        table(tmp_path / "two.json", "y")
+
+
+def test_arff_is_read_with_comments_quotes_and_what_is_left_out(tmp_path):
+    head = r"""% where it is from
+%
+
+@RELATION t
+@Attribute 'the size' numeric
+@attribute c {'it\'s', "b, c"}
+@attribute d date "yyyy-MM-dd"
+@attribute y {no,yes}
+
+@DATA
+"""
+    kinds = ("'it\\'s'", '"b, c"')
+    full = [f"{k % 7}, {kinds[k % 2]}, '2024-01-{1 + k % 28:02}', {label(k)}" for k in range(ROWS)]
+    sparse = [
+        "{"
+        + ", ".join([f"0 {k % 7}"] * (k % 7 > 0) + ['1 "b, c"'] * (k % 2) + [f"2 '2024-01-{1 + k % 28:02}'"] + ["3 yes"] * (k % 3 > 0))
+        + "}"
+        for k in range(ROWS)
+    ]
+    (tmp_path / "t.arff").write_text(head + "\n".join(full))
+    (tmp_path / "sparse.arff").write_text(head + "\n".join(sparse))
+    task, said = read(tmp_path / "t.arff")
+    assert (of(task, "c")["levels"], of(task, "d")["reading"], said) == (["b, c", "it's"], "date", "")
+    np.testing.assert_array_equal(prepare(task.preprocessing, tmp_path / "sparse.arff"), prepare(task.preprocessing, tmp_path / "t.arff"))
+
+
+def test_a_file_without_a_header_is_told_so_where_the_target_is_looked_for(tmp_path):
+    with pytest.raises(ValueError, match="if the file has no header, write one above its first line"):
+        table(write(tmp_path / "t.data", PLAIN[1:], header=PLAIN[0]), "class")
