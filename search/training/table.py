@@ -64,7 +64,7 @@ def table(
     meant gets a warning with its remedy: columns that name the rows, that hold or tell the target, that are numbers but for some cells,
     rows in two splits that lie beside each other in time. ``task.seen`` holds what was found, see ``summary.py``.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt``, ``.arff`` (also compressed), ``.parquet``, ``.json`` or ``.xlsx``, see ``read``.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt``, ``.arff`` (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import COMPACT, LARGEST, Reading, as_json, from_json, is_text, numbers, readings, texts
+from .columns import LARGEST, Reading, as_json, from_json, is_text, numbers, readings, texts
 from .table_encodings import (
+    COMPACT,
     calendar_features,
     calendar_names,
     learn_calendar,
@@ -253,7 +254,7 @@ def is_numeric(dtype: Any) -> bool:
 def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) -> np.ndarray:
     """Return ``(n, columns)`` float64, NaN where missing, infinite or a marker (``LARGEST``)."""
     values = np.empty((len(frame), len(names)))
-    compact = any(reading.how == COMPACT for reading in how.values())
+    compact = any(reading.how.startswith(COMPACT) for reading in how.values())
     if not compact and all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
         values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
         names = []

@@ -159,7 +159,7 @@ def _lost(raw: pd.DataFrame, cell: Any) -> bool:
 
 def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
-    from pandas.io.common import get_handle
+    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
 
     member = _member(path)
     with path.open("rb") as file:
@@ -244,7 +244,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
 
 
 def _whole_text(source: Any, packed: Any) -> str:
-    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
+    from pandas.io.common import get_handle
 
     with get_handle(source, "rb", compression=packed, is_text=False) as opened:
         found: bytes = opened.handle.read()
