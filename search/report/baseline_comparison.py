@@ -196,17 +196,7 @@ def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", dec
         same = "-" if one.equal_epochs is None else f"x {times_text(one.equal_epochs)}"
         columns = [f"{one.columns[name]:.3f}" if name in one.columns else "-" for name in used]
         rows.append(
-            [
-                one.family,
-                one.setting,
-                str(n),
-                f"{best.quality:.{decimals}f}",
-                joules_text(best.joules),
-                paid,
-                same,
-                *_judged(one),
-                *columns,
-            ]
+            [one.family, one.setting, str(n), f"{best.quality:.{decimals}f}", joules_text(best.joules), paid, same, *_judged(one), *columns]
         )
     return rows
 

@@ -157,13 +157,7 @@ class Planner:
                     yield i, key, params
 
     def batch(
-        self,
-        state: SearchState,
-        candidates: ScoredCandidates,
-        history: History,
-        encoder: Encoder,
-        excluded: AbstractSet[str],
-        count: int,
+        self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder, excluded: AbstractSet[str], count: int
     ) -> list[Decision]:
         """Return up to ``count`` decisions, the best first, of which no two would tell about the same: one fit serves them all."""
         ranked: list[tuple[int, str, Mapping[str, Any]]] = []

@@ -61,15 +61,7 @@ class Surrogate:
     _restarted_at: int = 0
     _typical_noise: float = 0.0
 
-    def fit(
-        self,
-        X: Array,
-        u: Array,
-        values: Array,
-        rng: np.random.Generator,
-        *,
-        noise: Array | None = None,
-    ) -> None:
+    def fit(self, X: Array, u: Array, values: Array, rng: np.random.Generator, *, noise: Array | None = None) -> None:
         """Fit to ``(n,)`` values of ``(n, d)`` configurations at ``(n,)`` scaled log epochs.
 
         ``noise (n,)`` is their known standard deviation; 0 by default.

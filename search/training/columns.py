@@ -12,50 +12,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 try:
-    from .table_encodings import COMPACT, COMPACTS, MINUTES, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
+    from .table_encodings import COMPACT, COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
 except ImportError:  # beside predict.py in an exported folder
-    from table_encodings import COMPACT, COMPACTS, MINUTES, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970  # type: ignore[import-not-found,no-redef]
+    from table_encodings import COMPACT, COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Texts, in lower case, that say that a value is missing.
 MISSING = frozenset(
-    {
-        "",
-        "?",
-        "-",
-        "–",
-        "—",
-        "--",
-        "---",
-        ".",
-        "..",
-        "na",
-        "n/a",
-        "n.a.",
-        "#n/a",
-        "#na",
-        "<na>",
-        "nan",
-        "-nan",
-        "null",
-        "none",
-        "#value!",
-        "#div/0!",
-    }
-    | {"(null)", "nil", "n.d.", "missing", "#num!", "#ref!", "#name?", "#null!", "\\n"}
+    {"", "?", "-", "--", "---", ".", "..", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "#value!", "#div/0!"}
+    | {"(null)", "nil", "n.d.", "missing", "#num!", "#ref!", "#name?", "#null!", "\\n", "–", "—"}
     | {"#nv", "#wert!", "#bezug!", "#n/d", "#valeur!", "#valor!", "k.a.", "k. a.", "keine angabe"}
 )
 #: What a web page leaves in a cell.
-_ENTITY, _TAG = (
-    re.compile(r"&(?:[A-Za-z]+|#\d+|#[xX][0-9a-fA-F]+);"),
-    re.compile(r"(?i)</?(?:td|th|tr|p|b|i|u|em|br|div|span|strong|font|su[bp])\b[^<>]*>"),
-)
+_ENTITY = re.compile(r"&(?:[A-Za-z]+|#\d+|#[xX][0-9a-fA-F]+);")
+_TAG = re.compile(r"(?i)</?(?:td|th|tr|p|b|i|u|em|br|div|span|strong|font|su[bp])\b[^<>]*>")
 #: Signs that stand for nothing: NUL, and the byte order mark that a file has in its middle when it was put together of two.
 _NOTHING = {0: None, 0xFEFF: None}
-#: Share of the different texts that must be dates, and of the rows that must be numbers, for a column to be of dates or numbers.
-MOST = 0.95
+#: Share of the rows that must be numbers for a column to be of numbers.
 MOST_ROWS = 0.7
 #: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
 LARGEST = 1e100
@@ -181,15 +156,6 @@ def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Read
     return found
 
 
-def read_amounts(frame: pd.DataFrame, how: Mapping[str, Reading]) -> pd.DataFrame:
-    """Return a frame whose columns of numbers and truth values are float64: what is looked at several times is parsed once."""
-    import pandas as pd
-
-    kinds = {name: how.get(name, Reading()).kind for name in frame.columns}
-    made = {name: numbers(frame[name], how[name]) if kinds[name] in ("number", "truth") else frame[name] for name in frame.columns}
-    return pd.DataFrame(made, index=frame.index)
-
-
 def _are_days(values: pd.Series[Any]) -> bool:
     if values.dtype.kind not in "iuf" or not ((values >= 19_000_101) & (values <= 20_991_231) | values.isna()).all():
         return False
@@ -240,21 +206,13 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
         return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
-    signs = different.str.lstrip("<>≤≥~≈ ")
-    if note is None and (signs != different).any() and np.isfinite(parse(signs, Reading("number", style[:2]))).mean() >= MOST:
-        shown = different[(signs != different)].iloc[0]
-        return Reading(note=f"is text, for its numbers have signs as in {shown!r}; remove these to have numbers")
     if np.isfinite(lasted(different)).mean() >= MOST and not any(np.isfinite(seconds_of(different, form)).all() for form in OF_DAY):
         short, long = different.str.extract(r"^(\d+):\d\d$")[0].astype(float), different.str.fullmatch(r"\d+:\d\d:\d\d(?:\.\d+)?")
         return Reading("duration", MINUTES if long.any() and 23 < short.max() < 60 else ".,")  # what all fits into a day is a time of day
-    units = different.str.extract(rf"^[+-]?[\d.,]*(?!.*\b[ap]m$){_UNIT}")[0]
-    if note is None and units.notna().mean() >= MOST and units.nunique() <= UNITS:
-        shown = " and ".join(map(repr, units.value_counts().index[:2]))
-        return Reading(note=f"is text, for its numbers have several units, {shown}; write all in one to have numbers")
     form, said = date_form(different)
     if form is not None:
         return Reading("date", form, said)
-    return Reading(note=note or said or _in_form(different))
+    return Reading(note=note or behind or said or _in_form(different))
 
 
 def _unit(different: Any) -> tuple[str, str | None]:
@@ -269,32 +227,26 @@ def _unit(different: Any) -> tuple[str, str | None]:
     for name, scale in SCALES.items():
         if units <= scale.keys() and (len(units - {""}) > 1 or units & {"k", "K", "M", "B", "Tsd", "Mio", "Mrd"}):
             return f"*{name}", None
-    spelt = found.map(lambda unit: unit if unit is np.nan else _folded(unit))
-    most = spelt.value_counts()
-    unit = str(most.index[0])
-    if most.iloc[0] >= MOST * len(different):
-        return unit, None
-    if len(most) == 1 and most.iloc[0] > 1:
-        return (
-            unit,
-            f"is numbers with {found.dropna().iloc[0]!r} in some cells and none in others, which are read alike; write all in one unit",
-        )
-    return "", None
-
-
-def _folded(unit: str) -> str:
-    """Return a unit without the capitals and the plural in which it may be written; ``mW`` is not ``MW``."""
-    unit = unit if unit[0] == "M" and len(unit) == 2 else unit.lower()
-    return unit[:-1] if len(unit) > 3 and unit.endswith("s") else unit
+    # Without capitals and the plural; mW is not MW.
+    spelt = found.where(found.str.fullmatch("M."), found.str.lower()).str.replace(r"(?<=...)s$", "", regex=True)
+    counts, shown = spelt.value_counts(), " and ".join(map(repr, found.value_counts().index[:2]))
+    if counts.iloc[0] >= MOST * len(different):
+        return str(counts.index[0]), None
+    if len(counts) == 1 < counts.iloc[0]:
+        return str(
+            counts.index[0]
+        ), f"is numbers with {shown} in some cells and none in others, which are read alike; write all in one unit"
+    several = found.notna().mean() >= MOST and found.nunique() <= UNITS
+    return "", f"is text, for its numbers have several units, {shown}; write all in one to have numbers" if several else None
 
 
 def _in_form(different: Any) -> str | None:
     """Say that texts have numbers in them and all one form around these, which is not known, as in ``68x65``."""
-    forms = different.str.replace(r"\d+", "0", regex=True)
-    if len(different) < FORMED or not forms[0].startswith("0") or (forms == forms[0]).mean() < MOST or different.str.len().nunique() == 1:
-        return None
-    if re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", forms[0]):  # versions, addresses and places
-        return None
+    forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
+    usual = forms.mode()[0]
+    alike = (forms == usual).mean() >= MOST and usual.startswith("0") and different.str.len().nunique() > 1
+    if not alike or not (len(different) >= FORMED or "/" in usual) or re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", usual):
+        return None  # versions, addresses and places
     return f"is text, for its values hold numbers in a form that is not read, e.g. {different[0]!r}; write numbers alone to have numbers"
 
 

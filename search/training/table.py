@@ -14,7 +14,7 @@ import numpy as np
 
 from ..formatting import read_names
 from .arrays import task_in_memory
-from .columns import LARGEST, MISSING, infer, is_text, parse, plain_frame, read_amounts, readings, texts, without_markers
+from .columns import LARGEST, MISSING, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
 from .table_checks import copies, telling_alone, typed, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
@@ -64,7 +64,7 @@ def table(
     meant gets a warning with its remedy: columns that name the rows, that hold or tell the target, that are numbers but for some cells,
     rows in two splits that lie beside each other in time. ``task.seen`` holds what was found, see ``summary.py``.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.txt``, ``.arff`` (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.arff`` (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.
@@ -86,142 +86,111 @@ def table(
     if max_levels < 1:
         raise ValueError(f"max_levels must be at least 1, got {max_levels}; --set max_levels=32 is the default")
     with noting() as said:
-        task = _task(
-            data,
-            [target] if isinstance(target, str) else list(target),
-            several=not isinstance(target, str),
-            kind=kind,
-            shares={"validation_share": validation_share, "test_share": test_share},
-            seed=seed,
-            columns=(drop, keep, categorical),
-            markers=_names(missing),
-            max_levels=max_levels,
-            device=device,
-            name=name,
-            source=source,
-            text=text,
-            split=split,
+        wanted, several = [column.strip() for column in ([target] if isinstance(target, str) else target)], not isinstance(target, str)
+        markers = _names(missing)
+        divides = [column for column in split_column(split)[1:] if column is not None]
+        path = None
+        if isinstance(data, str | Path):
+            path = Path(data).expanduser()
+            data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
+        source = source or "the table"
+        read_as = data.attrs.get("file")
+        frame = plain_frame(data)
+        unnamed = [name for name in frame.columns if UNNAMED.fullmatch(name) and name not in wanted]
+        drop, keep, categorical = (_names(given, frame.columns) for given in (drop, keep, categorical))
+        for column in (*wanted, *drop, *keep, *categorical, *divides, *(one.rpartition("=")[0] for one in markers if "=" in one)):
+            if column not in frame.columns:
+                raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
+        if clash := [column for column in divides if column in (*wanted, *drop)]:
+            raise ValueError(f"--split {split} needs the column {clash[0]!r}, which is {'the target' if clash[0] in wanted else 'dropped'}")
+        frame = frame.drop(columns=[column for column in drop if column not in wanted])
+        if len(twice := frame.columns[frame.columns.duplicated()]):
+            raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
+        frame = without_markers(frame, markers)
+        values = {column: _target(frame[column], source, kind) for column in wanted}
+        there = [
+            np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
+            for one in values.values()
+        ]
+        labelled = np.logical_and.reduce(there)
+        if not labelled.all():
+            cells = {
+                str(text)
+                for column, one in values.items()
+                for text in frame[column][~labelled]
+                if len(values) == 1 or one.dtype.kind == "O"
+            }
+            cells -= {"", "nan", "None", "<NA>"}
+            shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
+            left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
+            warnings.warn(f"{source}: left out {left_out}", stacklevel=2)
+            frame = frame[labelled]
+        if len(frame) < 4:
+            raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
+        raw = [np.array(one[labelled].tolist()) for one in values.values()]  # objects are texts, or truth values, alone
+        named = f"column {wanted if several else wanted[0]!r}"
+        targets = encode(
+            np.column_stack(raw) if several else raw[0],
+            kind=kind or ("multilabel" if several else None),
+            classes=wanted if several else None,
+            name=named,
         )
+        count = len(np.unique(raw[0])) if targets.kind in ("classification", "regression") and not several else len(frame)
+        if kind is None and targets.kind == "regression" and count == 1:
+            raise ValueError(f"{named} must have at least two values, got only {raw[0][0]:g}")
+        if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > len(frame):
+            many = f"{named} has {count} classes in {len(frame)} rows; predict another column, or group its values"
+            if count == len(frame):
+                raise ValueError(many)
+            warnings.warn(f"{source}: {many}", stacklevel=2)
+        inputs = frame.drop(columns=wanted)
+        how = readings(inputs, categorical)
+        odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
+        inputs = inputs.assign(**{name: numbers(inputs[name], how[name]) for name in amounts})  # what is looked at often is parsed once
+        parts = split_rows(inputs, how, targets, split, validation_share=validation_share, test_share=test_share, seed=seed)
+        if split == "random" and (said := alike_neighbours(inputs, how, targets)) is not None:
+            warnings.warn(f"{source}: {said}", stacklevel=2)
+        again = [] if several else copies(inputs, how, targets.values, wanted[0], source, keep)
+        if split.startswith("group:"):
+            again = [*again, *divides]
+        inputs = inputs.drop(columns=again)
+        goals = goals_of(targets)
+        rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
+        warn_of_rows(source, frame, parts)
+        warn_of_markers(source, frame.drop(columns=[] if targets.kind == "regression" else wanted), {**readings(frame[wanted]), **how})
+        learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
+        told = targets.values if kind is None and targets.kind == "regression" else None
+        warn_of_columns(source, learnt, inputs if split == "random" else None, how, told)
+        warn_of_codes(source, learnt, inputs, how)
+        for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
+            score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
+            remedy = f"if it is known too late, --drop {typed(column)}; --keep {typed(column)} silences this"
+            warnings.warn(f"{source}: the column {column!r} tells the target almost alone ({score}); {remedy}", stacklevel=2)
+        features = apply(learnt, inputs)
+        if features.shape[1] == 0:
+            why = ", ".join(f"{column['name']} ({column['reason']})" for column in learnt[:5])
+            raise ValueError(f"{source} has no column to predict {named.partition(' ')[2]} from: {why or 'there is no other column'}")
+        levels = levels_with_means(learnt, inputs)
+        for place, codes in levels.items():
+            assert known is not None  # what the means are of
+            features[parts[0], place : place + known.shape[1]] = means_of_others(codes[parts[0]], known)
+        preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
+        preprocessing["features"] = feature_names(learnt)
+        preprocessing |= {"file": read_as} if read_as else {}
+        preprocessing |= {"markers": markers} if markers else {}
+        preprocessing |= {"unnamed": unnamed} if unnamed else {}
+        task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
+        task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
+        reasons = {column: "asked for" for column in drop if column not in wanted}
+        reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}
+        seen = {"split": split, "left_out": reasons, "missing_texts": odd_texts}
+        task = replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
     if folds is None:
         count = len(task.train) + len(task.validation)
         folds = next((parts for most, parts in FOLDS if count < most), 0) if split == "random" else 0
     if folds and split != "random":
         raise ValueError(f"folds must be 0 with --split {split}: parts at random would undo it; leave out --set folds={folds}")
     return replace(task, folds=folds, seen={**task.seen, "warnings": said})
-
-
-def _task(
-    data: str | Path | pd.DataFrame,
-    wanted: list[str],
-    *,
-    several: bool,
-    kind: Kind | None,
-    shares: Mapping[str, float],
-    seed: int,
-    columns: tuple[str | Collection[str], ...],
-    markers: list[str],
-    max_levels: int,
-    device: str | torch.device,
-    name: str | None,
-    source: str | None,
-    text: StaticEmbedding | None,
-    split: str,
-) -> Task:
-    """Do what ``table`` says; ``columns`` are those to drop, to keep and that are codes."""
-    wanted = [column.strip() for column in wanted]
-    divides = [column for column in split_column(split)[1:] if column is not None]
-    path = None
-    if isinstance(data, str | Path):
-        path = Path(data).expanduser()
-        data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
-    source = source or "the table"
-    read_as = data.attrs.get("file")
-    frame = plain_frame(data)
-    unnamed = [name for name in frame.columns if UNNAMED.fullmatch(name) and name not in wanted]
-    drop, keep, categorical = (_names(given, frame.columns) for given in columns)
-    for column in (*wanted, *drop, *keep, *categorical, *divides, *(one.rpartition("=")[0] for one in markers if "=" in one)):
-        if column not in frame.columns:
-            raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
-    if clash := [column for column in divides if column in (*wanted, *drop)]:
-        raise ValueError(f"--split {split} needs the column {clash[0]!r}, which is {'the target' if clash[0] in wanted else 'dropped'}")
-    frame = frame.drop(columns=[column for column in drop if column not in wanted])
-    if len(twice := frame.columns[frame.columns.duplicated()]):
-        raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
-    frame = without_markers(frame, markers)
-    values = {column: _target(frame[column], source, kind) for column in wanted}
-    there = [
-        np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
-        for one in values.values()
-    ]
-    labelled = np.logical_and.reduce(there)
-    if not labelled.all():
-        cells = {
-            str(text) for column, one in values.items() for text in frame[column][~labelled] if len(values) == 1 or one.dtype.kind == "O"
-        }
-        cells -= {"", "nan", "None", "<NA>"}
-        shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
-        left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
-        warnings.warn(f"{source}: left out {left_out}", stacklevel=2)
-        frame = frame[labelled]
-    if len(frame) < 4:
-        raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
-    raw = [np.array(one[labelled].tolist()) for one in values.values()]  # objects are texts, or truth values, alone
-    named = f"column {wanted if several else wanted[0]!r}"
-    targets = encode(
-        np.column_stack(raw) if several else raw[0],
-        kind=kind or ("multilabel" if several else None),
-        classes=wanted if several else None,
-        name=named,
-    )
-    count = len(np.unique(raw[0])) if targets.kind in ("classification", "regression") and not several else len(frame)
-    if kind is None and targets.kind == "regression" and count == 1:
-        raise ValueError(f"{named} must have at least two values, got only {raw[0][0]:g}")
-    if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > len(frame):
-        many = f"{named} has {count} classes in {len(frame)} rows; predict another column, or group its values"
-        if count == len(frame):
-            raise ValueError(many)
-        warnings.warn(f"{source}: {many}", stacklevel=3)
-    inputs = frame.drop(columns=wanted)
-    how = readings(inputs, categorical)
-    odd_texts, inputs = words_for_missing(inputs), read_amounts(inputs, how)
-    parts = split_rows(inputs, how, targets, split, **shares, seed=seed)
-    if split == "random" and (said := alike_neighbours(inputs, how, targets)) is not None:
-        warnings.warn(f"{source}: {said}", stacklevel=3)
-    again = [] if several else copies(inputs, how, targets.values, wanted[0], source, keep)
-    if split.startswith("group:"):
-        again = [*again, *divides]
-    inputs = inputs.drop(columns=again)
-    goals = goals_of(targets)
-    rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
-    warn_of_rows(source, frame, parts)
-    warn_of_markers(source, frame.drop(columns=[] if targets.kind == "regression" else wanted), {**readings(frame[wanted]), **how})
-    learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
-    amounts = targets.values if kind is None and targets.kind == "regression" else None
-    warn_of_columns(source, learnt, inputs if split == "random" else None, how, amounts)
-    warn_of_codes(source, learnt, inputs, how)
-    for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
-        score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
-        remedy = f"if it is known too late, --drop {typed(column)}; --keep {typed(column)} silences this"
-        warnings.warn(f"{source}: the column {column!r} tells the target almost alone ({score}); {remedy}", stacklevel=3)
-    features = apply(learnt, inputs)
-    if features.shape[1] == 0:
-        why = ", ".join(f"{column['name']} ({column['reason']})" for column in learnt[:5])
-        raise ValueError(f"{source} has no column to predict {named.partition(' ')[2]} from: {why or 'there is no other column'}")
-    levels = levels_with_means(learnt, inputs)
-    for place, codes in levels.items():
-        assert known is not None  # what the means are of
-        features[parts[0], place : place + known.shape[1]] = means_of_others(codes[parts[0]], known)
-    preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
-    preprocessing["features"] = feature_names(learnt)
-    preprocessing |= {"file": read_as} if read_as else {}
-    preprocessing |= {"markers": markers} if markers else {}
-    preprocessing |= {"unnamed": unnamed} if unnamed else {}
-    task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
-    task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
-    reasons = {column: "asked for" for column in drop if column not in wanted}
-    reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}
-    seen = {"split": split, "left_out": reasons, "missing_texts": odd_texts}
-    return replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -> np.ndarray:

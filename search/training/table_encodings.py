@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +51,6 @@ _DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d
 _DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
 #: Years whose days are dates: nanoseconds since 1970, as some readers of tables have them, reach no further.
 YEARS = (1678, 2261)
-#: A share of something, or two measurements in one: ``3/10``, ``1 1/2``, ``120/80``.
-_PAIR = r"(?:\d+ )?\d+(?:\.\d+)? ?/ ?\d+(?:\.\d+)?"
 #: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
 _MONTHS = (
     "jan january januar janner janvier janv enero ene gennaio gen janeiro januari stycznia января",
@@ -247,7 +245,9 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
         return None, None
     forms, rest = list[str](), dates
     while len(rest) and len(forms) < FORMS:
-        best = max(_possible(rest), key=lambda form: np.isfinite(seconds_of(rest, form)).sum())
+        few = rest.iloc[np.unique(np.linspace(0, len(rest) - 1, 6).astype(int))]  # to try all forms on all dates takes long
+        likely = [form for form in FORMATS if np.isfinite(seconds_of(few, form)).any()]
+        best = max(likely or FORMATS[:1], key=lambda form: np.isfinite(seconds_of(rest, form)).sum())
         missed = np.isnan(seconds_of(rest, best))
         if (~missed).sum() < LEAST * len(dates):
             break
@@ -262,11 +262,6 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
         if far.mean() > 1 - MOST:
             beyond = f"days beyond the years {YEARS[0]} to {YEARS[1]}, e.g. {different[far].iloc[0]!r}"
             return None, f"is text, for it has {beyond}; write these as numbers, e.g. the year"
-        if different.str.fullmatch(_PAIR).mean() >= MOST:
-            return (
-                None,
-                f"is text, for its values are pairs of numbers, e.g. {different[0]!r}; write each as one number, or as two columns",
-            )
         said = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
         return None, said if dates.str.match(_DAY).mean() >= MOST / 2 else None
     if len(lost):
@@ -276,24 +271,9 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
         if _reverse(form) in FORMATS and np.isfinite(seconds_of(there, _reverse(form))).all():
             order = "month/day" if form.startswith("%m") else "day/month"
             return "|".join(forms), f"is read as {order}, and could be the reverse; write dates as 2024-12-31"
-    if len(forms) == 1:
-        return forms[0], None
     shown = [different[np.isfinite(seconds_of(dates, form))].iloc[0] for form in forms]
-    return "|".join(forms), f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
-
-
-def _possible(dates: pd.Series[Any]) -> list[str]:
-    """Return the forms that some of a few dates have: to try all of them on all dates takes long."""
-    few = [re.sub(r"(\.\d{6})\d+$", r"\1", dates.iloc[place]) for place in {*np.linspace(0, len(dates) - 1, 6).astype(int)}]
-
-    def fits(text: str, form: str) -> bool:
-        try:
-            datetime.strptime(text, form)
-        except ValueError:
-            return False
-        return True
-
-    return ["ISO8601", *(form for form in FORMATS[1:] if any(fits(text, form) for text in few))]
+    said = f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
+    return "|".join(forms), said if len(forms) > 1 else None
 
 
 def _reverse(form: str) -> str:
@@ -364,10 +344,7 @@ def lasted(column: Any, how: str = ".,") -> np.ndarray:
 
 #: What is written in another way before a date is read: those of East Asia, quarters, weeks, halves of the day, zones and JSON of .NET.
 _REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], ...] = (
-    (
-        re.compile(r"^(\d{4}) ?[年년] ?(\d{1,2}) ?[月월] ?(\d{1,2}) ?[日일]"),
-        lambda found: f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}",
-    ),
+    (re.compile(r"^(\d{4}) ?[年년] ?(\d\d?) ?[月월] ?(\d\d?) ?[日일]"), lambda found: "{}-{:0>2}-{:0>2}".format(*found.groups())),
     (
         re.compile(r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"),
         lambda found: f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}-01",

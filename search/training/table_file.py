@@ -81,7 +81,7 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         if suffixes & EXCEL:
             return _read_excel(path, names, learnt or {})
         if suffixes & JSON:
-            return flat(read_json(_whole_text(path, "infer"), names))
+            return flat(read_json(_whole_text(path), names))
         if suffixes & TEXT:
             return _read_text(path, names, learnt or {})
     except (ValueError, OSError, EOFError, ImportError, zipfile.BadZipFile, csv.Error, pd.errors.ParserWarning) as error:
@@ -100,7 +100,9 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
         return "" if pd.isna(value) else str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
     sheets = {name: raw for name, raw in pd.read_excel(path, header=None, sheet_name=None).items() if not raw.empty}
-    hidden = _hidden_sheets(path)
+    with zipfile.ZipFile(path) as archive:
+        book = archive.read("xl/workbook.xml").decode("utf-8", "replace") if "xl/workbook.xml" in archive.namelist() else ""
+    hidden = {unescape(name) for tag in re.findall(r"<sheet [^>]*hidden[^>]*>", book, re.I) for name in re.findall(r' name="([^"]*)"', tag)}
     sheets = dict(sorted(sheets.items(), key=lambda item: item[0] in hidden))
     if not sheets:
         raise ValueError("the sheet is empty" if names else "its sheets are empty")
@@ -126,12 +128,6 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     return frame.loc[:, [bool(name) or bool(frame.iloc[:, k].notna().any()) for k, name in enumerate(rows[above])]]
 
 
-def _hidden_sheets(path: Path) -> set[str]:
-    with zipfile.ZipFile(path) as archive:
-        book = archive.read("xl/workbook.xml").decode("utf-8", "replace") if "xl/workbook.xml" in archive.namelist() else ""
-    return {unescape(name[1]) for tag in re.findall(r"<sheet [^>]*hidden[^>]*>", book, re.I) if (name := re.search(r'name="([^"]*)"', tag))}
-
-
 def _as_shown(path: Path, sheet: str, raw: pd.DataFrame) -> list[str]:
     """Give each cell of a column that is merged over rows the first value; return what is to be said of hidden ones and formulas."""
     with zipfile.ZipFile(path) as archive:
@@ -146,15 +142,12 @@ def _as_shown(path: Path, sheet: str, raw: pd.DataFrame) -> list[str]:
             raw.iloc[area.min_row - 1 : area.max_row, area.min_col - 1] = raw.iloc[area.min_row - 1, area.min_col - 1]
     rows = [row for row, how in table.row_dimensions.items() if how.hidden and row <= len(raw)]
     columns = [letter for letter, how in table.column_dimensions.items() if how.hidden]
-    empty = [cell.coordinate for row in table.iter_rows(max_row=len(raw)) for cell in row if cell.data_type == "f" and _lost(raw, cell)]
+    formulas = [cell for row in table.iter_rows(max_row=len(raw), max_col=raw.shape[1]) for cell in row if cell.data_type == "f"]
+    empty = [cell.coordinate for cell in formulas if raw.isna().iat[cell.row - 1, cell.column - 1]]
     said = [f"{len(rows)} hidden rows are read as the others are; delete them if they are not meant"] if rows else []
     said += [f"the hidden columns {', '.join(columns)} are read as the others are; --drop leaves them out"] if columns else []
     why = "have no value in the file; open it in Excel or LibreOffice and save it"
     return [*said, f"{len(empty)} formulas, e.g. in {empty[0]}, {why}"] if empty else said
-
-
-def _lost(raw: pd.DataFrame, cell: Any) -> bool:
-    return bool(cell.column <= raw.shape[1] and raw.isna().iat[cell.row - 1, cell.column - 1])
 
 
 def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
@@ -243,15 +236,12 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     return frame
 
 
-def _whole_text(source: Any, packed: Any) -> str:
-    from pandas.io.common import get_handle
+def _whole_text(source: Any, packed: Any = "infer") -> str:
+    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
 
     with get_handle(source, "rb", compression=packed, is_text=False) as opened:
         found: bytes = opened.handle.read()
-    try:
-        return found.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return found.decode(_encoding(found[:SNIFFED], (), None), "replace")
+    return found.decode(_encoding(found, (), None), "replace").removeprefix("\ufeff")
 
 
 def _said_rows(path: Path, header: list[str], body: pd.DataFrame, learnt: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:

@@ -27,8 +27,6 @@ _NOTE = re.compile(r"[*†‡§¹²³#].*|[^:]+: .*|\S+( \S+){3,}")
 _RULE = r":?[-=]{2,}:?|[-=+]{5,}"
 #: What stands in a row of units for columns that have none.
 _UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
-#: A value of ARFF in quotes of either kind.
-_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 #: A sum may be rounded by this share of what it sums up.
 ROUNDED = 1e-4
 
@@ -139,12 +137,10 @@ def _number(text: str) -> float:
 
 
 def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
-    """Read a list of objects or of lists below their names, objects behind each other, objects by column or by id, or GeoJSON.
-
-    Where objects lie deeper, as in ``{"data": [...]}``, the only list of them is read. ``names`` are columns that the table must have.
+    """Read objects in a list, deeper in others, behind one another, by column or by id; rows below their names; GeoJSON.
 
     Raises:
-        ValueError: If it is no JSON, or has several such lists.
+        ValueError: If it is no JSON, or has several such lists; ``names`` are columns that the table must have.
     """
     import pandas as pd
 
@@ -190,11 +186,7 @@ def _tables(whole: Mapping[str, Any]) -> dict[str, list[Any]]:
     found, level = dict[str, list[Any]](), {"": whole}
     while level and not found:
         inner = {above + name: value for above, one in level.items() for name, value in one.items()}
-        found = {
-            name: value
-            for name, value in inner.items()
-            if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
-        }
+        found = {name: one for name, one in inner.items() if isinstance(one, list) and one and all(isinstance(row, dict) for row in one)}
         level = {f"{name}.": value for name, value in inner.items() if isinstance(value, dict)}
     return found
 
@@ -212,50 +204,22 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 
     for name in [name for name, dtype in frame.dtypes.items() if str(dtype) == "object" and frame.columns.is_unique]:
         present = frame[name].dropna()
-        if len(present) and present.map(lambda value: isinstance(value, dict)).all():
+        if present.empty:
+            continue
+        if present.map(lambda value: isinstance(value, dict)).all():
             inner = pd.json_normalize([value if isinstance(value, dict) else {} for value in frame[name]]).set_index(frame.index)
-        elif len(present) == len(frame) and _are_vectors(present):
-            inner = pd.DataFrame(np.array(present.tolist(), dtype=float), index=frame.index).rename(columns=str)
+        elif present.map(lambda value: isinstance(value, list | np.ndarray)).all() and (present.map(len) == len(present.iloc[0])).all():
+            inner = pd.DataFrame(present.map(list).tolist(), index=present.index).reindex(frame.index).rename(columns=str)
         else:
             continue
         frame = pd.concat([frame.drop(columns=name), inner.add_prefix(f"{name}.")], axis=1)
     return frame
 
 
-def _are_vectors(values: pd.Series[Any]) -> bool:
-    if not values.map(lambda value: isinstance(value, list | np.ndarray)).all() or values.map(len).nunique() != 1:
-        return False
-    return all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for value in values for one in value)
-
-
 def read_arff(text: str) -> pd.DataFrame:
-    """Read a file of Weka: names and kinds of columns, then rows of values, or of places and values where most are 0; all as texts.
-
-    Source: the ARFF format of Weka, https://waikato.github.io/weka-wiki/formats_and_processing/arff_stable/.
-    """
+    """Read a file of Weka, also a sparse one, by the reader that scikit-learn brings along."""
     import pandas as pd
+    from sklearn.externals import _arff  # type: ignore[import-untyped]
 
-    names, first, rows, inside = list[str](), list[str](), list[list[str]](), False
-    for line in (line.strip() for line in text.splitlines()):
-        if not line or line.startswith("%"):
-            continue
-        if not inside:
-            if found := re.match(rf"(?i)@attribute\s+({_QUOTED}|\S+)\s+(.*)", line):
-                names += _arff_cells(found[1])
-                first.append(_arff_cells(found[2][1:].partition("}")[0])[0] if found[2].startswith("{") else "0")
-            inside = line.lower().startswith("@data")
-        elif line.startswith("{"):
-            there = {int(found[1]): _arff_cells(found[2].strip())[0] for found in re.finditer(rf"(\d+)\s+({_QUOTED}|[^,}}]+)", line)}
-            rows.append([there.get(place, usual) for place, usual in enumerate(first)])  # left out is 0, or the first of the named values
-        else:
-            rows.append(_arff_cells(line)[: len(names)])
-    frame = pd.DataFrame(rows, columns=names, dtype=str).fillna("")
-    frame.attrs["file"] = {"encoding": "utf-8", "separator": ",", "quote": "'"}
-    return frame
-
-
-def _arff_cells(line: str) -> list[str]:
-    """Return the values between commas, without the quotes of either kind around them."""
-    cells = [found[1] for found in re.finditer(rf"\s*({_QUOTED}|[^,]*?)\s*(?:,|$)", line)]
-    cells = cells if line.endswith(",") else cells[:-1]  # the end of the line is found twice
-    return [re.sub(r"\\(.)", r"\1", cell[1:-1]) if re.fullmatch(_QUOTED, cell) else cell for cell in cells] or [""]
+    found = _arff.loads(re.sub(r"(?im)^(@attribute .*)\bdate\b.*$", r"\1string", text))  # it knows no dates
+    return pd.DataFrame(found["data"], columns=[name for name, _ in found["attributes"]])

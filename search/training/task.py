@@ -323,10 +323,7 @@ def complete_splits(
 
 
 def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[str, np.ndarray], *, rare: bool = False) -> None:
-    """Warn of classes without an example in the training, validation or test split, by class numbers ``(n,)``: its quality ignores them.
-
-    Warn of a class that nearly all examples have, too, unless one of them is meant to be ``rare``: guessing it looks good.
-    """
+    """Warn of classes without an example in the training, validation or test split, by class numbers ``(n,)``: its quality ignores them."""
     counts = {split: np.bincount(labels, minlength=len(classes)) for split, labels in splits.items() if len(labels)}
     whole = sum(counts.values(), start=np.zeros(len(classes)))
     if len(classes) > 1 and not rare and (share := whole.max() / max(1, whole.sum())) >= NEARLY_ALL:

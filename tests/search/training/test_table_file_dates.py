@@ -154,9 +154,9 @@ def test_versions_addresses_and_places_are_called_no_dates(tmp_path, cells):
         ([f"2024-03-{1 + k % 28:02}" if k != 7 else "TBD" for k in range(ROWS)], "is dates, among which 'TBD' counts as missing"),
         (
             [f"{k % 11}/10" for k in range(ROWS)],
-            "its values are pairs of numbers, e.g. '0/10'; write each as one number, or as two columns",
+            "its values hold numbers in a form that is not read, e.g. '0/10'; write numbers alone",
         ),
-        ([f"{120 + k % 17}/{80 + k % 9}" for k in range(ROWS)], "its values are pairs of numbers, e.g. '120/80'"),
+        ([f"{120 + k % 17}/{80 + k % 9}" for k in range(ROWS)], "hold numbers in a form that is not read, e.g. '120/80'"),
     ],
 )
 def test_dates_beyond_those_that_are_read_and_pairs_of_numbers_are_said(tmp_path, cells, words):

@@ -13,7 +13,7 @@ from joulefront.search.training.table import prepare, table
 
 def test_numbers_with_signs_before_them_get_a_word(tmp_path):
     _, said = read(write(tmp_path / "t.csv", [f"{'<>~'[k % 3]}{row},{k % 4}" for k, row in enumerate(PLAIN)], header="a,y,b"))
-    assert "'a' is text, for its numbers have signs as in '<1000.5'" in said
+    assert "'a' is text, for its values hold numbers in a form that is not read, e.g. '<1000.5'" in said
 
 
 def test_an_infinite_target_is_none_and_decimal_signs_that_are_mixed_are_said(tmp_path):
