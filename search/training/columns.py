@@ -244,8 +244,12 @@ def _in_form(different: Any) -> str | None:
     """Say that texts have numbers in them and all one form around these, which is not known, as in ``68x65``."""
     forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
     usual = forms.mode()[0]
-    alike = (forms == usual).mean() >= MOST and usual.startswith("0") and different.str.len().nunique() > 1
-    if not alike or not (len(different) >= FORMED or "/" in usual) or re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", usual):
+    alike = (forms == usual).mean() >= MOST and usual.startswith("0")
+    if (
+        not alike
+        or not ("/" in usual or (len(different) >= FORMED and different.str.len().nunique() > 1))
+        or re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", usual)
+    ):
         return None  # versions, addresses and places
     return f"is text, for its values hold numbers in a form that is not read, e.g. {different[0]!r}; write numbers alone to have numbers"
 

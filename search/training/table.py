@@ -148,8 +148,8 @@ def table(
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
         inputs = inputs.assign(**{name: numbers(inputs[name], how[name]) for name in amounts})  # what is looked at often is parsed once
         parts = split_rows(inputs, how, targets, split, validation_share=validation_share, test_share=test_share, seed=seed)
-        if split == "random" and (said := alike_neighbours(inputs, how, targets)) is not None:
-            warnings.warn(f"{source}: {said}", stacklevel=2)
+        if split == "random" and (alike := alike_neighbours(inputs, how, targets)) is not None:
+            warnings.warn(f"{source}: {alike}", stacklevel=2)
         again = [] if several else copies(inputs, how, targets.values, wanted[0], source, keep)
         if split.startswith("group:"):
             again = [*again, *divides]

@@ -18,8 +18,6 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .task import Targets
-
 #: A part of the calendar is a feature when the training rows have so many different values of it.
 FEWEST = {"year": 2, "month": 3, "weekday": 3, "hour": 3}
 #: Steps of a part on its circle, and how many of them are one of its unit: months, days, and the minutes of an hour.
@@ -140,8 +138,8 @@ def _calendar(seconds: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def goals_of(targets: Targets) -> np.ndarray | None:
-    """Return what the levels of a column are described by, ``(n, k)``: standardised values, the second of two classes, or each class."""
+def goals_of(targets: Any) -> np.ndarray | None:
+    """Return what describes the levels of a column, ``(n, k)``, by ``Targets``: standardised values, the second of two classes, or each."""
     if targets.kind == "multilabel" or len(targets.classes) > CLASSES:
         return None
     if targets.kind == "regression":

@@ -237,7 +237,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
 
 
 def _whole_text(source: Any, packed: Any = "infer") -> str:
-    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
+    from pandas.io.common import get_handle
 
     with get_handle(source, "rb", compression=packed, is_text=False) as opened:
         found: bytes = opened.handle.read()

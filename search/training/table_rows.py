@@ -160,7 +160,7 @@ def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
         if len(tables) > 1:
             raise ValueError(f"it holds several tables, {', '.join(tables)}; save one of them as a file of its own")
         if len(tables) == 1:
-            return pd.DataFrame(*tables.values())
+            return pd.DataFrame(next(iter(tables.values())))
         whole = whole if all(isinstance(value, dict | list) for value in values) else [whole]
     return pd.DataFrame(whole).reset_index(drop=True)
 
@@ -219,7 +219,7 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 def read_arff(text: str) -> pd.DataFrame:
     """Read a file of Weka, also a sparse one, by the reader that scikit-learn brings along."""
     import pandas as pd
-    from sklearn.externals import _arff  # type: ignore[import-untyped]
+    from sklearn.externals import _arff
 
     found = _arff.loads(re.sub(r"(?im)^(@attribute .*)\bdate\b.*$", r"\1string", text))  # it knows no dates
     return pd.DataFrame(found["data"], columns=[name for name, _ in found["attributes"]])
