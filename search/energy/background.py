@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from .sources.clock import NANO, Clock, thread_clock
+from .sources.clock import NANO, Clock
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -68,7 +68,8 @@ class Sampler:
         self._wake = threading.Lock()
         self._wake.acquire()
         self._stopping = False
-        self._spent_ns: int | None = None
+        #: CPU time that the thread has taken, by the end of its last call.
+        self.spent_ns = 0
         self._polling = True
         self._next: float | None = time.monotonic() + BURST_SECONDS  # the refresh period is learnt from a burst at the very start
         self._thread = threading.Thread(target=self._run, name="joulefront-energy", daemon=True)
@@ -77,13 +78,6 @@ class Sampler:
     def alive(self) -> bool:
         """Whether the thread reads."""
         return self._thread.is_alive()
-
-    @property
-    def spent_ns(self) -> int:
-        """CPU time that the thread has taken; until it has ended, 0 where the system tells a thread's time to itself only."""
-        if self._spent_ns is not None or self._thread.native_id is None:
-            return self._spent_ns or 0
-        return int((thread_clock(self._thread.native_id) or 0.0) * NANO)
 
     def start(self) -> None:
         """Start to read."""
@@ -109,7 +103,6 @@ class Sampler:
         try:
             self._repeat()
         finally:
-            self._spent_ns = time.thread_time_ns()
             if not self._stopping:
                 self._warn(ENDED)
 
@@ -147,6 +140,8 @@ class Sampler:
         except Exception as error:
             self._warn(f"the thread that reads the meters: {error!r}")
             return None
+        finally:
+            self.spent_ns = time.thread_time_ns()
 
 
 #: The methods to call in a forked child. ``os.register_at_fork`` knows no way back, so one of its calls serves all objects of the process.

@@ -13,7 +13,7 @@ from .counter import GAP_SECONDS, MOST_WATTS, Event, Fall, UpdatePeriod, fall, t
 from .curve import REACH_SECONDS, Curve, Point
 from .host import Idle
 from .power import PowerIntegral
-from .record import Component
+from .record import Component, at_once
 from .sources.clock import NANO
 from .sources.source import POWER_TICK_SECONDS, Capability, Reading
 
@@ -284,8 +284,7 @@ class MeterChannel:
 def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     """Return what one component took between two instants; what is not known is None with the reason."""
     capability, idle, seconds = channel.capability, channel.idle, (t1_ns - t0_ns) / NANO
-    refresh = tick_seconds(channel)
-    reach = reach_seconds(channel)
+    refresh, reach = tick_seconds(channel), reach_seconds(channel)
     begin, end = channel.curve.at(t0_ns, reach), channel.curve.at(t1_ns, reach)
     inside = [event for event in channel.events if t0_ns < event.t_ns <= t1_ns]
     away = math.fsum([event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap"])
@@ -304,11 +303,11 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         u_systematic = scale_u * joules
         if idle is not None:
             net = joules - idle.watts * seconds
-            # How far idle power is uncertain shows when there is a second idle window to compare with.
             u_net = None if idle.windows < 2 else math.hypot(u_random, idle.u_watts * seconds, scale_u * net)
         short = seconds < 2 * (refresh or 0.0) or 2 * u_random >= joules
-        reason = _remarks(channel, inside, t1_ns, away, ratio)
-    return Component(
+        reason = capability.reason if ratio is None and not channel.events else _remarks(channel, inside, t1_ns, away, ratio)
+    return at_once(
+        Component,
         name=capability.component,
         joules=joules,
         source=capability.source,
@@ -325,6 +324,7 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         idle_watts=channel.idle_watts,
         net_joules=net,
         u_net_joules=u_net,
+        attribution="exclusive",
         below_resolution=short,
         reason=reason,
         cross_check=ratio,

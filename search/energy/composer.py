@@ -13,7 +13,7 @@ from .background import Warnings
 from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor
 from .meters import MeterSet
-from .record import SCHEMA, Component, Record
+from .record import SCHEMA, Component, Record, at_once
 from .sources.clock import NANO, Anchors
 from .windows import Window, WindowUsage
 
@@ -48,31 +48,6 @@ class RecordBuilder:
         times = {"t0_utc": self._anchors.iso(t0_ns), "t0_ns": t0_ns, "t1_ns": t0_ns, "seconds": 0.0, "hardware_id": self.hardware_id}
         return {**known, **times, "edges": {"begin": facts.opening.devices} if facts.opening.devices else {}}
 
-    def bare(self, window: Window, t1_ns: int, **measured: Any) -> Record:
-        """Return a window's record without energy, or with the fields that are ``measured``."""
-        facts, closing = window.facts, window.closing
-        edges = {"begin": facts.opening.devices, "end": {} if closing is None else closing.devices}
-        return Record(
-            id=facts.id,
-            name=facts.name,
-            parent=facts.parent,
-            kind=facts.kind,
-            state=window.state,
-            t0_utc=self._anchors.iso(window.t0_ns),
-            t0_ns=window.t0_ns,
-            t1_ns=t1_ns,
-            seconds=(t1_ns - window.t0_ns) / NANO,
-            hardware_id=self.hardware_id,
-            hardware=self.hardware,
-            edges=edges if any(edges.values()) else {},
-            meter={
-                "version": SCHEMA,
-                "overhead_seconds": None if closing is None else (closing.spent_ns - facts.opening.spent_ns) / NANO,
-                "troubles": self._warnings.during(window.t0_ns, t1_ns),
-            },
-            **measured,
-        )
-
     def record(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> Record:
         """Return what a window cost by ``t1_ns``; its own part only, when ``usages`` names all windows in parallel with it and itself."""
         parts, shares = self._own(window, t1_ns, usages)
@@ -86,13 +61,31 @@ class RecordBuilder:
             own = tree
         elif own is None:
             own = next((usage.cpu_between(window.t0_ns, t1_ns) for usage in usages if usage.id == window.id), None)
-        return self.bare(
-            window,
-            t1_ns,
+        facts, closing = window.facts, window.closing
+        edges = {"begin": facts.opening.devices, "end": {} if closing is None else closing.devices}
+        return at_once(
+            Record,
+            id=facts.id,
+            name=facts.name,
+            parent=facts.parent,
+            kind=facts.kind,
+            state=window.state,
+            t0_utc=self._anchors.iso(window.t0_ns),
+            t0_ns=window.t0_ns,
+            t1_ns=t1_ns,
+            seconds=(t1_ns - window.t0_ns) / NANO,
             components=parts,
-            contended=self._monitor.contended(window.t0_ns, t1_ns, busy, tree),
+            hardware_id=self.hardware_id,
+            hardware=self.hardware,
             cpu_seconds=own,
             utilisation=self._monitor.utilisation.mean(window.t0_ns, t1_ns),
+            contended=self._monitor.contended(window.t0_ns, t1_ns, busy, tree),
+            edges=edges if any(edges.values()) else {},
+            meter={
+                "version": SCHEMA,
+                "overhead_seconds": None if closing is None else (closing.spent_ns - facts.opening.spent_ns) / NANO,
+                "troubles": self._warnings.during(window.t0_ns, t1_ns),
+            },
         )
 
     def line(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> dict[str, Any]:

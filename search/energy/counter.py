@@ -8,9 +8,11 @@ less regular than was thought: the tolerance grows until they agree, or the rhyt
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 from .sources.clock import NANO
 
@@ -203,8 +205,10 @@ class UpdatePeriod:
 
     def _nearest(self, t_ns: int) -> tuple[int, int]:
         """Return the bounds of the refresh that begin nearest to an instant: mostly the last ones."""
-        last = self.sharp[-1]
-        found = last if t_ns >= last[0] else min(self.sharp, key=lambda bounds: abs(bounds[0] - t_ns))
+        after = len(self.sharp) if t_ns >= self.sharp[-1][0] else bisect_left(self.sharp, t_ns, key=itemgetter(0))
+        found = self.sharp[max(after - 1, 0)]
+        if 0 < after < len(self.sharp) and self.sharp[after][0] - t_ns < t_ns - found[0]:
+            found = self.sharp[after]
         return found[0], found[1]
 
     def _bounds(self) -> tuple[float, float] | None:

@@ -180,7 +180,7 @@ class Curve:
 
     def _lagging(self, t_ns: int) -> float:
         """Return the variance of a value at an instant that comes from a power sensor behind its load, in J^2."""
-        around = self.watts_around(t_ns, 2 * self.lag_ns) if self.lag_ns else None
+        around = self.watts_around(t_ns, 2 * self.lag_ns)
         return (max(around[1] - around[0], 0.0) * self.lag_ns / NANO) ** 2 / 3 if around else 0.0
 
     def change(self, segment: int) -> float:
@@ -208,6 +208,16 @@ class Curve:
             return 0.0
         return ((b - a) / (c - a) - share) * (self.joules[segment + 1] - self.joules[segment])
 
+    def _place(self, t_ns: int, reach_seconds: float) -> tuple[int, float, float] | None:
+        """Return the segment of an instant, how far through it and how many seconds beyond the nodes it lies; None out of reach."""
+        t = self.t
+        i = min(max(bisect_right(t, t_ns) - 1, 0), len(t) - 2)
+        share = (t_ns - t[i]) / (t[i + 1] - t[i])
+        if 0.0 <= share <= 1.0:
+            return i, share, 0.0
+        away = (t[i] - t_ns if share < 0 else t_ns - t[i + 1]) / NANO
+        return None if away > reach_seconds + self.half[i if share < 0 else i + 1] / NANO else (i, share, away)
+
     def at(self, t_ns: int, reach_seconds: float = REACH_SECONDS) -> Point | None:
         """Return the value at an instant, or None more than ``reach_seconds`` beyond the nodes: so far the power there may continue.
 
@@ -217,37 +227,40 @@ class Curve:
         most D/2 (Popoviciu), the energy is off the straight line by at most D/2·T·√(f(1-f)) (Cauchy and Schwarz): the half-width of a
         uniform distribution (GUM 4.3.7).
         """
-        count = len(self.t)
-        if count == 0:
-            return None
-        if count == 1:
-            known = abs(t_ns - self.t[0]) <= max(self.half[0], 1)
+        if len(self.t) < 2:
+            known = len(self.t) == 1 and abs(t_ns - self.t[0]) <= max(self.half[0], 1)
             return Point(self.joules[0], self.resolution**2 / 12, 0.0, 0) if known else None
-        i = min(max(bisect_right(self.t, t_ns) - 1, 0), count - 2)
-        span = self.t[i + 1] - self.t[i]
-        share = (t_ns - self.t[i]) / span
+        place = self._place(t_ns, reach_seconds)
+        if place is None:
+            return None
+        i, share, away = place
         gained = self.joules[i + 1] - self.joules[i]
         joules = self.joules[i] + share * gained
         grown = self.grown[i] + min(max(share, 0.0), 1.0) * (self.grown[i + 1] - self.grown[i])
-        if 0.0 <= share <= 1.0:
-            room = self.spread(i) * span / NANO * math.sqrt(share * (1 - share))
+        if away == 0.0:
+            room = self.spread(i) * (self.t[i + 1] - self.t[i]) / NANO * math.sqrt(share * (1 - share))
             inside = room**2 / 12
-            if self.shape is not None and self.shape.t:
+            if self.shape is not None:
                 joules += min(max(self._bend(i, t_ns, share), -room), room)
             near, far, level = self.half[i] / NANO, self.half[i + 1] / NANO, self._level(i)
             placed = (level * near * (1 - share)) ** 2 / 3 + (level * far * share) ** 2 / 3
         else:
-            away = (self.t[i] - t_ns if share < 0 else t_ns - self.t[i + 1]) / NANO
-            edge = self.half[i if share < 0 else i + 1] / NANO
-            if away > reach_seconds + edge:
-                return None
             # Beyond the nodes nothing bounds the power: it may have gone to any recent level, or to half or double.
-            watts = gained / span * NANO
+            watts = gained / (self.t[i + 1] - self.t[i]) * NANO
             inside = (max(self.spread(i, RECENT), 0.5 * watts) * away) ** 2
-            placed = (watts * edge) ** 2 / 3
-        return Point(joules, inside + placed + self._lagging(t_ns) + self.resolution**2 / 12, grown, i)
+            placed = (watts * self.half[i if share < 0 else i + 1] / NANO) ** 2 / 3
+        lagging = self._lagging(t_ns) if self.lag_ns else 0.0
+        return Point(joules, inside + placed + lagging + self.resolution**2 / 12, grown, i)
+
+    def _value(self, t_ns: int, reach_seconds: float) -> float | None:
+        """Return what `at` gives without the uncertainty, which takes most of the time where there is no shape."""
+        if self.shape is not None or len(self.t) < 2:
+            point = self.at(t_ns, reach_seconds)
+            return None if point is None else point.joules
+        place = self._place(t_ns, reach_seconds)
+        return None if place is None else self.joules[place[0]] + place[1] * (self.joules[place[0] + 1] - self.joules[place[0]])
 
     def between(self, t0_ns: int, t1_ns: int, reach_seconds: float = REACH_SECONDS) -> float | None:
         """Return the energy between two instants, or None where one of them is out of reach."""
-        begin, end = self.at(t0_ns, reach_seconds), self.at(t1_ns, reach_seconds)
-        return None if begin is None or end is None else max(end.joules - begin.joules, 0.0)
+        begin, end = self._value(t0_ns, reach_seconds), self._value(t1_ns, reach_seconds)
+        return None if begin is None or end is None else max(end - begin, 0.0)

@@ -255,7 +255,7 @@ class HostMonitor:
     def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:
         """Return CPU-seconds of the machine and of this process tree between two instants."""
         with self._lock:
-            return _gained(self.busy, t0_ns, t1_ns), _gained(self.own, t0_ns, t1_ns)
+            return self.busy.between(t0_ns, t1_ns), self.own.between(t0_ns, t1_ns)
 
     def contended(self, t0_ns: int, t1_ns: int, busy: float | None, own: float | None) -> dict[str, Any] | None:
         """Return who else used the machine between two instants, whose ``cpu_seconds`` are given, or None when nobody was seen."""
@@ -278,9 +278,3 @@ class HostMonitor:
         if pids:
             found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}
         return found or None
-
-
-def _gained(curve: Curve, t0_ns: int, t1_ns: int) -> float | None:
-    """Return what a curve gained; between its nodes without the uncertainties, which take most of the time."""
-    begin, end = curve.straight(t0_ns), curve.straight(t1_ns)
-    return curve.between(t0_ns, t1_ns) if begin is None or end is None else max(end - begin, 0.0)

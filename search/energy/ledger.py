@@ -22,7 +22,7 @@ from .discover import Discovery
 from .host import HostMonitor
 from .journal import Journal
 from .meters import MeterSet
-from .record import Record
+from .record import SCHEMA, Record
 from .registry import Registry
 from .sources.clock import NANO, Anchors, Clock
 from .sources.source import Capability, Source
@@ -117,7 +117,7 @@ class Ledger:
         after_fork(self._make_inert)
         if self._interval is not None:
             times = {"interval_seconds": self._interval, "checkpoint_seconds": self._checkpoint_seconds}
-            self._sampler = Sampler(partial(self.sample, fast=True), self.burst, self.checkpoint, self._warnings.note, **times)
+            self._sampler = Sampler(partial(self._read, NANO), self.burst, self.checkpoint, self._warnings.note, **times)
             self._sampler.start()
 
     def stop(self, state: str = "partial") -> None:
@@ -231,8 +231,8 @@ class Ledger:
         if synchronize is not None:
             synchronize()
         begin, spent, t0_ns = time.thread_time_ns(), self._cost_ns(), self._clock()
-        used = self.thread_seconds(threading.get_native_id())
         self._read(0, edge=True)
+        used = self.thread_seconds(threading.get_native_id(), begin / NANO)
         edge, held = self._monitor.edges() if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
         window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
         self._registry.enter(window, used)
@@ -257,8 +257,8 @@ class Ledger:
             begin, now = time.thread_time_ns(), self._clock()
             t1_ns = now if window.ended_ns is None else max(min(window.ended_ns, now), window.t0_ns)
             self._registry.note()
-            window.note(t1_ns)
             self._read(0, edge=True)
+            window.note(t1_ns, own=begin / NANO)
             devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
             window.end(Edge(t1_ns, self._cost_ns() + time.thread_time_ns() - begin, devices), state)
             self._registry.leave(window)
@@ -268,7 +268,7 @@ class Ledger:
             record = window.record
             if window.kind == "idle":
                 self._meters.set_idle(self._registry.learn_idle(record))
-            self._write("close", record=record.to_json() | {"hardware": {}})
+            self._write("close", record=record.facts() | {"hardware": {}, "schema": SCHEMA, "joules": record.joules})
             self._spent_ns += time.thread_time_ns() - begin
         return record
 
@@ -351,9 +351,9 @@ class Ledger:
         """Return whether it has shared the machine with others of this process; for windows."""
         return not window.parallel and self._registry.usage_beside(window, window.t1_ns or self._clock()) is not None
 
-    def thread_seconds(self, thread: int) -> float | None:
-        """Return the CPU-seconds of a thread and its children so far, or None; for windows."""
-        return self._monitor.tree.thread_seconds(thread)
+    def thread_seconds(self, thread: int, own: float | None = None) -> float | None:
+        """Return the CPU-seconds of a thread, its ``own`` by then or by now, and of its children, or None; for windows."""
+        return self._monitor.tree.thread_seconds(thread, own)
 
     def _reads(self) -> bool:
         if self._sampler is not None and not self._sampler.alive:

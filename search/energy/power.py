@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from operator import mul, or_
 
 from .counter import GAP_SECONDS
 from .curve import Curve
@@ -54,7 +55,6 @@ class Ripple:
         bent_watts: What does not lie on a straight line through its neighbours: a load whose pulses last as long as two readings, too.
         wide_watts: What comes and goes at all of late, more where it does slowly: a sensor that looks now and then may meet one phase of a
             load for as long.
-        usual_watts: What three quarters of the readings bend by at most, of normal ones: a few steps of the load do not enter.
         level_watts: Mean of late.
         hold_ns: For how long the sensor holds a value, as far as its own noise shows it, or zero.
         part_time: Whether the sensor looks now and then only.
@@ -63,13 +63,14 @@ class Ripple:
     def __init__(self, part_time: bool = False) -> None:
         self.part_time = part_time
         self.watts: float | None = None
-        self.bent_watts = self.wide_watts = self.level_watts = self.usual_watts = 0.0
+        self.bent_watts = self.wide_watts = self.level_watts = 0.0
         self.hold_ns = 0
         self._last: tuple[int, float] | None = None
         self._before: tuple[int, float] | None = None
         self._now: deque[float] = deque(maxlen=NOW)
         self._bends: deque[float] = deque(maxlen=LATELY)
         self._lately: deque[float] = deque(maxlen=LATELY)
+        self._spans: deque[float] = deque(maxlen=LATELY - 2)  # of each three of them in a row
         self._long, self._count, self._pulsed = 0.0, 0, 0.0
         self._seen: tuple[int, float] | None = None
         self._since_ns: int | None = None
@@ -84,6 +85,11 @@ class Ripple:
         """Whether enough values were seen to come and to go by close looks."""
         return len(self._sharp) >= 2 * SEVERAL
 
+    @property
+    def usual_watts(self) -> float:
+        """What three quarters of the readings bend by at most, of normal ones: a few steps of the load do not enter."""
+        return math.sqrt(sorted(self._bends)[3 * len(self._bends) // 4] / 1.32)  # that quantile of chi-squared
+
     def add(self, t_ns: int, watts: float) -> None:
         """Enter a reading; one that comes right after another, or is still held, is left out."""
         self._hold(t_ns, watts)
@@ -92,49 +98,51 @@ class Ripple:
             return
         if t_ns - self._last[0] < APART_NS or (self.hold_ns and watts == self._last[1]):
             return
-        self._lately.append(watts)
+        lately, bends = self._lately, self._bends
+        lately.append(watts)
+        if (count := len(lately)) > 2:
+            three = lately[-3], lately[-2], watts
+            self._spans.append(max(three) - min(three))
         if self._before is not None:
             (t0, before), (t1, last) = self._before, self._last
             product = (last - watts) * (last - before)
             bend = last - before - (watts - before) * (t1 - t0) / (t_ns - t0)
             self._now.append(product)
-            self._bends.append(bend * bend / 1.5)  # of independent values, about
+            bends.append(bend * bend / 1.5)  # of independent values, about
             self._count = min(self._count + 1, LONG)
             self._long += (product - self._long) / self._count
-            alternating, bent = sum(self._now) / len(self._now), sum(self._bends) / len(self._bends)
+            bent = sum(bends)
+            alternating, bent_each = sum(self._now) / len(self._now), bent / len(bends)
             self.watts = math.sqrt(max(alternating, self._long, 0.0))
-            count = len(self._lately)
-            self.level_watts = sum(self._lately) / count
-            # No standard deviation is more than half of the range (Popoviciu).
-            most = (max(self._lately) - min(self._lately)) ** 2 / 4
-            seen = max(min(max(alternating, bent), most), self._long)
+            self.level_watts = sum(lately) / count
+            room = max(lately) - min(lately)
+            most = room**2 / 4  # no standard deviation is more than half of the range (Popoviciu)
+            seen = max(min(max(alternating, bent_each), most), self._long)
             self.bent_watts = math.sqrt(seen)
-            self.usual_watts = math.sqrt(sorted(self._bends)[3 * len(self._bends) // 4] / 1.32)  # that quantile of chi-squared
             # As of a first-order process with this variance, and this one of its innovations; but a rest and a work are no pulses: so many
             # readings of about equal weight bend.
-            lately = 2 * (sum(one * one for one in self._lately) / count - self.level_watts**2) - seen
-            fourth = sum(one * one for one in self._bends)
-            several = sum(self._bends) ** 2 / fourth - FEW if fourth else 0.0
-            pulses = lately > seen and several > FEW
-            if lately > seen:
-                lately = ALIKE * lately if pulses else min(lately, several * seen)
-            wide, noise = max(seen, lately), (NOISE * self.level_watts) ** 2
-            unsteady = self._unsteady() if pulses or self.part_time else 0.0
+            slow = 2 * (sum(map(mul, lately, lately)) / count - self.level_watts**2) - seen
+            fourth = sum(map(mul, bends, bends))
+            several = bent**2 / fourth - FEW if fourth else 0.0
+            pulses = slow > seen and several > FEW
+            if slow > seen:
+                slow = ALIKE * slow if pulses else min(slow, several * seen)
+            wide, noise = max(seen, slow), (NOISE * self.level_watts) ** 2
+            least = max(min(max(alternating, self._long), most), 0.0)
+            unsteady = self._unsteady(ALIKE_SHARE * room) if pulses or (self.part_time and wide > least) else 0.0
             if self.part_time:
-                wide = max(min(max(alternating, self._long), most), unsteady * wide) - noise
+                wide = max(least, unsteady * wide) - noise
             # A load that pulsed before and looks constant now may have come in step with the sensor.
             level = self.level_watts**2
             self._pulsed = max(wide / level if unsteady == 1 and pulses and level else 0.0, self._pulsed * (1 - 1 / LONG))
             self.wide_watts = math.sqrt(max(wide, self._pulsed * level if self._pulsed * level > noise else 0.0, 0.0))
         self._before, self._last = self._last, (t_ns, watts)
 
-    def _unsteady(self) -> float:
+    def _unsteady(self, room: float) -> float:
         """Return whether the load pulses, from 0 to 1: few readings of a mean belong to no run of three alike where it rests and works."""
-        seen = list(self._lately)
-        room = ALIKE_SHARE * (max(seen) - min(seen))
-        alike = [max(three) - min(three) <= room for three in zip(seen, seen[1:], seen[2:], strict=False)]
-        steady = sum(any(alike[max(i - 2, 0) : i + 1]) for i in range(len(seen)))
-        return min(max((1 - steady / len(seen)) / UNSTEADY - 1, 0.0), 1.0)
+        alike = [False, False, *[span <= room for span in self._spans], False, False]
+        steady: int = sum(map(or_, map(or_, alike, alike[1:]), alike[2:]))
+        return min(max((1 - steady / len(self._lately)) / UNSTEADY - 1, 0.0), 1.0)
 
     def _hold(self, t_ns: int, watts: float) -> None:
         """Learn for how long a value is held: no longer than from before it came until after it went.

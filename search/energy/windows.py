@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from threading import get_native_id
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class WindowOwner(Protocol):
     def wait(self, t_ns: int) -> None:
         """Wait until no later reading can change what was before an instant."""
 
-    def thread_seconds(self, thread: int) -> float | None:
+    def thread_seconds(self, thread: int, own: float | None = None) -> float | None:
         """Return the CPU-seconds of a thread and its children so far, or None where they are not known."""
 
     def close(self, window: Window, state: str, synchronize: Callable[[], object] | None = None, *, settle: bool = False) -> Record:
@@ -207,12 +208,12 @@ class Window:
         self._pid = pid
         self.note(self.t0_ns)
 
-    def note(self, t_ns: int, seconds: float | None = None) -> None:
-        """Note what its thread has used by now, or by then; for its owner."""
+    def note(self, t_ns: int, seconds: float | None = None, own: float | None = None) -> None:
+        """Note what its thread has used by now, or by then, where the thread that asks used ``own`` itself; for its owner."""
         if seconds is None and self._pid is not None:
             seconds = process_clock(self._pid)
         elif seconds is None and self.here and self.opener is not None:
-            seconds = self._owner.thread_seconds(self.opener)
+            seconds = self._owner.thread_seconds(self.opener, own if self.opener == get_native_id() else None)
         if seconds is not None and (not self._nodes or t_ns > self._nodes[-1][0]):
             self._nodes.append((t_ns, seconds))
 

@@ -39,7 +39,7 @@ class ThreadsAtWork:
         self.ledger = ledger
         self.patch.setattr(ledger._monitor, "cpu_seconds", lambda begin, end: (self.seconds(begin, end),) * 2)
         self.patch.setattr(
-            ledger, "thread_seconds", lambda thread: self.rates.get(thread, 0.0) * (self.clock.now_ns - self.begin_ns) / SECOND
+            ledger, "thread_seconds", lambda thread, own=None: self.rates.get(thread, 0.0) * (self.clock.now_ns - self.begin_ns) / SECOND
         )
 
     def seconds(self, begin, end):

@@ -107,17 +107,15 @@ class Tree:
                     self._counting = False
             return self._last
 
-    def thread_seconds(self, thread: int) -> float | None:
+    def thread_seconds(self, thread: int, own: float | None = None) -> float | None:
         """Return what a thread of this process used, and what the children that it started were seen to use while they lived.
 
-        ``thread`` is its native id. None when it has ended, and where the system tells a thread's time to itself only.
+        ``thread`` is its native id; ``own`` what it used itself, where that was read just before `read`. None when it has ended, and where
+        the system tells a thread's time to itself only.
         """
-        own = thread_clock(thread)
-        if own is None:
-            return None
-        if self._living or _has_children():
+        if own is None and (own := thread_clock(thread)) is not None and (self._living or _has_children()):
             self.read(exact=False)
-        return own + self._started.get(thread, 0.0)
+        return None if own is None else own + self._started.get(thread, 0.0)
 
     def _count(self, exact: bool) -> CpuUse:
         # What was collected is read before the children that may hand it over: one that ends in between is then missing for a
@@ -373,8 +371,8 @@ class CpuTime:
         if exact:
             self.counted = t_ns, used.seconds
         seconds = max(t_ns - self._begin_ns, 0) / NANO
-        standing = (Reading(draw.component, t_ns, 0, counter_joules=draw.watts * seconds) for draw in self._standing.values())
-        return Reading("cpu", t_ns, half, counter_joules=joules), *standing
+        standing = [Reading(draw.component, t_ns, 0, draw.watts * seconds) for draw in self._standing.values()]
+        return Reading("cpu", t_ns, half, joules), *standing
 
     def close(self) -> None:
         """Nothing to release."""

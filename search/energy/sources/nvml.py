@@ -240,16 +240,11 @@ class Nvml:
 
     def read(self) -> tuple[Reading, ...]:
         """Read the counter of every GPU, and its power occasionally; of what is not used the last reading may be given again."""
-        return tuple(self._read_device(device) if device.used else self._read_unused(device) for device in self._devices)
+        return tuple([self._read_device(device) if device.used else self._read_unused(device) for device in self._devices])
 
     def fast_read(self) -> tuple[Reading, ...]:
         """Read as `read` does, but of a counter that is dear to read, and was read a short while ago, the power alone."""
-        return tuple(self._read_fast(device) if device.used else self._read_unused(device) for device in self._devices)
-
-    def _read_fast(self, device: Device) -> Reading:
-        counted_ns = self._counted_ns.get(device.component)
-        rests = device.rest_ns > 0 and counted_ns is not None and self.clock() - counted_ns < device.rest_ns
-        return self._read_device(device, counted=not rests)
+        return tuple([self._read_device(device, fast=True) if device.used else self._read_unused(device) for device in self._devices])
 
     def _read_unused(self, device: Device) -> Reading:
         last = self._unused.get(device.component)
@@ -257,16 +252,19 @@ class Nvml:
             last = self._unused[device.component] = self._read_device(device)
         return last
 
-    def _read_device(self, device: Device, *, counted: bool = True) -> Reading:
+    def _read_device(self, device: Device, *, fast: bool = False) -> Reading:
         calls, counter, watts, error = device.calls, None, None, None
         before = self.clock()
-        powered = before - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS or calls.counter is None or not counted
-        together = calls.both if powered and counted else None
+        count = calls.counter
+        if fast and device.rest_ns > 0 and before - self._counted_ns.get(device.component, before - device.rest_ns) < device.rest_ns:
+            count = None
+        powered = before - self._powered_ns.get(device.component, 0) >= POWER_EVERY_NS or count is None
+        together = calls.both if powered and count is not None else None
         try:
             if together is not None:
                 counter, watts = together()
-            elif calls.counter is not None and counted:
-                counter = calls.counter()
+            elif count is not None:
+                counter = count()
         except self._nvml.NVMLError as failed:
             error = failed
         after = self.clock()
@@ -279,7 +277,7 @@ class Nvml:
             self._powered_ns[device.component] = before
         if counter is not None:
             self._counted_ns[device.component] = before
-        if calls.counter is None or not counted:
+        if count is None:
             after = self.clock()
         text = None if counter is not None or watts is not None else f"{device.component} cannot be read: {error}"
         return Reading(device.component, (before + after) // 2, (after - before) // 2, counter, watts, text)

@@ -127,9 +127,9 @@ class Rapl:
     def read(self) -> tuple[Reading, ...]:
         """Read every counter."""
         readings = []
+        after = self._clock()
         for zone in self._zones:
-            joules = error = None
-            before = self._clock()
+            before, joules, error = after, None, None
             try:
                 joules = int(os.pread(self._handles[zone.key], 64, 0)) * 1e-6
             except (KeyError, OSError, ValueError):

@@ -111,6 +111,17 @@ def test_a_regular_driver_keeps_the_smallest_tolerance():
     assert tick.jitter_ns == JITTER_NS
 
 
+@pytest.mark.parametrize("count", [1, 2, 64])
+def test_the_bounds_nearest_to_an_instant_are_found_as_by_looking_at_all(count):
+    rng, period = random.Random(count), UpdatePeriod(100)
+    for begin in sorted(rng.sample(range(10_000), count)):
+        period.sharp.append((begin, begin + 5, 1))
+    for t_ns in range(-100, 10_100, 7):
+        last = period.sharp[-1]
+        nearest = last if t_ns >= last[0] else min(period.sharp, key=lambda bounds: abs(bounds[0] - t_ns))
+        assert period._nearest(t_ns) == nearest[:2]
+
+
 def test_a_driver_without_any_rhythm_is_not_trusted_with_one():
     rng = random.Random(3)
     tick = UpdatePeriod(100 * MS)

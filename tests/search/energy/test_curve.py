@@ -1,6 +1,8 @@
-"""The power around an instant is what it surely was: where a node lies within bounds, so does the power beside it."""
+"""The power around an instant is what it surely was: where a node lies within bounds, so does the power beside it; and values of energy."""
 
 from __future__ import annotations
+
+from random import Random
 
 import pytest
 
@@ -36,3 +38,19 @@ def test_a_step_is_known_but_for_what_the_places_leave_open():
 
 def test_nodes_that_may_have_met_tell_no_power():
     assert curve([60.0, 350.0], half_ms=11).watts_around(20 * MS, 20 * MS) is None
+
+
+@pytest.mark.parametrize("shaped", [False, True])
+def test_an_energy_is_the_difference_of_the_values_whose_uncertainty_it_leaves_out(shaped):
+    random = Random(1)
+    for _ in range(20):
+        shape = curve([random.choice([50.0, 200.0, 201.0]) for _ in range(60)], half_ms=0) if shaped else None
+        found, joules = Curve(shape=shape), 0.0
+        for number in range(random.choice([0, 1, 2, 12])):
+            joules += random.uniform(0.0, 40.0)
+            found.append((100 * number - 3) * MS, (100 * number + 3) * MS, joules)
+        for _ in range(50):
+            begin, end = sorted(random.randrange(-1500 * MS, 2500 * MS) for _ in range(2))
+            values = found.at(begin, 0.5), found.at(end, 0.5)
+            expected = None if None in values else max(values[1].joules - values[0].joules, 0.0)
+            assert found.between(begin, end, 0.5) == expected

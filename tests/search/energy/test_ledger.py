@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -206,6 +207,16 @@ def test_a_record_survives_json(linear, clock):
     assert "u_random_joules" in text
     with pytest.raises(ValueError, match="update joulefront"):
         Record.from_json(json.loads(text) | {"schema": 99})
+
+
+def test_a_record_and_its_components_are_what_their_own_classes_would_make(linear, clock):
+    window = linear.open("w")
+    clock.advance(3)
+    record = window.close()
+    for made in (record, *record.components):
+        assert list(vars(made)) == [field.name for field in fields(made)]
+        assert type(made)(**vars(made)) == made
+    assert Record.from_json(record.facts()) == Record.from_json(record.to_json()) == record
 
 
 def test_sums_refuse_other_hardware_and_lose_no_doubt(linear, clock):

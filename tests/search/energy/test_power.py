@@ -179,3 +179,17 @@ def test_how_long_a_value_is_held_is_told_by_close_looks_and_not_by_far_ones():
         ripple.add(t, held.setdefault(t // 20_000_000, 200 + rng.gauss(0, 1)))
     assert ripple.settled
     assert ripple.hold_ns == pytest.approx(20e6, rel=0.15)
+
+
+@pytest.mark.parametrize("part_time", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_how_unsteady_the_readings_are_is_told_as_by_looking_at_all_of_them_each_time(part_time, seed):
+    rng, ripple, t = random.Random(seed), Ripple(part_time), 10**12
+    for number in range(200):
+        t += TENTH + rng.randrange(TENTH)
+        ripple.add(t, [200 + 50 * (number // 7 % 2) + rng.gauss(0, 3), rng.choice([50.0, 300.0]), 100.0 + number, 200.0][seed])
+        seen = list(ripple._lately)
+        room = 0.05 * (max(seen, default=0.0) - min(seen, default=0.0))
+        alike = [max(three) - min(three) <= room for three in zip(seen, seen[1:], seen[2:], strict=False)]
+        steady = sum(any(alike[max(i - 2, 0) : i + 1]) for i in range(len(seen)))
+        assert not seen or ripple._unsteady(room) == min(max((1 - steady / len(seen)) / 0.06 - 1, 0.0), 1.0)
