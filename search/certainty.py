@@ -15,7 +15,7 @@ import numpy as np
 from .energy.intervals import Spread
 from .formatting import plain
 from .records.examples import SEED, SHARES, Examples
-from .records.replicate_summary import ReplicateComparison, told_apart
+from .records.replicates import ReplicateComparison, told_apart
 from .records.trial import Trial
 
 #: 97.5 % quantile of the normal distribution, and the level of every test.

@@ -16,7 +16,7 @@ from .formatting import count_text, joules_text, plain
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
 from .records.examples import SHARES, Examples, examples_of
-from .records.replicate_summary import ReplicateComparison, compare_replicates
+from .records.replicates import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
 from .records.trial import Trial
 

@@ -224,8 +224,7 @@ def repeat(
     Prints means with intervals, and which of the models can be told apart.
     """
     from ..front import Front
-    from ..records.replicate_summary import ReplicateComparison
-    from ..records.replicates import read_repeats
+    from ..records.replicates import ReplicateComparison, read_repeats
     from ..records.run_folder import RunFolder
     from ..report.replication_text import to_json, to_text
     from ..running.repeat import repeat as repeat_finalists

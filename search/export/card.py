@@ -13,8 +13,7 @@ from ..formatting import count_text, grams_text, joules_text, percent, plain
 from ..front import Front
 from ..records.run_folder import Run
 from .model import TrainedModel
-from .parity import Check
-from .raw_check import origin
+from .parity import Check, origin
 from .usage import usage
 
 LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn", "native": "joulefront"}

@@ -26,8 +26,7 @@ from .card import model_card
 from .folder import CONFIG, move_in, staging, write_readable_json
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator, rebuild
 from .onnx_format import Onnx
-from .parity import Check, compare
-from .raw_check import SCRIPT, example, from_start, origin, write_script
+from .parity import SCRIPT, Check, compare, example, from_start, origin, write_script
 from .refit import REFIT, Refit
 from .torch_formats import Pt2, Safetensors, builder_of
 from .variants import variant_of

@@ -9,7 +9,7 @@ from ..energy.intervals import Difference, Spread
 from ..formatting import joules_text, plain
 from ..front import Front
 from ..records.bill import Bill
-from ..records.replicate_summary import told_apart
+from ..records.replicates import told_apart
 from ..records.run_folder import Run
 from ..records.trial import Trial
 

@@ -18,8 +18,8 @@ from ..hypervolume import normalised_hypervolume
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..records.trial import Trial
+from .energy_relations import importance
 from .facts import TYPICAL_MEDIAN, how_energy_is_known, scale_share, short_component, tied
-from .importance import importance
 from .pricing import hours, places
 from .sections import sections
 from .statement import forms

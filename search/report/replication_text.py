@@ -7,8 +7,7 @@ from typing import Any
 
 from ..energy.intervals import Difference
 from ..formatting import digits, fitted, paragraphs, unit_for
-from ..records.replicate_summary import ReplicateComparison, ReplicateSummary, drift, row_of
-from ..records.replicates import Repeats
+from ..records.replicates import Repeats, ReplicateComparison, ReplicateSummary, drift, row_of
 from .table import energy_spread_text, quality_text
 
 #: Title of the column that gives way first on a narrow terminal.

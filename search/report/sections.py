@@ -12,7 +12,7 @@ from typing import Any
 
 from ..formatting import Unit, digits, grams_text, joules_text, unit_for
 from ..front import Front
-from ..records.replicate_summary import compare_replicates
+from ..records.replicates import compare_replicates
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..stopping.limits import projection_errors

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..energy.record import sum_known
 from ..formatting import Unit, digits, percent, plain, unit_for
 from ..hypervolume import LOGARITHMIC
-from ..records.replicate_summary import ENOUGH, row_of
+from ..records.replicates import ENOUGH, row_of
 from .facts import TYPICAL_SPREAD, over_default, scale_share
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from ..formatting import for_stream, joules_text
 from ..front import Front
 from ..records.bill import REPEAT, meters_of
 from ..records.files import write_json
-from ..records.replicate_summary import ReplicateComparison, compare_replicates
-from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, Slot, slots
+from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, ReplicateComparison, Slot, compare_replicates, slots
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space

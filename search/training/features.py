@@ -14,8 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from .backbone import Part, Transfer
-from .extractors import BATCH, COMPARED, SMALL_BATCH, WORTH, WORTH_CONVERTING, Embedding, Way, casts, fastest, filled, plain, ways
+from .backbone import (
+    BATCH,
+    COMPARED,
+    SMALL_BATCH,
+    WORTH,
+    WORTH_CONVERTING,
+    Embedding,
+    Part,
+    Transfer,
+    Way,
+    casts,
+    fastest,
+    filled,
+    plain,
+    ways,
+)
 from .feature_cache import Entry, FeatureCache, TooLargeError, fingerprint, key_of, statistics
 from .results import PASS, SAMPLE, WAY, FeaturesUsed, Phases, TrainingFailed
 from .splits_data import Excerpt, MemoryData
@@ -122,7 +136,7 @@ def with_features(
 ) -> FeatureTask:
     """Return a task whose inputs are the model's features of the training and validation images, from the cache where they are.
 
-    What is missing is computed inside of the phase ``features``, in the cheapest way that this machine has (``extractors.py``). Without a
+    What is missing is computed inside of the phase ``features``, in the cheapest way that this machine has (``backbone.py``). Without a
     cache, and for excerpts, it is kept in memory alone.
 
     Raises:

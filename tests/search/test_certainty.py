@@ -16,8 +16,7 @@ from sklearn import metrics
 from joulefront.search.certainty import Evidence, _ends, choose, decimals_of, mcnemar, resampled, shares_differ, wilson
 from joulefront.search.front import Front
 from joulefront.search.records.examples import MOST, MOST_BITS, Examples, examples_of
-from joulefront.search.records.replicate_summary import compare_replicates
-from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.replicates import Plan, Repeat, Repeats, compare_replicates
 from joulefront.search.records.trial import Trial
 from joulefront.search.training.evaluate import quality
 

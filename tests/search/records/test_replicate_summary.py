@@ -9,8 +9,7 @@ import pytest
 import scipy.stats
 from helpers.trials import make_trial
 
-from joulefront.search.records.replicate_summary import compare_replicates, drift, row_of
-from joulefront.search.records.replicates import Plan, Repeat, Repeats
+from joulefront.search.records.replicates import Plan, Repeat, Repeats, compare_replicates, drift, row_of
 from joulefront.search.records.trial import Trial
 from joulefront.search.report.replication_text import sentences, to_json, to_text
 

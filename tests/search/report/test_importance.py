@@ -9,7 +9,7 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
-from joulefront.search.report.importance import importance
+from joulefront.search.report.energy_relations import importance
 
 
 def planted(n: int, *, noise: float = 0.0, seed: int = 0) -> Front:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from joulefront.search.front import Front
-from joulefront.search.records.replicate_summary import ReplicateComparison
+from joulefront.search.records.replicates import ReplicateComparison
 from joulefront.search.records.run_folder import Run
 from joulefront.search.report.replication_text import sentences, table_of, to_json, to_text
 

@@ -12,8 +12,7 @@ import torch
 from helpers.backbone import Bands
 
 from joulefront.search.training import features
-from joulefront.search.training.backbone import Transfer
-from joulefront.search.training.extractors import COMPARED, Embedding, Way, casts, fastest, openvino, plain
+from joulefront.search.training.backbone import COMPARED, Embedding, Transfer, Way, casts, fastest, openvino, plain
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
