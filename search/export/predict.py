@@ -293,7 +293,7 @@ def resampled(samples: np.ndarray, rate: int, wanted: int, most: int) -> np.ndar
 
 
 def _no_model(folder: Path) -> str:
-    other = next((one.name for one in sorted(folder.glob("model.*")) if (folder / "config.json").is_file()), None)
+    other = next((one.name for one in sorted(folder.glob("model.*")) if one.is_file() and (folder / "config.json").is_file()), None)
     if other is None:
         return f"{str(folder)!r} must hold {MODEL}; give a folder written by joulefront export --to onnx"
     return f"{str(folder)!r} must hold {MODEL}, got {other}, which the code in its README.md predicts with; or export again --to onnx"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .model import TrainedModel
 
 _PACKAGES = {"image": " pillow", "audio": " soundfile", "table": " pandas"}
@@ -22,6 +25,7 @@ def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
     ``predict.py`` does it all.
     """
     packages = f"pip install onnxruntime numpy{_PACKAGES.get(takes, '')}"
+    packages += " 'joulefront[text]'" if takes == "table" and texts_in(trained.task.preprocessing) else ""
     if snippet is None:
         return (
             "Label and probability, or the value, of files; `--csv` and `--json` print it so:\n\n"
@@ -45,6 +49,11 @@ def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
     )
     body = f"{top}\n\ninputs = {made}\n{rest}\n{_read_outputs(trained)}"
     return f"{said} In this folder:\n\n```python\n{body}```"
+
+
+def texts_in(how: Mapping[str, Any]) -> list[str]:
+    """Return the columns of free text, whose features only joulefront makes."""
+    return [column["name"] for column in how.get("columns", ()) if column["type"] == "text"]
 
 
 def _inputs(trained: TrainedModel, takes: str) -> str:

@@ -29,6 +29,7 @@ from .onnx_format import Onnx
 from .parity import SCRIPT, Check, compare, example, from_start, origin, write_script
 from .refit import REFIT, Refit
 from .torch_formats import Pt2, Safetensors, builder_of
+from .usage import texts_in
 from .variants import variant_of
 
 SKOPS_FILE = "model.skops"
@@ -288,8 +289,12 @@ def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:
     if file is not None and file.startswith(f"{Path.cwd()}/"):
         file = str(Path(file).relative_to(Path.cwd()))
     named = file or {"image": "PHOTO.jpg", "audio": "SOUND.wav", "table": "ROWS.csv"}.get(model.takes, "ARRAY.npy")
+    following = f"next: joulefront predict {quote(str(out))} {quote(named)}"
+    if model.takes == "table" and (free := texts_in(model.how)):
+        lacks = f"elsewhere pip install 'joulefront[text]' is needed, for {', '.join(map(repr, free))} is free text"
+        return following, f"{lacks}; without these columns (run ... --pretrained no) onnxruntime, numpy and pandas do"
     return (
-        f"next: joulefront predict {quote(str(out))} {quote(named)}",
+        following,
         "or, where joulefront is not installed:",
         f"  pip install onnxruntime numpy {packages}".rstrip(),
         f"  python {quote(str(out / SCRIPT))} {quote(named)}",

@@ -5,6 +5,7 @@ What they show about a front: means with intervals, which neighbours differ, sel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -184,12 +185,22 @@ def read_repeats(folder: Path) -> Repeats:
     """Read the repeats of a run folder; none when there is no file.
 
     Raises:
-        ValueError: If the file is damaged: taken for empty, it would be overwritten.
+        ValueError: If the file is damaged, or says what no plan holds: taken for empty, it would be overwritten.
     """
     file = folder / REPEATS_FILE
     if not file.is_file():
         return Repeats()
-    found = read_json(file, _File, "restore it from a copy, or delete it: what was trained again is then lost")
+    remedy = "restore it from a copy, or delete it: what was trained again is then lost"
+    found = read_json(file, _File, remedy)
+    ended = Counter((one.plan, one.round, one.trial) for one in found.repeats if one.failed != INTERRUPTED)
+    for one in found.repeats:
+        plan = found.plans[one.plan] if 0 <= one.plan < len(found.plans) else None
+        planned = plan is not None and one.trial in plan.trials and 0 <= one.round - plan.first_round < plan.times
+        amounts = (one.train_joules, one.train_u_joules, one.spent_joules, one.seconds, one.cpu_seconds)
+        if not planned or any(amount is not None and amount < 0 for amount in amounts) or ended[one.plan, one.round, one.trial] > 1:
+            what = "is below zero in its energy or time" if planned else "is in none of its plans"
+            what = "is there twice" if ended[one.plan, one.round, one.trial] > 1 else what
+            raise ValueError(f"{str(file)!r} is damaged (a training of trial {one.trial} {what}); {remedy}")
     return Repeats(found.plans, found.repeats)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from joulefront.search.export import card, export, usage
+from joulefront.search.export.write import _use
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy
@@ -223,3 +224,11 @@ def test_the_cards_code_prepares_rows_of_a_table_as_the_training_does(make, run_
     names = run_card(tmp_path / "model", tmp_path / "rows.csv")
     np.testing.assert_allclose(names["inputs"], table.prepare(task.preprocessing, tmp_path / "rows.csv"), atol=1e-6)
     assert names["values"].shape[0] == 7
+
+
+def test_a_model_that_reads_free_text_says_what_it_needs_elsewhere():
+    how = {"columns": [{"name": "Name", "type": "text"}, {"name": "size", "type": "numeric"}]}
+    said = " ".join(_use(SimpleNamespace(takes="table", how=how), Path("model"), "new.csv"))
+    assert "pip install 'joulefront[text]' is needed, for 'Name' is free text" in said
+    assert "--pretrained no" in said
+    assert "where joulefront is not installed" in " ".join(_use(SimpleNamespace(takes="table", how={}), Path("model"), "new.csv"))

@@ -36,6 +36,25 @@ def test_a_damaged_file_is_reported_and_never_taken_for_an_empty_one(tmp_path: P
         read_repeats(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"plan": 1}, "is in none of its plans"),
+        ({"plan": -1}, "is in none of its plans"),
+        ({"trial": 7}, "trial 7 is in none of its plans"),
+        ({"round": 2}, "is in none of its plans"),
+        ({"train_joules": -1.0}, "is below zero in its energy or time"),
+        ({"seconds": -1.0}, "is below zero in its energy or time"),
+        ({"round": 0, "trial": 1}, "trial 1 is there twice"),
+    ],
+)
+def test_a_training_that_no_plan_holds_makes_no_figure(tmp_path: Path, facts: dict[str, float], said: str) -> None:
+    repeats = Repeats().with_plan(PLAN).with_training(training(1, 0)).with_training(replace(training(3, 0), **facts))
+    (tmp_path / REPEATS_FILE).write_text(json.dumps(repeats.to_json()))
+    with pytest.raises(ValueError, match=rf"repeats\.json' is damaged.*{said}.*restore"):
+        read_repeats(tmp_path)
+
+
 def test_what_was_interrupted_is_left_and_what_failed_is_not() -> None:
     repeats = Repeats().with_plan(PLAN)
     assert [(slot.round, slot.trial) for slot in repeats.open_slots(0)] == [(0, 3), (0, 1), (1, 3), (1, 1)]

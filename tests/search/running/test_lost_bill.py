@@ -9,7 +9,7 @@ from helpers.workers import recorded_run, sleeping, sleeping_study
 
 from joulefront.search import run
 from joulefront.search.records.bill import read_bill
-from joulefront.search.records.replicates import Repeat, Repeats
+from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.study import LimitReachedError
 
@@ -56,7 +56,8 @@ def test_a_bill_made_from_the_ledger_has_what_the_process_took_before_it(recorde
 
 
 def test_trainings_that_do_not_say_their_session_count_where_no_session_is_known(recorded: Path, tmp_path: Path) -> None:
-    repeats = Repeats(trainings=(Repeat(0, 0, 0, 0, 1, 3, spent_joules=7.0), Repeat(0, 0, 1, 1, 1, 3, spent_joules=5.0)))
+    plan = Plan("2026-01-01T00:00:00+00:00", (0,), 2, "given", 0)
+    repeats = Repeats((plan,), (Repeat(0, 0, 0, 0, 1, 3, spent_joules=7.0), Repeat(0, 0, 1, 1, 1, 3, spent_joules=5.0)))
     shutil.copytree(recorded, tmp_path / "run")
     (tmp_path / "run" / "repeats.json").write_text(json.dumps(repeats.to_json()))
     for name, lost, expected in (("kept", (), {}), ("both", ("bill.json", "ledger.jsonl"), {"repeats": 12.0})):
