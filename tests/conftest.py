@@ -110,6 +110,23 @@ def _patterns_are_parsed_once() -> None:
         Texts._regex_nodes = staticmethod(functools.cache(Texts._regex_nodes))  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _verbs_are_read_once() -> None:
+    """At each call typer reads again which options its verbs have."""
+    import typer.main
+
+    read = typer.main.get_command
+    known = functools.cache(lambda app, shell: read(app))
+    typer.main.get_command = lambda app: known(app, os.environ.get("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"))  # it decides on options
+
+
+@pytest.fixture(autouse=True)
+def _rankings_have_few_trees(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report ranks parameters by ten forests, most of its time; as many trees as for a user has the test of the ranking."""
+    if request.path.name != "test_importance.py":
+        monkeypatch.setattr("joulefront.search.report.importance.TREES", 10)
+
+
 @pytest.fixture(scope="session")
 def _empty_database(_migrations_are_read_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of Optuna with its tables and no study."""

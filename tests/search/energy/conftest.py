@@ -18,6 +18,7 @@ import pytest
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.attribution import Split
 from joulefront.search.energy.background import due
+from joulefront.search.energy.sources.cpu_time import Machine, Tree
 from joulefront.search.energy.sources.nvml import COUNTER_LAG_SECONDS, Nvml
 
 
@@ -152,7 +153,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(driver: Driver, clock: HandClock) -> Iterator[Callable[..., Bench]]:
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody uses the processor, and nobody reads how much at each of the readings of an hour that takes a second."""
+    monkeypatch.setattr(Machine, "seconds", lambda self: 0.0)
+    monkeypatch.setattr(Tree, "seconds", lambda self: 0.0)
+
+
+@pytest.fixture
+def bench(driver: Driver, clock: HandClock, still: None) -> Iterator[Callable[..., Bench]]:
     """Make a started ledger over the fake driver; knobs must be set before.
 
     The counter is up to ``lag_seconds`` late; ``lag`` is what was measured of it.

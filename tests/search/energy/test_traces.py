@@ -40,7 +40,7 @@ def trapezoid(times, watts, a, b):
 @pytest.mark.skipif(not FILES, reason="the recorded traces are not here (../shared/data/delrey2023/traces)")
 @pytest.mark.parametrize("path", FILES or [Path("none")], ids=lambda path: path.name.split("-gpu-power")[0])
 @pytest.mark.parametrize("counter", [1, 0], ids=["counter", "power"])
-def test_windows_over_a_recorded_trace_agree_with_its_trapezoid(driver, clock, path, counter):
+def test_windows_over_a_recorded_trace_agree_with_its_trapezoid(driver, clock, still, path, counter):
     times, watts = read(path)
     length = min(times[-1], 900.0)
     clock.now_ns = 0

@@ -28,9 +28,14 @@ from joulefront.search.training.arrays import arrays
 from joulefront.search import Study, run
 from joulefront.spaces.classical import Classical
 from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.union import Union
 import numpy as np
+import torch
+
+def make(architecture, task):
+    return torch.nn.Linear(5, task.outputs)
 
 at_start, loaded = {}, []
 opened, closed = Account.open, Account.close
@@ -69,7 +74,7 @@ def session(tmp_path, space, trials, workers=1):
 
 
 def test_no_library_is_loaded_inside_the_window_of_a_trial_and_no_compiler_at_all(tmp_path):
-    loaded, trials = session(tmp_path, "Union(Classical(), Mlp(recipe=RecipeRanges(threads=1)))", 12)
+    loaded, trials = session(tmp_path, "Union(Classical(), Mlp(recipe=RecipeRanges(threads=1)), Own(lambda trial: {}, make))", 12)
     assert loaded == {"inside": [], "compiler": False}
     assert len({trial["params"].get("classical.estimator") for trial in trials}) > 3
 
