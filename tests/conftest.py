@@ -124,7 +124,7 @@ def _verbs_are_read_once() -> None:
 def _rankings_have_few_trees(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report ranks parameters by ten forests, most of its time; as many trees as for a user has the test of the ranking."""
     if request.path.name != "test_importance.py":
-        monkeypatch.setattr("joulefront.search.report.importance.TREES", 10)
+        monkeypatch.setattr("joulefront.search.report.energy_relations.TREES", 10)
 
 
 @pytest.fixture(scope="session")
