@@ -209,7 +209,7 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
 
     These are infinite for a silent one.
     """
-    entries, kinds = found.splits["train"], list[tuple[str, int]]()
+    entries, kinds, spans = found.splits["train"], list[tuple[str, int]](), list[tuple[str, int]]()
     names = [name for name, _ in entries]
     lengths: list[float] = []
     rates: Counter[str] = Counter()
@@ -220,11 +220,13 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
             kinds.append((f"{rate:,}", entries[k][1]))
+            spans.append((f"{lengths[-1]:.3g} s", entries[k][1]))
             peaks[names[k]] = float(np.abs(samples).max())
             samples = np.abs(samples - samples.mean())  # a constant is no sound
             loud = np.flatnonzero(samples >= max(LOUD * samples.max(), FLOOR**0.5))
             sounds[names[k]] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
     warn_of_giveaways(str(files.path), "number of samples per second", kinds, found.classes)
+    warn_of_giveaways(str(files.path), "length of the recordings", spans, found.classes)
     high = [name for name, peak in peaks.items() if peak > BEYOND]
     if high and len(high) < len(peaks):  # in all of them it is a scale, which standardising takes out
         said = f"{len(high)} of {len(peaks)} recordings have samples beyond [-1, 1], e.g. {high[0]} up to {peaks[high[0]]:.3g}"

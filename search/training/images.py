@@ -150,15 +150,17 @@ def _probe(
 ) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]], Counter[str]]:
     """Learn shape, tones (``white``, ``black`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set by some images."""
     sizes, grey, brightest, darkest, opaque, several, modes = [], True, [], [], [], [], Counter[str]()
-    kinds = list[tuple[str, int]]()
+    kinds: dict[str, list[tuple[Any, int]]] = {what: [] for what in ("mode", "size", "format", "EXIF orientation")}
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
-                turned = image.getexif().get(274, 1) >= 5  # the EXIF orientations that exchange width and height
+                turned = (orientation := image.getexif().get(274, 1)) >= 5  # those that exchange width and height
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
                 modes[image.mode] += 1
-                kinds.append((image.mode, entries[k][1]))
+                found = (image.mode, f"{image.width} x {image.height}", image.format, orientation)
+                for what, value in zip(kinds, found, strict=True):
+                    kinds[what].append((value, entries[k][1]))
                 if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # what phones write beside a photograph is no page
                     several.append(entries[k][0])
                 if _is_deep(image):
@@ -172,8 +174,8 @@ def _probe(
         except UNREADABLE:
             continue  # decoding reports it
     tones: dict[str, Any] = {}
-    if tell:
-        warn_of_giveaways(str(files.path), "mode of the images", kinds, classes)
+    for what in kinds if tell else ():
+        warn_of_giveaways(str(files.path), f"{what} of the images", kinds[what], classes)
     if several and tell:
         said = f"{len(several)} of {len(sizes)} images have several frames or pages, of which the first is used, e.g. {several[0]}"
         warnings.warn(f"{files.path}: {said}", stacklevel=4)

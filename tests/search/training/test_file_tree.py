@@ -252,3 +252,24 @@ def test_what_tells_the_class_beside_the_content_is_said(tmp_path):
     write(tmp_path / "s", {f"{name}/{k}.wav": sound[name == "b"].getvalue() for name in "ab" for k in range(9)})
     with pytest.warns(UserWarning, match=r"number of samples per second tells the class \(8,000 in 'a', 44,100 in 'b'\)"):
         audio(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("size", "the size of the images tells the class (8 x 6 in 'a', 16 x 12 in 'b')"),
+        ("format", "the format of the images tells the class (PNG in 'a', JPEG in 'b')"),
+        ("orientation", "the EXIF orientation of the images tells the class (1 in 'a', 3 in 'b')"),
+    ],
+)
+def test_what_files_of_images_have_beside_their_content_and_tells_the_class_is_said(tmp_path, what, said):
+    for k in range(18):
+        other, file, exif = k % 2 == 1, io.BytesIO(), Image.Exif()
+        pixels = np.random.default_rng(k).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((16, 12)) if other and what == "size" else Image.fromarray(pixels)
+        exif[274] = 3 if other and what == "orientation" else 1
+        image.save(file, "JPEG" if other and what == "format" else "PNG", exif=exif)
+        write(tmp_path, {f"{'ab'[other]}/{k}.png": file.getvalue()})
+    told = read(tmp_path)[2]
+    assert said in told
+    assert told.count("tells the class") == 1
