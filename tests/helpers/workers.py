@@ -18,7 +18,7 @@ from joulefront.search import Study, run
 from joulefront.search.energy import host
 from joulefront.search.energy.discover import Discovery
 from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
-from joulefront.search.execution.job import Job, Outcome
+from joulefront.search.execution.job import InProcess, Job, Outcome
 from joulefront.search.execution.probe import WarmUp
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.running import session
@@ -116,6 +116,25 @@ def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[N
         patch.object(WarmUp, "before", lambda *args, **words: None),
         patch.object(host, "describe", pretended),
     ):
+        yield
+
+
+@contextmanager
+def a_joule_an_epoch() -> Iterator[None]:
+    """Let each epoch of a training in this process take a joule, and all else none: a sampler decides alike on any machine."""
+    counter, train = Counter(), InProcess.train
+
+    def counted(self: InProcess, job: Job, *, phases: Any, **rest: Any) -> Outcome:
+        @contextmanager
+        def paid(kind: str, index: int) -> Iterator[Any]:
+            with phases(kind, index) as opened:
+                yield opened
+                counter.joules += kind == "epoch"
+
+        return train(self, job, phases=paid, **rest)
+
+    found = Discovery((CpuTime(CpuCoefficients(1.0), tree=counter),), ())
+    with patch.object(InProcess, "train", counted), patch.object(session, "discover", lambda *args, **words: found):
         yield
 
 

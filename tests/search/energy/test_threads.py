@@ -65,7 +65,7 @@ def test_windows_of_threads_add_up_to_the_whole_and_each_has_its_own(work: Calla
                 work(seconds)
             return window
 
-        for _ in range(3):  # where nobody looked for a while on a busy machine, nothing tells whose it was, as the records then say
+        for _ in range(10):  # where nobody looked for a while on a busy machine, nothing tells whose it was, as the records then say
             with ThreadPoolExecutor(count) as pool:
                 windows = list(pool.map(trial, spread(count)))
             whole = ledger.query(min(w.t0_ns for w in windows), max(w.t1_ns for w in windows))

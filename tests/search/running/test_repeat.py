@@ -270,6 +270,15 @@ def test_the_anchor_and_the_idle_power_go_to_the_plan_and_not_to_the_search(fold
 
 
 def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
+    now_ns = [10**12]
+
+    def clock() -> int:
+        now_ns[0] += 1_000
+        return now_ns[0]
+
+    def wait(seconds: float) -> None:
+        now_ns[0] += round(seconds * 1e9)
+
     class Steady:
         name = "steady"
 
@@ -277,31 +286,31 @@ def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
             return (Capability("cpu:pkg0", "steady", True, tick_seconds=1e-6, gain_u=0.0),)
 
         def read(self) -> tuple[Reading, ...]:
-            now = time.monotonic_ns()
+            now = clock()
             return (Reading("cpu:pkg0", now, 0, counter_joules=10.0 * now / 1e9),)
 
         def close(self) -> None: ...
 
     file, bill = tmp_path / "ledger.jsonl", tmp_path / "bill.json"
-    with Ledger([Steady()], file=file, interval_seconds=None) as ledger:
+    with Ledger([Steady()], file=file, interval_seconds=None, clock=clock) as ledger:
         account = Account(ledger, SessionBill("now"), [], None, bill)
         done = account.open(0, None, kind=REPEAT)
-        time.sleep(0.02)
+        wait(0.02)
         account.close(0, done, state="failed", cpu_seconds=None)
         account.open(1, None, kind=REPEAT)
-        time.sleep(0.02)
+        wait(0.02)
         account.save()
-        assert account.session.by_state["repeats"] == pytest.approx(0.2, rel=0.9)
+        assert account.session.by_state["repeats"] == pytest.approx(0.2, rel=0.01)
         assert set(account.session.open_repeats) == {1}
         assert account.session.open_trials == {}
-        time.sleep(0.02)
+        wait(0.02)
         ledger.sample()
         ledger.checkpoint()
         lost = read_sessions(bill)
         assert settle_killed(lost, file) == {}
     states = lost[0]["by_state_joules"]
     assert set(states) <= {"repeats", "overhead", "idle"}
-    assert states["repeats"] == pytest.approx(0.6, rel=0.5)
+    assert states["repeats"] == pytest.approx(0.6, rel=0.01)
     assert sum(states.values()) == pytest.approx(sum(part["joules"] for part in lost[0]["total"]["components"]), rel=1e-3)
     assert json.loads(json.dumps(lost)) == lost
 

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from helpers.workers import a_joule_an_epoch
 
 from joulefront.search import Study, load, run
 from joulefront.search.execution.job import InProcess, seed_of
@@ -32,6 +33,12 @@ pytestmark = pytest.mark.slow
 
 Maker = Callable[..., Study]
 RECIPE = RecipeRanges(learning_rate=(1e-3, 1e-1), weight_decay=0.0, batch_size=64)
+
+
+@pytest.fixture(autouse=True)
+def _a_joule_an_epoch() -> Iterator[None]:
+    with a_joule_an_epoch():
+        yield
 
 
 @pytest.fixture
