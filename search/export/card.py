@@ -11,6 +11,7 @@ from typing import Any
 from ..certainty import examples_text, folds_in, splits_in
 from ..formatting import count_text, grams_text, joules_text, percent, plain
 from ..front import Front
+from ..records.run import machine_names
 from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check, origin
@@ -314,19 +315,7 @@ def _session(trained: TrainedModel, run: Run | None) -> Mapping[str, Any]:
 
 
 def _hardware(trained: TrainedModel, run: Run | None) -> str:
-    known = _session(trained, run).get("hardware") or {}
-    if isinstance(known, str):
-        return known
-    return ", ".join(dict.fromkeys(_names(known)))
-
-
-def _names(value: Any, key: str = "") -> list[str]:
-    if isinstance(value, Mapping):
-        return [name for inner, part in value.items() for name in _names(part, str(inner))]
-    if isinstance(value, list | tuple):
-        return [name for part in value for name in _names(part, key)]
-    wanted = ("cpu", "gpu", "name", "model", "model_name", "cpu_model", "gpu_name")
-    return [value] if isinstance(value, str) and value and key in wanted else []
+    return ", ".join(dict.fromkeys(machine_names(_session(trained, run).get("hardware") or {})))
 
 
 def _family(trained: TrainedModel) -> str:

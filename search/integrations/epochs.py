@@ -14,6 +14,7 @@ from ..carbon.intensity import Intensity, grams_co2e
 from ..carbon.zones import choose_intensity
 from ..energy import Discovery, Ledger, Record, Window, discover
 from ..formatting import joules_text, read_amount
+from ..records.run import machine_names
 from .metering import PREFIX, EnergyUnknownError, facts_of, in_any_process, refuse_unknown, remedy, synchronize
 
 _log = logging.getLogger("joulefront")
@@ -47,10 +48,9 @@ class Emissions:
             "source": f"joulefront: energy {self.record.quality} ({meters}) times {self.intensity.describe()}",
             "training_type": self.training_type,
         }
-        hardware = self.record.hardware
-        names = [hardware.get("cpu_model"), *(device.get("name") for device in (hardware.get("devices") or {}).values())]
+        names = machine_names(self.record.hardware)
         found |= {"geographical_location": self.intensity.zone} if self.intensity.zone else {}
-        found |= {"hardware_used": ", ".join(dict.fromkeys(str(name) for name in names if name))} if any(names) else {}
+        found |= {"hardware_used": ", ".join(dict.fromkeys(names))} if names else {}
         return {"co2_eq_emissions": found}
 
     def write(self, card: Path) -> bool:

@@ -20,6 +20,18 @@ def on_hardware(trials: Iterable[Trial], hardware_id: str) -> tuple[Trial, ...]:
     return tuple(trial for trial in trials if trial.hardware_id in (None, hardware_id))
 
 
+def machine_names(hardware: Mapping[str, Any] | str) -> list[str]:
+    """Name the processors of a machine, which a session or a record tells of.
+
+    >>> machine_names({"cpu_model": "A", "system": "Linux", "devices": {"gpu:0": {"name": "B", "driver": "550"}}})
+    ['A', 'B']
+    """
+    if isinstance(hardware, str):
+        return [hardware]
+    named = [hardware.get("cpu_model") or hardware.get("cpu"), hardware.get("gpu"), *(hardware.get("devices") or {}).values()]
+    return [str(name) for one in named if (name := one.get("name") if isinstance(one, Mapping) else one)]
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything known of one run of a study.
@@ -96,8 +108,7 @@ class Run:
     def _told(self, hardware_id: str, count: int) -> str:
         machines = (trial.energy.record.get("hardware") for trial in self.trials if trial.hardware_id == hardware_id)
         hardware: Mapping[str, Any] = next((one for one in machines if one), {})
-        devices = [str(one.get("name")) for one in (hardware.get("devices") or {}).values() if one.get("name")]
-        named = ", ".join(filter(None, [hardware.get("cpu_model"), *dict.fromkeys(devices)]))
+        named = ", ".join(dict.fromkeys(machine_names(hardware)))
         return f"{count_text(count, 'trial')} on hardware {hardware_id}{f' ({named})' if named else ''}"
 
     def apart(self) -> str | None:

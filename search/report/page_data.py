@@ -6,7 +6,7 @@ No text is escaped here: the page writes every one of them as text, never as mar
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,7 @@ from ..formatting import Unit, unit_for
 from ..front import FRACTIONS, Front
 from ..hypervolume import normalised_hypervolume
 from ..records.examples import SHARES
+from ..records.run import machine_names
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from .energy_relations import importance
@@ -102,7 +103,7 @@ def _unit(front: Front) -> Unit:
 def _about(run: Run, front: Front) -> dict[str, Any]:
     study, sessions = run.facts.get("study") or {}, run.sessions
     machine = next((str(one["hardware"]) for one in [dict(s.get("hardware") or {}) for s in sessions[-1:]] if "hardware" in one), "")
-    hardware = [_machine(session) for session in sessions]
+    hardware = [", ".join(machine_names(session.get("hardware") or {})) for session in sessions]
     states = [trial.state for trial in run.trials]
     return {
         "name": run.name,
@@ -118,13 +119,6 @@ def _about(run: Run, front: Front) -> dict[str, Any]:
         "running": states.count("running"),
         "complete_only": front.complete_only,
     }
-
-
-def _machine(session: Mapping[str, Any]) -> str:
-    """The processors of a machine in a few words."""
-    facts = session.get("hardware") or {}
-    named = [facts.get("cpu_model") or facts.get("cpu"), facts.get("gpu"), *(facts.get("devices") or {}).values()]
-    return ", ".join(str(one.get("name", one) if isinstance(one, Mapping) else one) for one in named if one)
 
 
 def _source(run: Run) -> str:
