@@ -104,10 +104,11 @@ def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] 
         if reading.kind != "number" or reading.how[1:2] not in (".", ",") or not is_text(frame[name].dtype):
             continue
         found = np.array([text for text in texts(frame[name]) if text is not None and set(text) & {".", ","}], dtype=object)
-        own, other = (
-            np.isfinite(parse(found, Reading("number", how + reading.how[2:]))).sum() for how in (reading.how[:2], reading.how[1::-1])
-        )
         divided = separator != (learnt or {}).get("separator") and None not in (separator, (learnt or {}).get("separator"))
+        own = np.isfinite(parse(found, Reading("number", reading.how))).sum()
+        if own == len(found) and not (divided and reading.how[0] == ","):
+            continue  # the other sign fits no better, and to try it takes long
+        other = np.isfinite(parse(found, Reading("number", reading.how[1::-1] + reading.how[2:]))).sum()
         if own < other or (divided and 0 < own == other and reading.how[0] == ","):
             return f"numbers of {name!r}, e.g. {found[0]!r}, were read with the decimal sign {reading.how[0]!r} of training; write them so"
     return None
