@@ -55,6 +55,8 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
             f"{path} must be a table ({', '.join(sorted(TEXT | TYPED))}), or a folder or zip of images or recordings with a sub-folder for "
             "each class; give one, unpack other archives"
         )
+    if path.is_dir() and (kinds := {one.suffix.lower() for one in path.iterdir()}) and kinds <= TEXT | TYPED:
+        read(path)  # it says what to do with a folder of tables
     if target is not None or options:
         given = "--target" if target is not None else f"--{next(iter(options))}"
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")

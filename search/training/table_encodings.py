@@ -233,11 +233,7 @@ def _short(values: np.ndarray) -> list[float]:
 
 
 def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
-    """Tell how different texts ``(n,)`` are dates: one of ``FORMATS``, or several with ``|`` between; None where they are none.
-
-    Returns:
-        The form, and what is to be said of the texts, or None.
-    """
+    """Tell how texts ``(n,)`` are dates: by one of ``FORMATS``, several with ``|`` between, or None; and what is to be said of them."""
     dates = different.map(in_english)
     if dates.str.match(_DATE).mean() < MOST:
         return None, None

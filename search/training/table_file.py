@@ -68,7 +68,9 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     import pandas as pd
 
     if not path.is_file():
-        raise FileNotFoundError(f"no table at {path}; give a CSV or Parquet file")
+        count = sum(one.suffix.lower() in TEXT | TYPED for one in path.glob("*"))
+        joined = f"; it is a folder of {count} tables: join them, with a column for the file, then --split group:COLUMN" if count else ""
+        raise FileNotFoundError(f"no table at {path}{joined or '; give a CSV or Parquet file'}")
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     names = [name for name in names if not re.fullmatch(r"Unnamed: \d+", name)]  # it stands in no header
     try:

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.summary import open_data
 from joulefront.search.training.table import apply, feature_names, learn, prepare, table
 
 
@@ -195,3 +196,11 @@ def test_text_where_numbers_were_learnt_is_refused():
 def test_constant_columns_of_large_numbers_are_dropped():
     columns = learn(pd.DataFrame({"x": [1e9 + 0.1] * 7, "empty": [np.nan] * 7, "ids": list("abcdefg"), "none": [None] * 7}))
     assert [column["reason"] for column in columns] == ["constant", "empty", "never repeats", "empty"]
+
+
+def test_a_folder_of_tables_is_told_from_one_of_images(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.csv").write_text("a,y\n1,2\n")
+    for read in (table, open_data, lambda path, _: open_data(path)):
+        with pytest.raises(FileNotFoundError, match="it is a folder of 3 tables: join them, with a column for the file"):
+            read(tmp_path, "y")
