@@ -1,11 +1,14 @@
 """Workers that are actors of Ray: a search on two of them, what becomes of one that is killed, and what is on the bill."""
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,7 @@ from joulefront.search import run
 from joulefront.search.cli.study_source import find_study
 from joulefront.search.execution import devices, ray_worker
 from joulefront.search.execution.devices import check_executor
-from joulefront.search.execution.ray_worker import Actor, Cluster, RayWorker, ray_workers, refuse_other_gpus
+from joulefront.search.execution.ray_worker import QUIET, STORE_BYTES, Actor, Cluster, RayWorker, ray_workers, refuse_other_gpus
 from joulefront.search.execution.worker import DeviceError
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.progress import Progress
@@ -46,7 +49,18 @@ def test_an_actor_that_ends_before_it_comes_is_an_error_and_no_wait_for_ever(tmp
     gone = SimpleNamespace(wait=lambda refs, timeout: (refs, []), get=get)
     listener = SimpleNamespace(accept=lambda: (_ for _ in ()).throw(TimeoutError))
     with pytest.raises(ConnectionError, match="RuntimeError: no such module"):
-        Actor(gone, None, "serving", listener, tmp_path).connect()  # type: ignore[arg-type]  # what it asks of them
+        Actor(gone, None, "serving", listener, tmp_path, Cluster(gone, "n", False, False)).connect()  # type: ignore[arg-type]  # what it asks of them
+
+
+def test_nobody_waits_for_an_actor_on_a_node_that_is_gone(tmp_path: Path) -> None:
+    nodes = [{"NodeID": "n", "Alive": False}, {"NodeID": "other", "Alive": True}]
+    ray = SimpleNamespace(wait=lambda refs, timeout: ([], refs), nodes=lambda: nodes)
+    listener = SimpleNamespace(accept=lambda: (_ for _ in ()).throw(TimeoutError))
+    cluster = Cluster(ray, "n", False, False)
+    with pytest.raises(DeviceError, match="the cluster has lost this node; ray start it again"):
+        Actor(ray, None, "serving", listener, tmp_path, cluster).connect()  # type: ignore[arg-type]  # what it asks of them
+    nodes[0]["Alive"] = True
+    cluster.check()
 
 
 class FakeRay(SimpleNamespace):
@@ -155,6 +169,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RayWorker, "train", train)
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setattr(ray_worker, "_last_started", lambda: None)  # another test may have a cluster
         options: dict[str, Any] = {"trials": 4, "meter": "cpu_time", "executor": "ray", "workers": 2}
         front = run(study, out=path, listener=said.append, **options)
     return SimpleNamespace(front=front, run=RunFolder.open(path).run(), killed=killed, workers=workers, said=said)
@@ -185,3 +200,93 @@ def test_what_a_killed_actor_took_is_on_the_bill_as_failed_and_its_start_as_over
 @pytest.mark.slow
 def test_progress_is_streamed_while_the_actors_train(searched: Any) -> None:
     assert sum("after" in progress.message for progress in searched.said if progress.event == "trial") == 4
+
+
+#: A session of its own on node b, which is another machine to it; it says when its second training has begun, which the node's end ends.
+ON_NODE_B = """
+import sys
+import time
+from pathlib import Path
+from ray._private import services
+from joulefront.search.cli import main
+from joulefront.search.energy import host
+from joulefront.search.execution.ray_worker import RayWorker
+
+find, describe, train = services.get_node_to_connect_for_driver, host.describe, RayWorker.train
+services.get_node_to_connect_for_driver = lambda *given, **named: find(*given, **{**named, "node_name": "b"})
+host.describe = lambda *given, **named: {**describe(*given, **named), "cpu_model": "CPU of b"}
+
+begun = []
+
+def told(self, job, *, should_continue, **words):
+    begun.append(job.number)
+    def told_and_asked(entry):
+        if len(begun) == 2:
+            Path(sys.argv[-1]).touch()
+            while any(one["Alive"] for one in self._cluster.ray.nodes() if one["NodeID"] == self._cluster.node):
+                time.sleep(0.1)
+        return should_continue(entry)
+    return train(self, job, should_continue=told_and_asked, **words)
+
+RayWorker.train = told
+main(["worker", "--study", "digits", "--source", "digits", "--executor", "ray", "--workers", "1", "--meter", "cpu_time", *sys.argv[1:-1]])
+"""
+
+
+def arrived(path: Path, process: subprocess.Popen[str]) -> bool:
+    """Wait for a file that a process makes."""
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.05)
+    return path.exists()
+
+
+@pytest.mark.slow
+def test_two_nodes_have_a_meter_each_and_of_one_that_is_lost_no_trial_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'joulefront[ray]'")
+    for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
+        monkeypatch.setenv(name, value)
+    node = {"num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    url, under_way, waited = f"sqlite:///{tmp_path}/study.db", tmp_path / "under_way", list[bool]()
+    train, sessions = RayWorker.train, list[subprocess.Popen[str]]()
+    cluster = utils.Cluster(initialize_head=True, head_node_args={**node, "node_name": "a"})
+    try:
+        other = cluster.add_node(**node, node_name="b")
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+
+        def beside_b(self: RayWorker, job: Any, **words: Any) -> Any:
+            if not waited:
+                words_of_b = ["--storage", url, "--out", str(tmp_path / "b"), str(under_way)]
+                sessions.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", ON_NODE_B, *words_of_b], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                    )
+                )
+                waited.append(arrived(under_way, sessions[0]))
+                cluster.remove_node(other, allow_graceful=False)
+            return train(self, job, **words)
+
+        monkeypatch.setattr(RayWorker, "train", beside_b)
+        options: dict[str, Any] = {"trials": 5, "meter": "cpu_time", "executor": "ray", "workers": 1, "storage": url}
+        front = run(find_study("digits", {}), out=tmp_path / "a", **options)
+        said = sessions[0].communicate(timeout=120)[1]
+    finally:
+        for session in sessions:
+            session.kill()
+        cluster.shutdown()
+    assert waited == [True]
+    assert sessions[0].returncode == 1
+    assert "error: " in said
+    assert "the cluster has lost this node; ray start it again" in said
+    stored = RunFolder.open(tmp_path / "a", storage=url)
+    trials, alive = stored.run().trials, {trial.state.is_finished() for trial in stored.study().get_trials()}
+    assert alive == {True}, "none is left open"
+    complete = [(dict(trial.params), trial.epochs) for trial in trials if trial.state == "complete"]
+    assert all(complete.count(one) == 1 for one in complete), "none is trained twice"
+    ledgers = [json.loads((tmp_path / name / "ledger.jsonl").read_text().splitlines()[0]) for name in "ab"]
+    here, there = [ledger["hardware_id"] for ledger in ledgers]
+    assert here != there, "each session has the meter of its own node"
+    count = Counter((trial.energy.hardware_id, trial.state) for trial in trials)
+    assert count[there, "complete"] == 1
+    assert sum("the actor died" in (trial.reason or "") for trial in trials if trial.energy.hardware_id == there) == 1
+    assert count[here, "complete"] >= 1
+    assert f"on hardware {there} (CPU of b)" in " ".join(front.to_text().split())
