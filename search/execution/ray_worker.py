@@ -92,15 +92,6 @@ class Cluster:
             )
         return found
 
-    def check(self) -> None:
-        """Refuse to wait for an actor on a node that is gone.
-
-        Raises:
-            DeviceError: If the cluster has lost the node of this session, though its machine goes on.
-        """
-        if not any(one["Alive"] for one in self.ray.nodes() if one["NodeID"] == self.node):
-            raise DeviceError("--executor ray: the cluster has lost this node; ray start it again")
-
     def close(self) -> None:
         """Give the connection back with its last user; what this process has started ends."""
         self.users -= 1
@@ -175,6 +166,7 @@ class Actor:
     """An actor of Ray with a socket to it, as `WorkerProcess` knows a process and a pipe; it is connected at the first use.
 
     Attributes:
+        node: Ray's name of the machine that it is on.
         pid: The process that it is in; 0 before it is connected.
         gpus: The numbers of the GPUs that Ray has given to it.
     """
@@ -184,7 +176,7 @@ class Actor:
     serving: Any
     listener: socket.socket
     folder: Path
-    cluster: Cluster
+    node: str
     pid: int = 0
     gpus: tuple[str, ...] = ()
     _connection: Connection | None = field(default=None, repr=False)
@@ -206,7 +198,7 @@ class Actor:
         # What Ray tells its own processes stays: the parent's environment is that of the study, not of the cluster.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         serving = handle.serve.remote(str(folder / "s"), pickled, device, environment, list(sys.path))
-        return cls(ray, handle, serving, listener, folder, cluster)
+        return cls(ray, handle, serving, listener, folder, cluster.node)
 
     def connect(self) -> Connection:
         """Wait for the actor.
@@ -224,7 +216,8 @@ class Actor:
                 break
             if not self.is_alive():
                 raise ConnectionError(self.why())
-            self.cluster.check()
+            if not any(one["Alive"] for one in self.ray.nodes() if one["NodeID"] == self.node):
+                raise DeviceError("--executor ray: the cluster has lost this node; ray start it again")
             if time.monotonic() > until:
                 raise ConnectionError(f"Ray started none within {START_SECONDS:.0f} s (free: {_shown(self.ray.available_resources())})")
         return self._connection

@@ -16,7 +16,7 @@ import importlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -62,13 +62,9 @@ def library(name: str) -> Any:
 def _hub_later() -> Iterator[None]:
     """Give functions for the names of `HUB` that find the real ones when they are called; they are the hub's own again afterwards."""
     hub = importlib.import_module("huggingface_hub")
-
-    def later(name: str) -> Callable[..., Any]:
-        return lambda *given, **named: getattr(hub, name)(*given, **named)
-
     lent = [name for name in HUB if name not in vars(hub)]
     for name in lent:
-        setattr(hub, name, later(name))
+        setattr(hub, name, lambda *given, _name=name, **named: getattr(hub, _name)(*given, **named))
     try:
         yield
     finally:
