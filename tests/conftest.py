@@ -38,12 +38,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores + (config.option.markexpr != "not slow")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Modules and tests stay: looking for garbage among them takes a third of the time that collecting them takes.
 
-    Ctrl-C is heard also where the shell ignores it for its background jobs, and by the children of tests.
+    Ctrl-C is heard also where the shell ignores it for its background jobs, and by the children of tests. Who will load everything begins
+    with skops: as it loads it looks for thousands of names in each module that is there.
     """
     gc.disable()
+    if hasattr(config, "workerinput"):
+        importlib.import_module("skops.io")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
