@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 from .clock import NANO, Clock
-from .nvml_driver import Calls, architecture, attempt, describe, find, instances, other_order, socket, state, visible, words
+from .nvml_driver import GA100, Calls, architecture, attempt, describe, find, instances, other_order, socket, state, visible, words
 from .source import POWER_TICK_SECONDS, Capability, Reading
 
 BOUNDARY = "GPU board"
@@ -46,7 +46,7 @@ PART_TIME = {"A100": 0.25, "H100": 0.25, "H200": 0.25}
 #: phase. Source: `tests/hardware/check.py --only counter`, driver 580, see search/energy/README.md.
 WHOLE_COUNTERS = {"H100", "H200"}
 #: Relatives of them, of which nobody has published it: taken to be no better, as any GPU of Hopper, Blackwell or later.
-UNPUBLISHED = {"A800", "A30"}
+UNPUBLISHED = GA100 - {"A100"}
 #: NVML_DEVICE_ARCH_HOPPER.
 HOPPER = 9
 #: Standard uncertainty of the board's sensor: NVIDIA states ± 5 %, taken as a uniform distribution's half-width and rounded up for

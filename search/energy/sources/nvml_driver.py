@@ -49,8 +49,8 @@ class Calls:
 
 #: A counter is watched for so many readings, 10 ms apart, or until it has moved for so long.
 WATCHED, WATCHED_NS = 60, NANO // 5
-#: Words in the names of GPUs with the chip GA100.
-GA100 = {"A100", "A800", "A30"}
+#: Words in the names of GPUs with the chip GA100; A100X and A30X have a network card besides, 170HX is called CMP.
+GA100 = {"A100", "A100X", "A800", "A30", "A30X", "170HX"}
 
 
 def words(name: str) -> set[str]:

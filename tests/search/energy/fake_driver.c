@@ -223,7 +223,7 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device **d) {
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device *instance, Device **d) { *d = instance; return OK; }
 
 int nvmlDeviceGetName(Device *d, char *text, unsigned length) {
-    static const char *models[] = {"Fake GPU", "Fake A100", "Fake H100", "NVIDIA RTX A1000", "NVIDIA H200", "NVIDIA A100-SXM4-80GB"};
+    static const char *models[] = {"Fake GPU", "Fake A100", "Fake H100", "NVIDIA RTX A1000", "NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA A100X"};
     snprintf(text, length, "%s", models[d->model]);
     return OK;
 }

@@ -10,7 +10,7 @@ from joulefront.search.energy.sources.nvml import Nvml
 
 
 @pytest.mark.parametrize(
-    ("arch", "model", "averaged"), [(4, 0, False), (6, 0, False), (7, 0, True), (7, 5, False), (8, 0, True), (-1, 0, True)]
+    ("arch", "model", "averaged"), [(4, 0, False), (6, 0, False), (7, 0, True), (7, 5, False), (7, 6, False), (8, 0, True), (-1, 0, True)]
 )
 def test_the_plain_call_is_a_mean_by_architecture(driver, clock, arch, model, averaged):
     driver.set(counter=0, instant=0, arch=arch, model=model).follow(clock)
@@ -25,6 +25,7 @@ def test_the_plain_call_is_a_mean_by_architecture(driver, clock, arch, model, av
         (3, 7, 1.0, 1.0, None),
         (5, 7, 0.25, 0.25, "this GPU's sensor measures"),
         (4, 9, 0.25, 1.0, None),
+        (6, 7, 0.25, 0.25, "nobody has published"),
         (0, 9, 0.25, 0.25, "nobody has published"),
         (0, -1, 0.25, 0.25, "nobody has published"),
     ],
