@@ -101,7 +101,8 @@ def halving_decision(
 ) -> Decision | None:
     """Return the next training of successive halving: the best promotion that is open, the highest rung first, else a random configuration.
 
-    A rung promotes its best third by non-dominated rank; among equals, the best quality goes on.
+    A rung promotes its best by non-dominated rank, one for three measurements at it or above; among equals, the best quality goes on. What
+    has gone on keeps its place in the rank.
     """
     table, rungs, ended = state.table, settings.rungs, history.ended()
     for lower, upper in reversed(list(pairwise(rungs))):

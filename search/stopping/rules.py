@@ -88,8 +88,9 @@ class StopGain:
         if trials_left is None:
             return remaining
         trials = [trial for trial in self.optuna_study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-        each = [joules for trial in trials[-LATEST:] if (joules := trial.user_attrs.get(ATTRIBUTE, {}).get("increment_joules"))]
-        if not each or not self._in_joules:
+        paid = [trial.user_attrs.get(ATTRIBUTE, {}).get("increment_joules") for trial in trials[-LATEST:]]
+        each = [joules for joules in paid if joules is not None]  # copies, which cost nothing, count as trials
+        if not any(each) or not self._in_joules:
             return remaining
         rest = trials_left * float(mean(each))
         return rest if remaining is None else min(rest, remaining)

@@ -6,6 +6,7 @@ import pytest
 
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
+from joulefront.search.records.trial import ATTRIBUTE
 from joulefront.search.samplers.marginal_gain import RemainingGain
 from joulefront.search.stopping.rules import StopGain
 from joulefront.spaces.mlp import Mlp
@@ -49,6 +50,18 @@ def test_grams_without_an_intensity_are_no_limit():
     view, sampler = foresight("accuracy", "train_co2")
     view.update_remaining(3600.0, None, 1.0)
     assert sampler.remaining is None
+
+
+@pytest.mark.parametrize(
+    ("joules", "rest"),
+    [((6.0, 0.0, None, 3.0), 30.0), ((0.0, 0.0), 500.0), ((None,), 500.0), ((80.0, 60.0), 500.0)],
+)
+def test_trials_that_are_left_cost_what_the_latest_did_copies_that_cost_nothing_included(joules, rest):
+    view, _ = foresight("accuracy", "train_energy")
+    state = SimpleNamespace(name="COMPLETE")
+    trials = [SimpleNamespace(state=state, user_attrs={ATTRIBUTE: {"increment_joules": paid}}) for paid in joules]
+    view = StopGain(view.study, SimpleNamespace(get_trials=lambda **_: trials), 0.005)
+    assert view._rest(500.0, 10) == pytest.approx(rest)
 
 
 def test_looking_ahead_is_rare_and_says_nothing_before_there_is_something_to_see():
