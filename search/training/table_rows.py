@@ -221,5 +221,8 @@ def read_arff(text: str) -> pd.DataFrame:
     import pandas as pd
     from sklearn.externals import _arff
 
-    found = _arff.loads(re.sub(r"(?im)^(@attribute .*)\bdate\b.*$", r"\1string", text))  # it knows no dates
+    try:
+        found = _arff.loads(re.sub(r"(?im)^(@attribute .*)\bdate\b.*$", r"\1string", text))  # it knows no dates
+    except _arff.ArffException as error:
+        raise ValueError(f"{error.message.partition(',')[0]}, line {error.line}") from error
     return pd.DataFrame(found["data"], columns=[name for name, _ in found["attributes"]])

@@ -435,3 +435,20 @@ def test_arff_is_read_with_comments_quotes_and_what_is_left_out(tmp_path):
 def test_a_file_without_a_header_is_told_so_where_the_target_is_looked_for(tmp_path):
     with pytest.raises(ValueError, match="if the file has no header, write one above its first line"):
         table(write(tmp_path / "t.data", PLAIN[1:], header=PLAIN[0]), "class")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.json", "[]"),
+        ("t.json", '[["a", "y"], 0]'),
+        ("t.json", '{"type": "FeatureCollection", "features": [null]}'),
+        ("t.json", '{"columns": 0, "data": [[1, 2]]}'),
+        ("t.arff", "@relation t\n@attribute a\n@data\n1\n"),
+        ("t.arff", "@relation t\n@attribute a {x,y}\n@data\nz\n"),
+    ],
+)
+def test_what_is_no_table_in_its_own_form_is_said_in_one_line(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"cannot read the table .*: .+"):
+        table(tmp_path / name, "y")
