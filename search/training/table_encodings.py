@@ -301,7 +301,7 @@ def in_english(text: str) -> str:
     """Return a date with an English month of three letters, without weekday and filling words, its week or quarter as a day.
 
     >>> in_english("Di., 5. März 2024"), in_english("Q2 2024"), in_english("KW 2/2024"), in_english("2024-03-05 10:00 CET")
-    ('5. Mar 2024', '2024-04-01', '2024-01-08', '2024-03-05 10:00 +01:00')
+    ('5 Mar 2024', '2024-04-01', '2024-01-08', '2024-03-05 10:00 +01:00')
     """
     for form, instead in _REWRITTEN:
         text = form.sub(instead, text)
