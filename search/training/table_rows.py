@@ -219,8 +219,11 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 def read_arff(text: str) -> pd.DataFrame:
     """Read a file of Weka, also a sparse one, by the reader that scikit-learn brings along."""
     import pandas as pd
-    from sklearn.externals import _arff
 
+    try:
+        from sklearn.externals import _arff
+    except ImportError as error:
+        raise ValueError("ARFF needs scikit-learn; pip install scikit-learn, or save it as CSV") from error
     try:
         found = _arff.loads(re.sub(r"(?im)^(@attribute .*)\bdate\b.*$", r"\1string", text))  # it knows no dates
     except _arff.ArffException as error:

@@ -452,3 +452,10 @@ def test_what_is_no_table_in_its_own_form_is_said_in_one_line(tmp_path, name, te
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=r"cannot read the table .*: .+"):
         table(tmp_path / name, "y")
+
+
+def test_arff_says_what_reads_it_where_that_is_not_installed(tmp_path, monkeypatch):
+    (tmp_path / "t.arff").write_text("@relation t\n@attribute y numeric\n@data\n1\n")
+    monkeypatch.setitem(sys.modules, "sklearn.externals", None)
+    with pytest.raises(ValueError, match="ARFF needs scikit-learn; pip install scikit-learn, or save it as CSV"):
+        table(tmp_path / "t.arff", "y")
