@@ -140,8 +140,11 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
     shared = SharedStudy(folder.study())
     stored, run, (states, _) = shared.study.get_trials(deepcopy=False), folder.run(), shared.look()
     wrong = failed + [f"trial {trial.number} is {trial.state.name}" for trial in stored if not trial.state.is_finished()]
-    trained = Counter((json.dumps(dict(trial.params), sort_keys=True), trial.epochs) for trial in run.trials if trial.values)
-    wrong += [f"trained twice: {what}" for what, times in trained.items() if times > 1]
+    own = [trial for trial in run.trials if trial.values and "copy_of" not in trial.extra]  # a copy was answered without training
+    trained = Counter((json.dumps(dict(trial.params), sort_keys=True), trial.epochs) for trial in own)
+    for what, times in trained.items():
+        numbers = [str(one.number) for one in own if (json.dumps(dict(one.params), sort_keys=True), one.epochs) == what]
+        wrong += [f"trained twice: {what}: trials {', '.join(numbers)}"] if times > 1 else []
     worst = 0.0
     for n in killed:
         path = place / f"{name}-{n}"
@@ -164,6 +167,8 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
     if trials is not None and len(stored) != trials:
         wrong.append(f"{len(stored)} of {trials} trials")
     for trial in run.trials:
+        if "copy_of" in trial.extra:
+            print(f"{name}: trial {trial.number} is a copy of trial {trial.extra['copy_of']}", file=sys.stderr)
         if trial.state == "failed":
             print(f"{name}: trial {trial.number} is not complete: {trial.reason}", file=sys.stderr)
     count = Counter(trial.state.name for trial in stored)
