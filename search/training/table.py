@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..formatting import read_names
 from .arrays import task_in_memory
@@ -22,7 +23,7 @@ from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
-from .task import Kind, Task, encode, keep_rows, noting, spelt_alike
+from .task import Kind, Targets, Task, encode, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -107,42 +108,12 @@ def table(
         if len(twice := frame.columns[frame.columns.duplicated()]):
             raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
         frame = without_markers(frame, markers)
-        values = {column: _target(frame[column], source, kind) for column in wanted}
-        there = [
-            np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
-            for one in values.values()
-        ]
-        labelled = np.logical_and.reduce(there)
-        if not labelled.all():
-            cells = {
-                str(text)
-                for column, one in values.items()
-                for text in frame[column][~labelled]
-                if len(values) == 1 or one.dtype.kind == "O"
-            }
-            cells -= {"", "nan", "None", "<NA>"}
-            shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
-            left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
-            warnings.warn(f"{source}: left out {left_out}", stacklevel=2)
-            frame = frame[labelled]
+        values, labelled = _labels(frame, wanted, source, kind)
+        frame = frame[labelled]
         if len(frame) < 4:
             raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
-        raw = [np.array(one[labelled].tolist()) for one in values.values()]  # objects are texts, or truth values, alone
         named = f"column {wanted if several else wanted[0]!r}"
-        targets = encode(
-            np.column_stack(raw) if several else raw[0],
-            kind=kind or ("multilabel" if several else None),
-            classes=wanted if several else None,
-            name=named,
-        )
-        count = len(np.unique(raw[0])) if targets.kind in ("classification", "regression") and not several else len(frame)
-        if kind is None and targets.kind == "regression" and count == 1:
-            raise ValueError(f"{named} must have at least two values, got only {raw[0][0]:g}")
-        if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > len(frame):
-            many = f"{named} has {count} classes in {len(frame)} rows; predict another column, or group its values"
-            if count == len(frame):
-                raise ValueError(many)
-            warnings.warn(f"{source}: {many}", stacklevel=2)
+        targets = _targets(values, named, source, kind, classes=wanted if several else None)
         inputs = frame.drop(columns=wanted)
         how = readings(inputs, categorical)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
@@ -220,6 +191,46 @@ def _names(given: str | Collection[str], known: Collection[str] = ()) -> list[st
     return read_names(given, known) if isinstance(given, str) else [str(name).strip() for name in given]
 
 
+def _labels(frame: pd.DataFrame, wanted: Sequence[str], source: str, kind: Kind | None) -> tuple[list[np.ndarray], NDArray[np.bool_]]:
+    """Return the values of each target in the rows that have all of them, ``(m,)`` each, and which rows these are, ``(n,)``.
+
+    The others are counted in a warning, with the texts that stand there in place of a target.
+    """
+    values = {column: _target(frame[column], source, kind) for column in wanted}
+    there = [
+        np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
+        for one in values.values()
+    ]
+    labelled = np.logical_and.reduce(there)
+    if not labelled.all():
+        shown_of = [column for column, one in values.items() if len(values) == 1 or one.dtype.kind == "O"]
+        cells = {str(text) for column in shown_of for text in frame[column][~labelled]} - {"", "nan", "None", "<NA>"}
+        shown = f" ({', '.join(sorted(cells)[:5])})" if cells else ""
+        left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
+        warnings.warn(f"{source}: left out {left_out}", stacklevel=3)
+    return [np.array(one[labelled].tolist()) for one in values.values()], labelled  # objects are texts, or truth values, alone
+
+
+def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind | None, classes: Sequence[str] | None) -> Targets:
+    """Encode one target, or several of 0 and 1 called ``classes``; what cannot be learnt is refused."""
+    rows = len(values[0])
+    targets = encode(
+        values[0] if classes is None else np.column_stack(values),
+        kind=kind or (None if classes is None else "multilabel"),
+        classes=classes,
+        name=named,
+    )
+    count = len(np.unique(values[0])) if targets.kind in ("classification", "regression") and classes is None else rows
+    if kind is None and targets.kind == "regression" and count == 1:
+        raise ValueError(f"{named} must have at least two values, got only {values[0][0]:g}")
+    if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > rows:
+        many = f"{named} has {count} classes in {rows} rows; predict another column, or group its values"
+        if count == rows:
+            raise ValueError(many)
+        warnings.warn(f"{source}: {many}", stacklevel=3)
+    return targets
+
+
 def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarray:
     """Return the values of a target ``(n,)``: numbers, truth values, or texts and None; only an empty cell is no class of text.
 
@@ -235,13 +246,13 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         truths, named = parse(plain, reading), {0.0: False, 1.0: True}
         if reading.note:
             named = {truth: Counter(plain[truths == truth]).most_common(1)[0][0] for truth in named}
-            warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=3)
+            warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=4)
         return np.array([named.get(truth) for truth in truths], dtype=object)
     short = {"y": "yes", "n": "no", "t": "true", "f": "false"}
     if twice := spelt_alike({text for text in found if text is not None}, short):
         shown = " and ".join(map(repr, twice[0][:3]))
         differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
-        warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=3)
+        warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=4)
     if reading.kind in ("number", "duration"):
         return parse(plain, reading)
     if reading.kind == "date":
@@ -249,10 +260,10 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
             return parse(plain, reading) / 86_400.0
         levels = len({text for text in plain if text is not None})
         said = f"the target {column.name!r} is dates, taken for {levels} classes; --kind regression predicts them as days since 1970"
-        warnings.warn(f"{source}: {said}", stacklevel=3)
+        warnings.warn(f"{source}: {said}", stacklevel=4)
     odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
     if odd and str(column.dtype) != "category":
-        warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=3)
+        warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=4)
     return found
 
 
