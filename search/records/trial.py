@@ -22,7 +22,7 @@ ATTRIBUTE = "joulefront"
 INTERRUPTED = "interrupted by the user"
 #: How a refusal ends whose session was over first: its candidate was not tried, and no limit on trials counts it.
 NOT_BEGUN = "before its training began"
-#: User attribute of a failed Optuna trial whose failure is no evidence against its candidate: ``killed``, or ``ended`` with its session.
+#: User attribute of a failed Optuna trial whose failure is no evidence against its candidate: ``killed``, or ``ended`` otherwise.
 EXCUSED = "excused"
 #: User attribute of an Optuna trial and key of ``Trial.extra``: the trial is what the search is compared with, of the kind ``DEFAULT``.
 BASELINE, DEFAULT = "baseline", "default"

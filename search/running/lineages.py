@@ -22,6 +22,14 @@ SHORTER = (1 / 12, 2 / 5)
 KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a trial is not trained here and now; it is ``excused`` where that says nothing against its candidate."""
+
+    reason: str
+    excused: bool = False
+
+
 @dataclass
 class Lost:
     """Trainings from scratch that were lost with the worker they ran in, to be taken up again by later trials."""
@@ -61,7 +69,7 @@ def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial 
     return None
 
 
-def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, parent: int | None) -> str | None:
+def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, parent: int | None) -> Refusal | None:
     """Return why a candidate must not be trained now though no trial has measured it: another worker does, or has gone further; or None.
 
     A lineage is one worker's at a time. What is trained from scratch to other epochs is another training. ``trials`` are those of like
@@ -71,9 +79,9 @@ def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, pare
     for trial in alike:
         resumes = trial.user_attrs.get(RESUME_FROM) is not None or parent is not None
         if trial.state.name == "RUNNING" and (resumes or trial.params.get("epochs") == epochs):
-            return f"trial {trial.number} trains the same candidate at another worker"
+            return Refusal(f"trial {trial.number} trains the same candidate at another worker", excused=True)
         if parent is not None and trial.state.name == "COMPLETE" and trial.user_attrs.get(RESUME_FROM) == parent:
-            return f"trial {trial.number} has continued trial {parent} meanwhile"
+            return Refusal(f"trial {trial.number} has continued trial {parent} meanwhile", excused=True)
     return None
 
 

@@ -28,7 +28,7 @@ from ..records.trial import WORKER, Trial, counted
 from ..stopping.limits import Limits
 from ..stopping.rules import NOT_WORTH_IT, StopRules
 from ..study import Budget, Study
-from .lineages import claimed
+from .lineages import Refusal, claimed
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -218,7 +218,7 @@ class Membership:
 
     def claim(
         self, limits: Limits, stored: Sequence[FrozenTrial], number: int, epochs: int, parent: Trial | None, expected: float | None
-    ) -> str | None:
+    ) -> Refusal | None:
         """Return why a trial that was asked for must not be trained here, or None: then what it is expected to take is reserved.
 
         Under the lock of all workers; ``stored`` are all trials, the one that was asked for among them.
@@ -227,7 +227,7 @@ class Membership:
         free = self._free_joules(limits)
         if refused is None and free is not None and expected is not None and expected > free:
             wanted, left = (joules_text(joules) for joules in (expected, max(0.0, free)))
-            refused = f"it would take about {wanted}, and {left} of the budget is free"
+            refused = Refusal(f"it would take about {wanted}, and {left} of the budget is free")
         if refused is None:
             self.reserve(number, expected)
         return refused

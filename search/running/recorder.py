@@ -85,7 +85,7 @@ class Recorder:
         return message
 
     def rejected(self, asked: optuna.Trial, epochs: int, reason: str, *, excused: bool = False) -> None:
-        """Record a candidate that was rejected before training, at no cost; it is excused when only the session has ended."""
+        """Record a candidate that was rejected before training, at no cost; it is excused where that says nothing against it."""
         trial = Trial(asked.number, "failed", asked.params, epochs, reason=reason, energy=TrialEnergy(increment_joules=0.0))
         self._fail(asked, trial, excused=excused)
 

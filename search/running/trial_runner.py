@@ -32,7 +32,7 @@ from ..training.task import Task
 from .carbon_session import CarbonSession
 from .endings import noted_on
 from .ensemble import scores_file
-from .lineages import Lost, duplicate_of, expected_joules, of_the_same_kernels, shorter
+from .lineages import Lost, Refusal, duplicate_of, expected_joules, of_the_same_kernels, shorter
 from .membership import Membership
 from .progress import Reporter
 from .recorder import Recorder
@@ -111,25 +111,26 @@ class TrialRunner:
             key, trials = asked.trial.user_attrs[KEY], self._optuna_trials()
             duplicate = duplicate_of(trials if member is None else member.alike(trials), key, asked.epochs)
             rejection = rejection_of(self.study, asked.candidate, self.task, self.session.device)
-            if rejection is None and duplicate is None and member is not None:
+            refusal = None if rejection is None else Refusal(rejection)
+            if refusal is None and duplicate is None and member is not None:
                 expected = expected_joules(self._trials(), asked.epochs, asked.parent)
-                rejection = member.claim(self.rules.limits, trials, asked.trial.number, asked.epochs, asked.parent, expected)
-            if rejection is None and duplicate is not None:
+                refusal = member.claim(self.rules.limits, trials, asked.trial.number, asked.epochs, asked.parent, expected)
+            if refusal is None and duplicate is not None:
                 self.recorder.repeated(asked.trial, duplicate)
                 return self.reporter.tell("trial", f"trial {asked.trial.number} repeats trial {duplicate.number}: nothing was trained")
         ended = None
-        while rejection is None and ended is None and self._postponed(asked.epochs):
+        while refusal is None and ended is None and self._postponed(asked.epochs):
             ended = self.rules.end_of_training(None)
-        if rejection is None and ended is None:
+        if refusal is None and ended is None:
             with self.session.equal_conditions():
                 job = self._job(asked)
                 self.session.warm_up(executor, job, self.rules.timed_out)
                 if (ended := self.rules.end_of_training(None)) is None:
                     return self._train(executor, asked, job)
         with self.session.lock:
-            reason = rejection or f"{ended} {NOT_BEGUN}"
-            self.recorder.rejected(asked.trial, asked.epochs, reason, excused=ended is not None)
-        return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {reason}")
+            refusal = refusal or Refusal(f"{ended} {NOT_BEGUN}", excused=True)
+            self.recorder.rejected(asked.trial, asked.epochs, refusal.reason, excused=refusal.excused)
+        return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {refusal.reason}")
 
     def first_training(self) -> Mapping[str, Any] | None:
         """Return parameters of the kind that the next training is of, where the study says what it begins with; else None."""

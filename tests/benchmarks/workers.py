@@ -61,7 +61,7 @@ def start(
     """Fork a worker that works until the study ends."""
 
     def go() -> None:
-        sys.stderr = (out.parent / f"{out.name}.log").open("w")
+        sys.stderr = (out.parent / f"{out.name}.log").open("w", buffering=1)
         with sleeping(epoch_seconds, log):
             work(url, out, sleeping_study(sampler, name=name, rungs=rungs), save_seconds=beat_seconds, **limits)
         (out.parent / f"{out.name}.modules").write_text("\n".join(sys.modules))
@@ -135,6 +135,9 @@ def kill(url: str, place: Path, seed: int, trials: int | None, joules: float | N
         if n not in killed and process.exitcode != 0:
             said = (place / f"{name}-{n}.log").read_text().splitlines()
             failed.append(f"worker {n} ended with {process.exitcode}: {said[-1] if said else ''}")
+    for n in processes:
+        said = (place / f"{name}-{n}.log").read_text().splitlines()
+        failed += [f"worker {n}: {line}" for line in said if "from scratch" in line or "cannot continue" in line]
     survivor = next(n for n in range(5) if n not in killed and (place / f"{name}-{n}" / "study.json").exists())
     folder = RunFolder.open(place / f"{name}-{survivor}", storage=url)
     shared = SharedStudy(folder.study())

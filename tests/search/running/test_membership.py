@@ -14,6 +14,7 @@ from helpers.workers import sleeping_study
 from joulefront.search.records.shared_study import SharedStudy, WorkerState
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
 from joulefront.search.running.identity import study_folder
+from joulefront.search.running.lineages import Refusal
 from joulefront.search.running.membership import GRACE_BEATS, Membership
 from joulefront.search.samplers.factory import keep_apart, make_sampler
 from joulefront.search.stopping.limits import Limits
@@ -229,13 +230,16 @@ def test_a_candidate_is_trained_by_one_worker_of_a_kind_of_hardware_at_a_time(sh
     first, second = begin(shared, "one"), begin(shared, "two")
     third = begin(shared, "other", hardware="h2")
 
-    def claim(worker: Membership, number: int) -> str | None:
+    def claim(worker: Membership, number: int) -> Refusal | None:
         stored = shared.study.get_trials()
         return worker.claim(Limits(), stored, number, int(stored[number].params["epochs"]), None, None)
 
     for number in (first, second, third):
         shared.study._storage.set_trial_user_attr(shared.study.get_trials()[number]._trial_id, "resume_from", 0)
-    assert "trains the same candidate" in (claim(two, second) or "")
+    refused = claim(two, second)
+    assert refused is not None
+    assert "trains the same candidate" in refused.reason
+    assert refused.excused
     assert claim(other, third) is None
     shared.study.tell(second, state=optuna.trial.TrialState.FAIL)
     assert claim(one, first) is None
@@ -252,7 +256,8 @@ def test_what_others_are_expected_to_take_is_not_free_for_a_training(shared: Sha
     number = begin(shared, "two", key="b")
     refused = two.claim(limits, shared.study.get_trials(), number, 1, None, 25.0)
     assert refused is not None
-    assert "of the budget is free" in refused
+    assert "of the budget is free" in refused.reason
+    assert not refused.excused
     assert two.claim(limits, shared.study.get_trials(), number, 1, None, 15.0) is None
     cheap = Trial(0, "complete", {}, 1, energy=TrialEnergy(increment_joules=1.0))
     assert two.full(limits, [cheap], []) is None

@@ -21,10 +21,11 @@ from joulefront.search.records.database import fail_open_trials
 from joulefront.search.records.run import Run
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.shared_study import ArtifactStore, LedgerCopy, SharedStudy, check_place
-from joulefront.search.records.trial import Trial, TrialEnergy
+from joulefront.search.records.trial import EXCUSED, Trial, TrialEnergy
 from joulefront.search.running.carbon_session import CarbonTime
 from joulefront.search.running.identity import study_folder
-from joulefront.search.running.membership import GRACE_BEATS
+from joulefront.search.running.lineages import Refusal
+from joulefront.search.running.membership import GRACE_BEATS, Membership
 from joulefront.search.running.trial_runner import TrialRunner
 
 
@@ -253,3 +254,28 @@ def test_two_that_make_a_study_at_the_same_time_load_its_data_at_the_same_time(t
     assert sorted(loaded) == [0, 1]
     trials = RunFolder.open(tmp_path / "one", storage=url).run().trials
     assert [trial.state for trial in trials] == ["complete"] * 4
+
+
+@pytest.mark.slow
+def test_a_candidate_that_another_worker_was_faster_with_keeps_its_weights_and_is_continued_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, lost = Membership.claim, list[int]()
+
+    def slower(self: Membership, *given: Any) -> Refusal | None:
+        if given[4] is not None and not lost:
+            lost.append(given[4].number)
+            return Refusal("another worker was faster", excused=True)
+        return claim(self, *given)
+
+    monkeypatch.setattr(Membership, "claim", slower)
+    with sleeping(0.0):
+        out = tmp_path / "r"
+        work(f"sqlite:///{tmp_path}/s.db", out, sleeping_study("freeze-thaw", rungs=(1, 2)), trials=24, epoch_joules=1.0, stop_gain=None)
+    folder = RunFolder.open(out, storage=f"sqlite:///{tmp_path}/s.db")
+    stored, run = folder.study().get_trials(), folder.run()
+    (refused,) = [trial for trial in stored if trial.state.name == "FAIL"]
+    assert refused.user_attrs[EXCUSED] == "ended"
+    resumed = [trial for trial in run.trials if stored[trial.number].user_attrs.get("resume_from") is not None and trial.values]
+    assert all(trial.parent is not None for trial in resumed), "nothing is trained from scratch again"
+    assert lost[0] in {trial.parent for trial in resumed}
