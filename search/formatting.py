@@ -198,11 +198,12 @@ def count_text(number: int, name: str) -> str:
 def plain(value: float, count: int = 3) -> str:
     """Return so many significant digits without trailing zeros or an exponent; all digits before the point.
 
-    >>> plain(0.00123456), plain(123.456, 4), plain(1234567.0, 4)
-    ('0.00123', '123.5', '1,234,567')
+    >>> plain(0.00123456), plain(0.0000321, 4), plain(123.456, 4), plain(1234567.0, 4)
+    ('0.00123', '0.0000321', '123.5', '1,234,567')
     """
     shown = f"{value:.{count}g}"
-    return digits(value, count) if "e" in shown or value >= 1000 else shown
+    shown = digits(value, count) if "e" in shown or value >= 1000 else shown
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown
 
 
 def names_text(names: Sequence[str]) -> str:

@@ -19,6 +19,6 @@ def objective(trial: optuna.Trial) -> tuple[float, float]:
 
 if __name__ == "__main__":
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.NSGAIISampler(seed=0))
-    study.optimize(objective, n_trials=30, callbacks=[EnergyBudgetCallback("0.3mWh")])
+    study.optimize(objective, n_trials=200, callbacks=[EnergyBudgetCallback("0.3mWh")])
     for trial in sorted(study.best_trials, key=lambda trial: trial.values[1]):
         print(f"trial {trial.number}: {trial.values[0]:.3f}, {trial.values[1]:.3g} J {trial.user_attrs['energy_quality']}")

@@ -153,7 +153,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def train(self: RayWorker, job: Any, *, should_continue: Any, **words: Any) -> Any:
         def killing(entry: Any) -> bool:
             with one:
-                if not killed:
+                if not killed and job.number == 0:  # a network whose epoch takes many ticks of /proc
                     time.sleep(2.0)  # until the meter of a busy machine has looked, too: what a dead process took since then cannot be read
                     killed.append(self.pid)
                     os.kill(killed[0], signal.SIGKILL)

@@ -114,7 +114,7 @@ def test_the_factors_of_the_grams_and_small_figures_are_all_there_and_the_hardwa
     assert data["co2_eq_emissions"]["hardware_used"] == "Another"
     assert "the energy times the intensity of the grid times a PUE of 1.5." in text
     assert "is known to ±0.4 % (standard uncertainty)" in text
-    assert "| Loss | 3.21e-05 |" in text
+    assert "| Loss | 0.0000321 |" in text
     assert "command: `joulefront run digits --trials 9`" in text
 
 
