@@ -38,11 +38,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from helpers.postgresql import postgresql_server
 from helpers.workers import sleeping, sleeping_study, work
 
+from joulefront.search.energy.discover import discover
+from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.shared_study import SharedStudy
 
-#: Beat of the workers that are killed, and what all cores take in one: no bill is further off.
-BEAT_SECONDS, BEAT_JOULES = 0.5, 0.5 * 1.54 * (os.cpu_count() or 1)
+#: Beat of the workers that are killed, and what all cores take in one, as the meter counts here: no bill is further off.
+BEAT_SECONDS = 0.5
+(_meter,) = (source for source in discover("cpu_time").sources if isinstance(source, CpuTime))
+BEAT_JOULES = BEAT_SECONDS * _meter.coefficients.core_watts * (os.cpu_count() or 1)
 #: Longer than a worker with that beat may be silent.
 STALL_SECONDS = 8.0
 
