@@ -24,7 +24,7 @@ from ..certainty import folds_in, splits_in
 from ..energy import Ledger
 from ..energy.sources.cpu_time import estimates_in
 from ..records.run_folder import FORMAT, RunFolder, StoreError
-from ..records.shared_study import SharedStudy, check_place, new_worker
+from ..records.shared_study import SharedStudy, WorkerState, check_place, new_worker
 from ..records.trial import Trial
 from ..study import Study
 from ..threads import WAIT_POLICY
@@ -127,6 +127,9 @@ def study_folder(
             yield store.save_facts({**store.facts, "artifacts": check_place(str(artifacts))}) if own else store
     except Exception:  # not when the user broke it off: what that cost is on the study's bill
         if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
+            if "shared" in store.facts:
+                with suppress(Exception):  # where the storage is the reason
+                    SharedStudy(store.study()).note(WorkerState(store.facts["worker"], "", ended=True))
             shutil.rmtree(path)  # it would count as a run
             with suppress(OSError):  # something else is in them
                 for parent in made:
@@ -143,13 +146,15 @@ def _join(store: RunFolder, study: Study) -> None:
     shared, name = SharedStudy(store.study()), study.name
 
     def begun() -> bool:  # a start that has failed before its first trial leaves nothing to join
-        return bool(shared.study.get_trials(deepcopy=False)) or bool(shared.description() and shared.look()[0])
+        at_work = any(not state.ended or state.joules for state in shared.look()[0].values())
+        return bool(shared.study.get_trials(deepcopy=False)) or bool(shared.description() and at_work)
 
     if not begun():  # else nothing is made, and nobody waited for: a worker that was stopped may have the lock
         with shared.exclusive(GRACE_BEATS * float(store.facts["beat_seconds"])):  # held for the next lines alone, not while data is loaded
             if not begun():
                 told = {key: store.facts.get(key) for key in ("run_id", "study", "origin", "artifacts", "beat_seconds")}
-                return shared.describe({**told, "format": FORMAT, "versions": versions()})
+                shared.describe({**told, "format": FORMAT, "versions": versions()})
+                return shared.note(WorkerState(store.facts["worker"], ""))  # whoever begins at the same time joins, with the same artifacts
     if (known := shared.description()) is None:
         raise StoreError(f"--storage has a study {name!r} of another program; give another --name (Python: the name of the study)")
     _compare_versions(name, known)

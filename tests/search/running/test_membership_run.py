@@ -257,6 +257,24 @@ def test_two_that_make_a_study_at_the_same_time_load_its_data_at_the_same_time(t
 
 
 @pytest.mark.slow
+def test_of_two_that_begin_a_study_at_the_same_time_one_makes_it_and_both_keep_weights_in_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, both_begin = Membership.begin, threading.Barrier(2, timeout=120.0)
+
+    def together(self: Membership, *given: Any, **words: Any) -> None:
+        both_begin.wait()
+        begin(self, *given, **words)
+
+    monkeypatch.setattr(Membership, "begin", together)
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    with sleeping(0.0):
+        in_threads([partial(work, url, tmp_path / name, sleeping_study(), trials=4) for name in ("one", "two")])
+    one, two = (RunFolder.open(tmp_path / name, storage=url).facts for name in ("one", "two"))
+    assert [one[name] for name in ("artifacts", "run_id")] == [two[name] for name in ("artifacts", "run_id")]
+
+
+@pytest.mark.slow
 def test_a_candidate_that_another_worker_was_faster_with_keeps_its_weights_and_is_continued_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
