@@ -15,7 +15,7 @@ from ..front import Front
 from ..records.replicates import compare_replicates
 from ..records.run_folder import Run
 from ..records.trial import Trial
-from ..stopping.limits import projection_errors
+from ..stopping.projection import projection_errors
 from ..training.summary import summary_text
 from .baseline_comparison import BASELINE, cells_of, compare_to_baseline, spread_text
 from .energy_relations import Relation, by_construction, family_of, operation_costs, p_text, relations

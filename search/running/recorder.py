@@ -17,7 +17,7 @@ from ..records.examples import standard_error
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED, QUALITY_SD
-from ..stopping.limits import with_energies
+from ..stopping.projection import with_energies
 from ..study import Study, objective_values
 from ..training.results import SOLVED
 from .lineages import resumable

@@ -18,7 +18,7 @@ from ..energy.record import sum_known
 from ..formatting import joules_text, plain
 from ..records.trial import Trial, by_number
 from ..study import Study
-from .limits import epoch_energies, project
+from .projection import epoch_energies, project
 
 #: Trainings that must have been measured at both rungs before their best improvement counts as what is possible.
 ENOUGH = 8

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.records.trial import Trial
-from joulefront.search.stopping.limits import UNSTABLE, WINDOW, epoch_energies, project, projection_errors, with_energies
+from joulefront.search.stopping.projection import UNSTABLE, WINDOW, epoch_energies, project, projection_errors, with_energies
 
 JOULES = st.floats(0.01, 1e4)
 
