@@ -81,7 +81,7 @@ class BaselineComparison:
         return "saves" if self.equal_quality < 1 else "costs more"
 
 
-def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineComparison, ...]:
+def compare_to_baseline(run: Run) -> tuple[BaselineComparison, ...]:
     """Compare every setting of every family with the baseline, the baseline itself included.
 
     Between the baseline's numbers of epochs the logarithm of its energy is taken as linear in the quality; beyond them nothing is compared.
@@ -91,9 +91,9 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
         ValueError: If the run has no measured trial of that family.
     """
     groups = groups_of(run)
-    base = sorted((group for group in groups if group.family == baseline), key=lambda group: group.epochs)
+    base = sorted((group for group in groups if group.family == BASELINE), key=lambda group: group.epochs)
     if not base:
-        raise ValueError(f"the run has no measured trial of a family named {baseline!r} to compare the others with")
+        raise ValueError(f"the run has no measured trial of a family named {BASELINE!r} to compare the others with")
     sign = 1.0 if run.directions[0] == "maximize" else -1.0
     quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for group in groups])
     log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for group in groups])
@@ -107,7 +107,7 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
         same = [log(group.joules / other.joules) for group in own for other in base if other.epochs == group.epochs]
         logs, variances = [], []
         for group in own:
-            place = None if family == baseline else _needed(base, sign * group.quality, sign)
+            place = None if family == BASELINE else _needed(base, sign * group.quality, sign)
             if place is not None:
                 needed, slope, count = place
                 logs.append(log(group.joules) - needed)
@@ -119,7 +119,7 @@ def compare_to_baseline(run: Run, baseline: str = BASELINE) -> tuple[BaselineCom
         u_log = sqrt(sum(variances)) / len(logs) if variances else None
         best, equal = max(own, key=lambda group: sign * group.quality), exp(fmean(same)) if same else None
         found.append(BaselineComparison(family, setting, tuple(own), equal, mean, u_log, len(logs), columns, best, freedom))
-    return tuple(sorted(found, key=lambda one: (one.family != baseline, one.family, one.setting)))
+    return tuple(sorted(found, key=lambda one: (one.family != BASELINE, one.family, one.setting)))
 
 
 def groups_of(run: Run) -> tuple[Group, ...]:
@@ -179,8 +179,7 @@ def _pooled_sd(groups: Iterable[Sequence[float]]) -> float | None:
 def to_text(found: Sequence[BaselineComparison], quality: str = "accuracy") -> str:
     """Render the comparisons as a table, one row a setting."""
     cells = cells_of(found, quality)
-    right = [2 <= place <= 6 or place > 8 for place in range(len(cells[0]))]
-    return grid(cells, right)
+    return grid(cells, [2 <= place <= 6 or place > 8 for place in range(len(cells[0]))])
 
 
 def cells_of(found: Sequence[BaselineComparison], quality: str = "accuracy", decimals: int = 4) -> list[list[str]]:

@@ -95,8 +95,8 @@ def family_of(trial: Trial) -> str:
     return "one family"
 
 
-def relations(runs: Run | Iterable[Run]) -> tuple[Relation, ...]:
-    """Correlate size, operations and time with the energy of an epoch, per family and pooled; runs must be of the same hardware.
+def relations(run: Run) -> tuple[Relation, ...]:
+    """Correlate size, operations and time with the energy of an epoch, per family and pooled.
 
     The energy is that of an epoch, since in that of a whole training the number of epochs would hide everything else. Of the trials that
     continue one another only the longest counts: they are one model.
@@ -104,7 +104,7 @@ def relations(runs: Run | Iterable[Run]) -> tuple[Relation, ...]:
     Raises:
         ValueError: If the trials come from different hardware; their energies have no common scale.
     """
-    points = points_of(runs)
+    points = points_of(run)
     families = sorted({family_of(trial) for trial in points})
     found = []
     for name, predict in PREDICTORS.items():
@@ -115,13 +115,9 @@ def relations(runs: Run | Iterable[Run]) -> tuple[Relation, ...]:
     return tuple(one for one in found if one.predictor in known)
 
 
-def operation_costs(runs: Run | Iterable[Run]) -> tuple[OperationCost, ...]:
-    """Energy of 10^9 operations of training, per family and pooled; empty where the operations are unknown.
-
-    Raises:
-        ValueError: As ``relations``.
-    """
-    pairs = [(family_of(trial), flops, epoch_joules(trial)) for trial in points_of(runs) if (flops := training_flops(trial))]
+def operation_costs(run: Run) -> tuple[OperationCost, ...]:
+    """Energy of 10^9 operations of training, per family and pooled, see ``relations``; empty where the operations are unknown."""
+    pairs = [(family_of(trial), flops, epoch_joules(trial)) for trial in points_of(run) if (flops := training_flops(trial))]
     families = sorted({family for family, _, _ in pairs})
     found = []
     for family in [*(families if len(families) > 1 else []), *([POOLED] if pairs else [])]:
@@ -131,17 +127,21 @@ def operation_costs(runs: Run | Iterable[Run]) -> tuple[OperationCost, ...]:
     return tuple(found)
 
 
-def points_of(runs: Run | Iterable[Run]) -> list[Trial]:
+def points_of(run: Run) -> list[Trial]:
     """The measured configurations, each at its longest training.
 
     Raises:
         ValueError: If the trials come from different hardware.
     """
-    trials = [trial for run in ([runs] if isinstance(runs, Run) else runs) for trial in run.trials]
-    hardware = sorted({trial.hardware_id for trial in trials if trial.hardware_id})
+    hardware = sorted({trial.hardware_id for trial in run.trials if trial.hardware_id})
     if len(hardware) > 1:
         raise ValueError(f"relations need the energies of one machine, got trials of {', '.join(hardware)}; call it once per machine")
-    return _longest(trial for trial in trials if trial.state == "complete" and trial.train_joules and trial.epochs)
+    best: dict[tuple[str, str | None], Trial] = {}
+    for trial in run.trials:
+        if trial.state == "complete" and trial.train_joules and trial.epochs:
+            key = _configuration(trial), trial.hardware_id
+            best[key] = max(best.get(key, trial), trial, key=lambda one: one.epochs)
+    return list(best.values())
 
 
 def epoch_joules(trial: Trial) -> float:
@@ -149,9 +149,9 @@ def epoch_joules(trial: Trial) -> float:
     return (trial.train_joules or 0.0) / trial.epochs
 
 
-def by_construction(runs: Run | Iterable[Run]) -> str | None:
+def by_construction(run: Run) -> str | None:
     """Return a warning when the energy was computed from the seconds themselves, so that their correlation proves nothing; else None."""
-    sources = {part.source for trial in points_of(runs) for part in trial.components.values() if part.joules is not None}
+    sources = {part.source for trial in points_of(run) for part in trial.components.values() if part.joules is not None}
     if sources != {"cpu_time"}:
         return None
     return "The energy of this run is estimated from CPU-seconds, so time predicts it by construction; that is not a finding."
@@ -183,15 +183,6 @@ def operation_costs_to_text(found: Iterable[OperationCost]) -> str:
 def p_text(p_value: float | None) -> str:
     """A p-value for people; below 0.0001 only that."""
     return "-" if p_value is None else f"{p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
-
-
-def _longest(trials: Iterable[Trial]) -> list[Trial]:
-    best: dict[str, Trial] = {}
-    for trial in trials:
-        key = json.dumps([dict(trial.params), trial.hardware_id], sort_keys=True, default=str)
-        if key not in best or trial.epochs > best[key].epochs:
-            best[key] = trial
-    return list(best.values())
 
 
 FOLDS, TREES, REPEATS = 5, 100, 5

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..certainty import examples_text
 from ..formatting import grams_text, grid, joules_text, paragraphs, terminal_width, wrapped
 from ..front import Front
-from ..records.run_folder import Run
+from ..records.trial import Trial
 from . import table
 from .facts import short_component
 from .table import Column, columns_of, empty_text, footnote, marks_of, model_parts, model_text
-
-if TYPE_CHECKING:
-    from ..front import Front
-    from ..records.trial import Trial
 
 #: A model's own column has at least so many characters, or it stands in a line of its own under its row.
 LEAST_MODEL = 30
@@ -127,9 +123,6 @@ def _grid(front: Front, columns: Sequence[Column], width: int | None) -> str:
     return grid(cells, [column.right for column in columns])
 
 
-SUFFIXES = (".html", ".png", ".svg")
-
-
 class FrontView(Front):
     """A front with its tables and pictures; what `joulefront.search.run` and `joulefront.search.load` return."""
 
@@ -152,16 +145,15 @@ class FrontView(Front):
         return front_plotly(self)
 
 
-def save_front(source: Run | Front, path: str | Path) -> Path:
+def save_front(front: Front, path: str | Path) -> Path:
     """Write the picture of a front in the format of the file's ending: .html (interactive), .png or .svg.
 
     Raises:
         ValueError: If the file has another ending, or there is no front to draw.
     """
     target = Path(path)
-    if target.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"-o {str(path)!r}: a plot ends in one of {', '.join(SUFFIXES)}, for example {target.stem or 'front'}.html")
-    front = source if isinstance(source, Front) else Front.of(source)
+    if target.suffix.lower() not in (".html", ".png", ".svg"):
+        raise ValueError(f"-o {str(path)!r}: a plot ends in one of .html, .png, .svg, for example {target.stem or 'front'}.html")
     if not front.members:
         raise ValueError(f"nothing to draw in {str(path)!r}. {table.empty_text(front)}")
     if target.suffix.lower() == ".html":  # matplotlib and plotly are loaded only when they draw

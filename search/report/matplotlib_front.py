@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..formatting import Unit, plain, printable
 from ..front import Front
-from ..records.run_folder import Run
 from ..whole_file import whole_file
 from .view import EDGE, GRID, INK, MUTED, PALE, PICK, REPEATS_LABEL, STRONG, View, choose_ticks, crosses, tick_candidates
 
@@ -20,7 +19,7 @@ LABEL_ROOM = (250.0, 40.0)
 LABEL_POINTS = 16.0
 
 
-def front_figure(source: Run | Front) -> Figure:
+def front_figure(front: Front) -> Figure:
     """Draw all measured trials pale and the front strong, over energy in Wh on a logarithmic axis.
 
     Bars are two standard uncertainties of the energy on each side. The dominated area is shaded. Where the carbon intensity is known,
@@ -29,7 +28,7 @@ def front_figure(source: Run | Front) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    view = View.of(source)
+    view = View.of(front)
     figure = Figure(figsize=(9.0, 5.4), dpi=160, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

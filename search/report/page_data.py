@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from ..billing.account import BOOKED
-from ..formatting import Unit, unit_for
+from ..formatting import unit_for
 from ..front import FRACTIONS, Front
 from ..hypervolume import normalised_hypervolume
 from ..records.examples import SHARES
@@ -42,16 +42,16 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
     """
     run = run.comparable()
     front = Front.of(run)
-    limits, unit = _limits(front), _unit(front)
+    limits, unit = _limits(front), unit_for(trial.train_joules for trial in front.members)  # that of the largest model
     members = [_member(front, trial) for trial in front]
     examples = front.evidence.examples
-    maximise = front.directions[0] == "maximize"
+    percent = front.objectives[0] in PERCENT
     return {
         **_about(run, front),
         "metric": front.objectives[0],
-        "maximise": maximise,
-        "percent": front.objectives[0] in PERCENT,
-        "decimals": _decimals(front),
+        "maximise": front.directions[0] == "maximize",
+        "percent": percent,
+        "decimals": max(0, front.decimals - 2) if percent else front.decimals,
         "examples": examples,
         "folds": front.evidence.folds,
         "counted": front.objectives[0] in SHARES and bool(examples),
@@ -95,11 +95,6 @@ def _limits(front: Front) -> tuple[float, float]:
     return (low - lacking / 2, high + lacking / 2) if lacking > 0 else (low, high)
 
 
-def _unit(front: Front) -> Unit:
-    """The one unit of the page, that of the largest model of the front."""
-    return unit_for(trial.train_joules for trial in front.members)
-
-
 def _about(run: Run, front: Front) -> dict[str, Any]:
     study, sessions = run.facts.get("study") or {}, run.sessions
     machine = next((str(one["hardware"]) for one in [dict(s.get("hardware") or {}) for s in sessions[-1:]] if "hardware" in one), "")
@@ -125,11 +120,6 @@ def _source(run: Run) -> str:
     """What a command needs beside the folder to find the study again: nothing for a bundled one, the file where Python began it."""
     source = str((run.facts.get("origin") or {}).get("source") or "my_study.py")
     return f" --study {shlex.quote(source)}" if "/" in source or "." in source else ""
-
-
-def _decimals(front: Front) -> int:
-    """How many decimals of the quality mean anything, in percent where that is how it is shown."""
-    return max(0, front.decimals - 2) if front.objectives[0] in PERCENT else front.decimals
 
 
 def _member(front: Front, trial: Trial) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..formatting import count_text, grams_text, joules_text, plain
 from ..front import Front
-from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..whole_file import whole_file
 from .facts import short_component
@@ -79,12 +78,11 @@ plot.on('plotly_relayout', function () {
 WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
 
 
-def front_plotly(source: Run | Front) -> Figure:
+def front_plotly(front: Front) -> Figure:
     """Draw the front for a browser or a notebook; hover shows parameters, energy by component and its quality."""
     import plotly.graph_objects as go
 
-    view = View.of(source)
-    front = view.front
+    view = View.of(front)
     figure = go.Figure()
     figure.add_trace(_markers(view, view.inside, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
     if outside := view.outside:
@@ -127,15 +125,15 @@ def front_plotly(source: Run | Front) -> Figure:
     return figure
 
 
-def front_html(source: Run | Front, path: str | Path) -> Path:
+def front_html(front: Front, path: str | Path) -> Path:
     """Write the interactive front as one self-contained HTML file; it opens without a network."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    text: str = front_plotly(source).to_html(
+    text: str = front_plotly(front).to_html(
         include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
     )
     with whole_file(target) as unfinished:
-        text = text.replace("<head>", f"<head><title>{escape(source.name)} - front</title>{WHOLE_WINDOW}", 1)
+        text = text.replace("<head>", f"<head><title>{escape(front.name)} - front</title>{WHOLE_WINDOW}", 1)
         unfinished.write_text(text, encoding="utf-8")
     return target
 

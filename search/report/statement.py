@@ -14,7 +14,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..certainty import splits_in
@@ -116,14 +116,11 @@ def _table(run: Run) -> list[str]:
     lines = [f"| component | {unit.name} | quality | meter |", "|---|---:|---|---|"]
     for name, part in bill.components.items():
         lines.append(f"| {short_component(name)} | {unit.number(part.joules)} | {part.quality} | {part.source} |")
-    lines += [f"| {short_component(name)} | unknown | absent | {_cell(reason)} |" for name, reason in bill.absent.items()]
+    reasons = {name: reason.replace("|", "\\|").replace("\n", " ") for name, reason in bill.absent.items()}
+    lines += [f"| {short_component(name)} | unknown | absent | {plain} |" for name, plain in reasons.items()]
     if bill.total_joules is not None:
         lines.append(f"| **all** | **{unit.number(bill.total_joules)}** | | |")
     return lines
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def facts(run: Run) -> dict[str, Any]:
@@ -254,7 +251,7 @@ def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
     measure = {
         "measurementMethod": "joulefront: " + ", ".join(f"{part['component']} {part['how']} by {part['meter']}" for part in used),
         "version": version,
-        **_tracking(used),
+        **{f"{kind}TrackingMode": one["meter"] for kind in ("cpu", "gpu") for one in used if one["component"].startswith(kind)},
         "unit": "kWh",  # required until version 1.0 of the format; since then it is always kWh
         "powerConsumption": found["kwh"],
         "measurementDuration": found["hours"] * SECONDS_PER_HOUR,
@@ -298,11 +295,6 @@ def _moment(text: Any) -> str | None:
     """An ISO time as BoAmps writes it; None where it is none."""
     found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)", str(text or ""))
     return f"{found[1]} {found[2]}" if found else None
-
-
-def _tracking(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """How the processors were read."""
-    return {f"{kind}TrackingMode": part["meter"] for kind in ("cpu", "gpu") for part in parts if str(part["component"]).startswith(kind)}
 
 
 def _kind(run: Run) -> str:

@@ -13,7 +13,6 @@ from typing import Literal
 
 from ..formatting import Unit, digits, percent, unit_for
 from ..front import FRACTIONS, Front, stretch
-from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import OBJECTIVES
 from .facts import TYPICAL_MEDIAN, how_energy_is_known, scale_share
@@ -62,9 +61,8 @@ class View:
     carbon: tuple[Unit, float] | None
 
     @classmethod
-    def of(cls, source: Run | Front) -> View:
-        """Prepare a run or a front."""
-        front = source if isinstance(source, Front) else Front.of(source)
+    def of(cls, front: Front) -> View:
+        """Prepare a front."""
         members = front.members
         on_front = {trial.number for trial in members}
         measured = [t for t in front.trials if front.why_not(t) in (None, "not trained to the last rung")]

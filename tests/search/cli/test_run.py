@@ -46,7 +46,7 @@ def test_terminal_page_picture_and_next_name_the_same_model(circle: Circle) -> N
     lines = circle.out.splitlines()
     marked = [" ".join(lines[k : k + 2]) for k, line in enumerate(lines) if line.split()[:1] == [str(picked)]]  # a narrow row is two lines
     assert any("sensible" in line for line in marked)
-    assert View.of(RunFolder.open(circle.path).run()).named[0][1].number == picked
+    assert View.of(Front.of(RunFolder.open(circle.path).run())).named[0][1].number == picked
     assert " --pick sensible " in circle.out.rstrip().splitlines()[-1]
     assert page["bill"]["total"] > 0
     assert page["importance"] == []  # that would cost every run a second of a CPU

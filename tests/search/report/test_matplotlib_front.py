@@ -25,7 +25,7 @@ def texts(figure: Any) -> str:
 
 def test_the_still_picture_shows_every_measured_trial_once_and_the_front_strong(fake_run: Run) -> None:
     front = Front.of(fake_run)
-    (axes,) = front_figure(fake_run).axes
+    (axes,) = front_figure(Front.of(fake_run)).axes
     sizes = {c.get_label(): len(c.get_offsets()) for c in axes.collections if hasattr(c, "get_offsets")}
     measured = [trial for trial in fake_run.trials if front.why_not(trial) is None]
     assert sizes["front"] == len(front)
@@ -41,17 +41,17 @@ def test_the_still_picture_shows_every_measured_trial_once_and_the_front_strong(
 
 @pytest.mark.slow
 def test_the_picture_shows_units_place_and_how_the_energy_is_known(fake_run: Run, fake_run_maker: Callable[..., Run]) -> None:
-    shown = texts(front_figure(fake_run))
+    shown = texts(front_figure(Front.of(fake_run)))
     assert "training energy of the model (Wh)" in shown
     assert "gCO2e at 56 g/kWh (FR" in shown
     assert "measured (gpu by nvml), estimated (cpu by cpu_time)" in shown
     assert f"sensible, best: {Front.of(fake_run).sensible().values[0]:.4f}" in shown
-    assert "gCO2e" not in texts(front_figure(fake_run_maker(intensity=False)))
+    assert "gCO2e" not in texts(front_figure(Front.of(fake_run_maker(intensity=False))))
 
 
 @pytest.mark.slow
 def test_a_name_is_no_formula_and_breaks_no_picture(fake_run: Run, tmp_path: Path) -> None:
-    figure = front_figure(replace(fake_run, name="a$b^_{\x1b[31m \\frac$"))
+    figure = front_figure(Front.of(replace(fake_run, name="a$b^_{\x1b[31m \\frac$")))
     save_figure(figure, tmp_path / "front.png")
     written = minidom.parse(str(save_figure(figure, tmp_path / "front.svg"))).documentElement.toxml()
     assert "a$b^_{\\x1b[31m \\frac$" in written
@@ -64,7 +64,7 @@ def test_two_names_of_neighbours_do_not_cover_each_other(fake_run: Run, monkeypa
 
     last = list(Front.of(fake_run))[-1]
     monkeypatch.setattr(View, "named", property(lambda view: [("sensible", last), ("best", last)]))
-    figure = front_figure(fake_run)
+    figure = front_figure(Front.of(fake_run))
     figure.canvas.draw()
     one, other = (text.get_window_extent() for text in figure.axes[0].findobj(Annotation))
     assert not one.overlaps(other)

@@ -19,10 +19,10 @@ from joulefront.search.report.view import View
 
 def test_the_carbon_axis_is_the_energy_axis_times_the_intensity_and_the_pue(fake_run: Run) -> None:
     for facts, grams in (({}, 0.056), ({"pue": 1.5}, 0.084)):
-        mass, factor = View.of(replace(fake_run, facts={**fake_run.facts, **facts})).carbon or (None, 0.0)
+        mass, factor = View.of(Front.of(replace(fake_run, facts={**fake_run.facts, **facts}))).carbon or (None, 0.0)
         assert (mass and mass.name, factor) == ("gCO2e", pytest.approx(grams))
-    assert View.of(replace(fake_run, facts={**fake_run.facts, "intensity": None})).carbon is None
-    figure = front_plotly(fake_run)
+    assert View.of(Front.of(replace(fake_run, facts={**fake_run.facts, "intensity": None}))).carbon is None
+    figure = front_plotly(Front.of(fake_run))
     low, high = figure.layout.xaxis.range
     assert tuple(10 ** (b - a) for a, b in zip((low, high), figure.layout.xaxis2.range, strict=True)) == pytest.approx((0.056, 0.056))
     assert figure.layout.xaxis2.title.text == "gCO2e"
@@ -34,7 +34,7 @@ def test_the_carbon_axis_follows_when_the_reader_zooms(fake_run: Run, tmp_path: 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs Chromium")
-    page = front_html(fake_run, tmp_path / "front.html")
+    page = front_html(Front.of(fake_run), tmp_path / "front.html")
     zoom = """<script>window.addEventListener('load', function () {
       var y = [-Math.log10(1.005 - 0.88), -Math.log10(1.005 - 0.92)];
       Plotly.relayout('front', {'xaxis.range': [-1, 0], 'yaxis.range': y})
@@ -71,7 +71,7 @@ def test_hover_shows_parameters_energy_by_component_and_its_quality(fake_run: Ru
 
 
 def test_trials_below_the_axis_the_best_and_the_sensible_one_are_named_in_the_browser_too(fake_run: Run) -> None:
-    view, figure = View.of(fake_run), front_plotly(fake_run)
+    view, figure = View.of(Front.of(fake_run)), front_plotly(Front.of(fake_run))
     names = [str(trace.name) for trace in figure.data]
     assert (f"{len(view.outside)} below the axis" in names) == (len(view.outside) > 0)
     shown = [annotation.text for annotation in figure.layout.annotations]

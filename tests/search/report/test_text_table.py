@@ -136,6 +136,6 @@ def test_every_surface_names_the_same_model(fake_run: Run) -> None:
     assert [number for number, words in marks_of(shown).items() if "sensible" in words.split()] == [pick.number]
     assert f"sensible: trial {pick.number}, the cheapest that cannot be told from the best" in shown.to_text(width=3000)
     assert re.search(rf"the sensible one, .*\(trial {pick.number}\)\.", statement(run))
-    assert View.of(run).named[0] == ("sensible", pick)
+    assert View.of(Front.of(run)).named[0] == ("sensible", pick)
     rows = leaderboard([run, run]).to_rows()
     assert {row["sensible_train_wh"] for row in rows} == {pick.train_wh}

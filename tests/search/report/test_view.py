@@ -80,14 +80,14 @@ def test_an_error_and_a_third_objective_are_drawn(fake_run: Run, tmp_path: Path)
         replace(t, values=(1 - t.values[0], t.values[1], float(t.parameters or 1000))) if t.values else t for t in fake_run.trials
     )
     run = replace(fake_run, trials=trials, objectives=("error", "train_energy", "parameters"), directions=("minimize",) * 3)
-    view = View.of(run)
+    view = View.of(Front.of(run))
     assert len(view.line) < len(view.front)  # some members are there for their size alone
     joined = [(trial.train_joules, trial.values[0]) for trial in view.line]
     assert joined == sorted(joined)
     assert [q for _, q in joined] == sorted((q for _, q in joined), reverse=True)
     assert view.bottom == view.y_limits[0]  # less error is higher
-    assert save_front(run, tmp_path / "front.png").exists()
-    assert front_plotly(run).layout.yaxis.title.text == "validation error (log-error scale)"
+    assert save_front(Front.of(run), tmp_path / "front.png").exists()
+    assert front_plotly(Front.of(run)).layout.yaxis.title.text == "validation error (log-error scale)"
 
 
 def test_a_front_of_one_trial_is_seen_beside_the_better_half_of_the_others() -> None:
@@ -130,7 +130,7 @@ def test_a_label_of_a_quality_that_is_better_when_small_stands_on_the_better_sid
 
 def test_a_cross_stands_at_the_means_with_their_intervals(fake_run: Run, repeated: Callable[..., Run]) -> None:
     run = repeated(fake_run)
-    view = View.of(run)
+    view = View.of(Front.of(run))
     found = crosses(view)
     assert [cross.number for cross in found] == [trial.number for trial in Front.of(run)]
     for cross, trial in zip(found, Front.of(run), strict=True):
@@ -147,23 +147,23 @@ def test_the_longer_side_of_a_cross_of_an_error_points_to_no_error() -> None:
     trials = tuple(make_trial(n, "complete", {}, 1, values=(e, j), train_joules=j) for n, (e, j) in enumerate([(0.1, 40.0), (0.05, 90.0)]))
     again = tuple(Repeat(0, n, k, k, k, 1, {"error": e}, 40.0 + k) for n in (0, 1) for k, e in enumerate((0.02, 0.05, 0.1)))
     run = Run("errors", Path("errors"), ("error", "train_energy"), ("minimize", "minimize"), (1,), trials, Bill(), {}, Repeats((), again))
-    for cross in crosses(View.of(run)):
+    for cross in crosses(View.of(Front.of(run))):
         assert cross.y + cross.up == pytest.approx(stretch("error", 0.0))  # the interval reaches below zero
         assert cross.down < cross.up
 
 
 def test_an_interval_that_reaches_below_zero_ends_before_it(fake_run: Run, repeated: Callable[..., Run]) -> None:
-    for cross in crosses(View.of(repeated(fake_run, spread=0.9))):
+    for cross in crosses(View.of(Front.of(repeated(fake_run, spread=0.9)))):
         assert 0 < cross.left <= 0.95 * cross.x
 
 
 def test_both_pictures_show_the_crosses_and_neither_does_without_repeats(fake_run: Run, repeated: Callable[..., Run]) -> None:
     run = repeated(fake_run)
-    names = [trace.name for trace in front_plotly(run).data]
+    names = [trace.name for trace in front_plotly(Front.of(run)).data]
     assert names.count(REPEATS_LABEL) == 1
-    legend = front_figure(run).axes[0].get_legend()
+    legend = front_figure(Front.of(run)).axes[0].get_legend()
     assert legend is not None
     assert REPEATS_LABEL in [text.get_text() for text in legend.get_texts()]
-    assert REPEATS_LABEL not in [trace.name for trace in front_plotly(fake_run).data]
-    assert crosses(View.of(fake_run)) == ()
-    assert crosses(View.of(repeated(fake_run, times=1))) == ()  # one repeat has no interval
+    assert REPEATS_LABEL not in [trace.name for trace in front_plotly(Front.of(fake_run)).data]
+    assert crosses(View.of(Front.of(fake_run))) == ()
+    assert crosses(View.of(Front.of(repeated(fake_run, times=1)))) == ()  # one repeat has no interval
