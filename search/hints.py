@@ -19,7 +19,6 @@ class Hints:
     """Asks a space for its hints; the attributes and methods here have the names that a family gives them."""
 
     def __init__(self, space: Space) -> None:
-        """Ask nothing yet."""
         self._space: Any = space
 
     @property

@@ -49,7 +49,6 @@ class CutBackbone(TimmBackbone):
     """The frozen first stages of a pretrained network: it gives their last map ``(c, h, w)``, flattened."""
 
     def __init__(self, network: Any, prepare: Prepare, identity: str, trained: int) -> None:
-        """Leave out the last ``trained`` stages."""
         stem, stages = cut(network, trained)
         super().__init__(nn.Sequential(*(network.get_submodule(path) for path in (*stem, *stages))), prepare, identity)
         self.name = f"stage-{len(stages)}"

@@ -80,7 +80,6 @@ class Seen(Data):
     spectrogram: LogMel
 
     def __len__(self) -> int:
-        """Number of examples."""
         return len(self.data)
 
     def batches(self, batch_size: int, **options: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

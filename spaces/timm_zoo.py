@@ -113,7 +113,6 @@ class Prepared(nn.Module):
     """A pretrained network of timm that brings images to its own mean, deviation and size first."""
 
     def __init__(self, prepare: Prepare, network: nn.Module) -> None:
-        """Put the two behind each other."""
         super().__init__()
         self.prepare, self.network = prepare, network
 

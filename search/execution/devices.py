@@ -121,7 +121,6 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give the device back."""
         self.release()
 
 
@@ -141,11 +140,9 @@ class Devices:
     leases: tuple[Lease, ...] = field(default=(), repr=False)
 
     def __enter__(self) -> Devices:
-        """Return itself: it holds the devices already."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give the devices back."""
         for lease in self.leases:
             lease.release()
 

@@ -137,7 +137,6 @@ class Nodes:
     """Nodes and constants whose names begin alike."""
 
     def __init__(self, prefix: str) -> None:
-        """Begin without any."""
         self.prefix, self.nodes, self.initializers = prefix, list[Any](), list[Any]()
 
     def add(self, kind: str, *inputs: Any, outputs: int = 1, names: list[str] | None = None, domain: str = "", **attributes: Any) -> Any:

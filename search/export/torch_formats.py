@@ -175,11 +175,9 @@ class Absent(Data):
     """
 
     def __init__(self, length: int, shape: Sequence[int], kind: str) -> None:
-        """Have so many examples of a shape."""
         self._length, self._shape, self._kind = length, tuple(shape), kind
 
     def __len__(self) -> int:
-        """Number of examples."""
         return self._length
 
     def batches(self, batch_size: int, **options: Any) -> Iterator[tuple[Any, Any]]:

@@ -29,7 +29,6 @@ class InBfloat16(nn.Module):
     """A model whose weights and activations are bfloat16; inputs and outputs stay float32."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Convert a model."""
         super().__init__()
         self.model = model.to(torch.bfloat16)
         self.named = f"{type(model).__name__} in bfloat16"
@@ -44,7 +43,6 @@ class InOnnxRuntime(nn.Module):
     """A graph, prepared ``inputs`` -> raw outputs, that ONNX Runtime computes with as many threads as PyTorch has."""
 
     def __init__(self, core: Any, named: str) -> None:
-        """Open a graph."""
         import onnxruntime
 
         super().__init__()

@@ -92,7 +92,6 @@ class SessionOptions:
     executor: str = "local"
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a machine."""
         check_executor(self.executor)
         if self.workers < 1:
             raise ValueError(f"workers must be >= 1, got {self.workers}")

@@ -41,7 +41,6 @@ class StoredFeatures:
     """What an earlier study left in the cache, looked up once for each features; what this study adds to it is known from its trials."""
 
     def __init__(self, space: Space, task: Task, cache: FeatureCache) -> None:
-        """Look nothing up yet."""
         self._space, self._task, self._cache = space, task, cache
         self._found: dict[str, tuple[float, float | None]] = {}
 

@@ -247,7 +247,6 @@ class Embedding(nn.Module):
     """The frozen part of a model as one module: raw inputs -> features."""
 
     def __init__(self, backbone: nn.Module, feature_set: str) -> None:
-        """Take the part of a backbone up to a cut."""
         super().__init__()
         self.backbone, self.feature_set = backbone, feature_set
 

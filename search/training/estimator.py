@@ -32,7 +32,6 @@ class SingleEpoch:
     """Any scikit-learn estimator: all of its work is done in the first epoch, later ones add and cost nothing."""
 
     def __init__(self, sklearn: Any) -> None:
-        """Wrap a fresh estimator."""
         self.sklearn = sklearn
 
     def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:

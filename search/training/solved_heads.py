@@ -41,7 +41,6 @@ class _Linear(SolvedHead):
     """A linear layer that starts at zero, with a penalty on its squared weights."""
 
     def __init__(self, features: int, outputs: int, penalty: float) -> None:
-        """Take the penalty, in the unit of the subclass."""
         super().__init__()
         self.outputs, self.penalty = outputs, penalty
         self.linear = nn.Linear(features, outputs)

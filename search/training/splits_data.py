@@ -125,7 +125,6 @@ class MemoryData(Data):
         self._deviation = None if deviation is None else torch.tensor(deviation, dtype=torch.float32)
 
     def __len__(self) -> int:
-        """Number of examples."""
         return len(self.inputs)
 
     def batches(
@@ -272,7 +271,6 @@ class StreamData(Data):
         self._deviation = None if deviation is None else torch.tensor(deviation, dtype=torch.float32)
 
     def __len__(self) -> int:
-        """Number of examples."""
         return len(self._dataset)  # type: ignore[arg-type]  # a Dataset need not have a length; this one does
 
     def batches(
@@ -349,7 +347,6 @@ class Excerpt(Data):
         self.raw = None if raw is None or seed is not None else raw.only(np.arange(self._size))
 
     def __len__(self) -> int:
-        """Number of examples."""
         return self._size
 
     def batches(self, batch_size: int, *, seed: int | None = None, **options: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -56,7 +56,6 @@ class Tuned(nn.Module):
         probe: tuple[Backbone, str] | None = None,
         norms: bool = False,
     ) -> None:
-        """Put a head on the part of a network that is trained."""
         super().__init__()
         self.body, self.norms, self.rates, self.probe = body, norms, rates, probe  # a tuple: the probe is no part of the model
         self.register_buffer("mean", torch.zeros(width))
