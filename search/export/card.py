@@ -127,7 +127,8 @@ def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
     if _facts(run).get("carbon"):
         source += f" times the intensity of the hours in which it was trained ({_facts(run)['carbon'][-1]['forecast']}, a forecast)"
     elif intensity.get("grams_per_kwh") is not None:
-        source += f" times {intensity['grams_per_kwh']:g} gCO2e/kWh ({_joined(intensity, 'source', 'year')})"
+        stated = ", ".join(str(intensity[key]) for key in ("source", "year") if intensity.get(key) is not None)
+        source += f" times {intensity['grams_per_kwh']:g} gCO2e/kWh ({stated})"
     source += _site(run)
     emissions: dict[str, Any] = {
         "emissions": float(f"{trial.grams_co2e:.6g}"),
@@ -338,7 +339,3 @@ def _pretraining(weights: Mapping[str, Any]) -> str:
         return joules_text(weights["pretraining_joules"])
     grams = weights["pretraining_grams_co2e"]
     return "unknown" if grams is None else f"unknown (its own card states {grams:g} gCO2e)"
-
-
-def _joined(data: Mapping[str, Any], *keys: str) -> str:
-    return ", ".join(str(data[key]) for key in keys if data.get(key) is not None)

@@ -12,6 +12,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +199,10 @@ class SessionEstimator:
         if hasattr(estimator, "classes_"):
             self.classes_ = estimator.classes_
         # Only what the estimator has: its methods decide how its scores are read.
-        for name, method in (("predict_proba", self._last), ("decision_function", self._column), ("predict", self._first)):
+        methods = {"predict_proba": self._last, "decision_function": self._column, "predict": partial(self._column, index=0)}
+        for name, method in methods.items():
             if callable(getattr(estimator, name, None)) and not (name == "decision_function" and hasattr(estimator, "predict_proba")):
                 setattr(self, name, method)
-
-    def _first(self, rows: np.ndarray) -> np.ndarray:
-        return self._column(rows, 0)
 
     def _last(self, rows: np.ndarray) -> Any:
         outputs = self._run(rows)[-1]

@@ -135,15 +135,13 @@ def load_model(folder: str | Path, study: Study | None = None) -> Any:
     if not (Path(folder) / SAFETENSORS_FILE).is_file():
         raise ValueError(f"{str(folder)!r} must hold {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
     task = recorded_task(Path(folder))
-    if study is None and task is not None:
-        return _load(Path(folder), _builder(config), task)
     if study is None:
-        raise ValueError(f"{str(folder)!r} is of an earlier version; give the study that it came from: load_model(folder, study)")
+        return _load(Path(folder), _builder(config), task)
     if config["space"] != study.space.name:
         raise ValueError(
             f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
         )
-    return _load(Path(folder), study.space, task or study.load_task())
+    return _load(Path(folder), study.space, task)
 
 
 def builder_of(space: Space, candidate: Candidate) -> str | None:
@@ -194,11 +192,9 @@ class Absent(Data):
         return inputs.flatten(1).numpy(), targets.numpy()
 
 
-def recorded_task(folder: Path) -> Task | None:
-    """Return the task of an export without its data, None where the export is of an earlier version that did not keep it."""
+def recorded_task(folder: Path) -> Task:
+    """Return the task of an export without its data."""
     task = read_config(folder)["task"]
-    if "shape" not in task:
-        return None
     how = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
     classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
     checked = task["validation"] if "validation" in task else task["test"]  # of a refit

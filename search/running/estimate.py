@@ -370,7 +370,7 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
         store = RunFolder.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
         sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
         optuna_study = store.study(sampler, alone=True)
-        begin_ns, asked_for = time.monotonic_ns(), 0
+        begin_ns, asked_for, directed = time.monotonic_ns(), 0, list(zip(study.objectives, study.directions, strict=True))
         while asked_for < trials and not getattr(sampler, "exhausted", False):
             if asked_for and most_joules is not None and (ledger.joules(begin_ns) or 0.0) > most_joules:
                 break
@@ -378,14 +378,10 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
             study.space.sample(asked)
             epochs = study.draw_epochs(asked)
             quality = float(random.uniform(0.2, 1.0)) * (1.0 - 0.5**epochs)
-            values = {name: quality if direction == "maximize" else 1.0 / (1.0 + quality) for name, direction in _directions(study)}
+            values = {name: quality if direction == "maximize" else 1.0 / (1.0 + quality) for name, direction in directed}
             values |= {name: epochs * float(random.uniform(0.5, 2.0)) for name in study.objectives if "energy" in name or "co2" in name}
             asked.set_user_attr(EPOCHS_REACHED, epochs)
             optuna_study.tell(asked, [values[name] for name in study.objectives])
             asked_for += 1
         joules = ledger.joules(begin_ns)
     return None if joules is None or not asked_for else joules / asked_for
-
-
-def _directions(study: Study) -> list[tuple[str, str]]:
-    return list(zip(study.objectives, study.directions, strict=True))

@@ -127,11 +127,6 @@ def _said(meters: dict[str, str]) -> str:
     return ", ".join(f"{name} by {how}" for name, how in sorted(meters.items())) or "nothing"
 
 
-def seed_of_repeat(seed: int, round_number: int, key: str) -> int:
-    """Seed of a repeat: another one in every round, and another one than the search took."""
-    return zlib.crc32(f"{seed}:repeat {round_number}:{key}".encode())
-
-
 @dataclass
 class RepeatLoop:
     """The trainings of one session of repeats, one after the other.
@@ -181,12 +176,13 @@ class RepeatLoop:
     def _train(self, slot: Slot) -> Repeat:
         trial, seed = self.trials[slot.trial], self.repeats.plans[self.plan].seed
         weights = self.session.folder.artifact(trial.number).with_name("repeat.weights")
+        drawn = f"{seed}:repeat {slot.round}:{key_of(self.study.space, trial)}"  # another one in every round, and than the search took
         job = Job(
             number=trial.number,
             params=trial.params,
             # A schedule with a horizon (cosine) keeps that of the search, though the training ends where the trial did.
             epochs=trial.horizon,
-            seed=seed_of_repeat(seed, slot.round, key_of(self.study.space, trial)),
+            seed=zlib.crc32(drawn.encode()),
             device=self.session.device,
             threads=int(trial.extra.get("threads") or cores()),
             start=None,

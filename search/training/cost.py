@@ -113,7 +113,7 @@ def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bo
     was_training = model.training
     model.train()
     try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, _unchanged):
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
             outputs = torch.func.functional_call(model, state, (inputs,))
     except Exception:  # a user's forward may raise anything; the training itself reports it with more context
         return None
@@ -158,7 +158,3 @@ def _kept(tensor: torch.Tensor, half: bool) -> int:
 
 def _storage(tensor: torch.Tensor) -> Any:
     return tensor.untyped_storage()._cdata
-
-
-def _unchanged(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor

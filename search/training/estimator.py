@@ -68,8 +68,9 @@ def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
         decision = np.asarray(sklearn.decision_function(X), dtype=np.float64)
         return 0.5 - 0.5 * decision / (1.0 + np.abs(decision))
     if isinstance(getattr(sklearn, "classes_", None), list) and callable(getattr(sklearn, "predict_proba", None)):
-        pairs = zip(sklearn.predict_proba(X), sklearn.classes_, strict=True)  # several labels, a pair of probabilities each
-        return np.stack([_of_a_one(probabilities, classes) for probabilities, classes in pairs], axis=1)
+        pairs = zip(sklearn.predict_proba(X), sklearn.classes_, strict=True)  # of several labels; one that never occurs has one column
+        ones = [shares[:, list(classes).index(1)] if 1 in classes else np.zeros(len(shares)) for shares, classes in pairs]
+        return np.stack(ones, axis=1)
     if callable(getattr(sklearn, "predict_proba", None)):
         return np.asarray(sklearn.predict_proba(X))
     if hasattr(sklearn, "classes_") and callable(getattr(sklearn, "decision_function", None)):
@@ -82,11 +83,6 @@ def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
     if hasattr(sklearn, "classes_"):
         return np.asarray(np.asarray(sklearn.predict(X))[:, None] == np.asarray(sklearn.classes_)[None, :], dtype=np.float64)
     return np.asarray(sklearn.predict(X), dtype=np.float64)
-
-
-def _of_a_one(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the probability of a 1; a label that never or always occurred has one column."""
-    return probabilities[:, list(classes).index(1)] if 1 in classes else np.zeros(len(probabilities))
 
 
 def is_outlier_detector(sklearn: Any) -> bool:

@@ -176,12 +176,12 @@ class Average:
                 average.copy_(kept)
 
 
-def decay(step: int, gamma: float = GAMMA) -> float:
-    """Return the weight of the old average at a step counted from 1: ``(1 - 1/t) ** (gamma + 1)``.
+def decay(step: int) -> float:
+    """Return the weight of the old average at a step counted from 1: ``(1 - 1/t) ** (GAMMA + 1)``.
 
     Source: Karras et al. 2024, arXiv:2312.02696, section 3.1 (power function profile).
     """
-    return float((1.0 - 1.0 / step) ** (gamma + 1.0))
+    return float((1.0 - 1.0 / step) ** (GAMMA + 1.0))
 
 
 class Patience:

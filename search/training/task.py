@@ -292,7 +292,8 @@ def split_indices(
     few = validation_share > 0 and max(map(len, groups), default=0) == 2
     for group in groups:
         order = random.permutation(group)
-        validation, test = (_portion(len(group), share) for share in (validation_share, test_share))
+        # At least one of any share that is not zero.
+        validation, test = (max(int(share > 0), round(len(group) * share)) for share in (validation_share, test_share))
         if validation + test >= len(group):
             validation, test = int(few and len(group) == 2), 0
         for part, chosen in zip(parts, np.split(order, [len(order) - validation - test, len(order) - test]), strict=True):
@@ -344,11 +345,6 @@ def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyTyp
         plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split()).rstrip(".") or name
         found.setdefault(short.get(plain, plain), []).append(name)
     return [alike for alike in found.values() if len(alike) > 1]
-
-
-def _portion(count: int, share: float) -> int:
-    """Round to the nearest, but at least one of any share that is not zero."""
-    return 0 if share == 0 else max(1, round(count * share))
 
 
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:
