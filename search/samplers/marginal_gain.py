@@ -11,6 +11,7 @@ from optuna.study import Study
 
 from .ehvi import boxes_above
 from .freeze_thaw import FreezeThawSampler, Survey
+from .planner import MIN_INCREMENT
 from .proposals import SearchState
 
 #: At most so many of the best plans are valued, and at most so many of them are carried out in the projection.
@@ -93,6 +94,7 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
     marginals = [models.marginals(predictions, r) for r in rungs]
     expected = np.stack([models.expected_values(predictions, r) for r in rungs], 1)  # (rows, rungs, objectives)
     cost = np.maximum(candidates.cost[rows], 1e-300)
+    least, resumable = MIN_INCREMENT * predictions.energy, planner.first_rung(state.table, candidates.config[rows])[1]
     open_ = np.isfinite(candidates.rate[rows])
     points, boxes = state.points, state.boxes
     spent = gain = last_rate = 0.0
@@ -107,6 +109,8 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
         gain, spent = gain + float(gains[row, rung]), spent + float(cost[row, rung])
         last_rate = float(gains[row, rung] / cost[row, rung])
         open_[row, : rung + 1] = False
+        if resumable[row]:  # the next plan of this configuration goes on from here
+            cost[row, rung + 1 :] = np.maximum(cost[row, rung + 1 :] - cost[row, rung], least[row, rung + 1 :])
         points = np.vstack([points, expected[row, rung]])
         boxes = boxes_above(points, state.reference)
     return gain + last_rate * max(0.0, budget - spent)

@@ -44,7 +44,7 @@ _MAX_RANKED, _ALIKE, _WORTHWHILE = 48, 0.8, 0.3
 #: What is less probable to be feasible no arm begins.
 _HOPELESS = 0.2
 #: An increment costs at least this share of the training from scratch, whatever the models predict.
-_MIN_INCREMENT = 0.01
+MIN_INCREMENT = 0.01
 
 
 @dataclass
@@ -236,7 +236,7 @@ class Planner:
         energy = predictions.energy[0]
         paid = 10 ** -table.values[:, 1] if table.transform.logarithmic[1] else table.epochs
         done = 0.0 if decision.parent is None else float(paid[table.numbers == decision.parent][0])
-        cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, _MIN_INCREMENT * float(energy[0]))
+        cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, MIN_INCREMENT * float(energy[0]))
         return replace(decision, cost=cost, step_cost=cost) if remaining is None or cost <= remaining else None
 
     def _settled(self, table: ObservationTable, counts: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -295,7 +295,7 @@ class Planner:
         largest_step: float | None,
     ) -> ScoredCandidates:
         settings, table = self.settings, state.table
-        predictions, (first, resumable) = self._predictions(encoder, genes, config), self._first_rung(table, config)
+        predictions, (first, resumable) = self._predictions(encoder, genes, config), self.first_rung(table, config)
         rungs = np.array(settings.rungs, dtype=float)
         trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
         gain = np.stack([state.boxes.expected_gain(self.models.marginals(predictions, r)) for r in range(len(rungs))], 1)
@@ -304,7 +304,7 @@ class Planner:
             gain[:, :-1] = 0.0
         energy = 10 ** -table.values[table.longest_row[config], 1] if table.transform.logarithmic[1] else trained_to
         paid = np.where((config >= 0) & resumable, energy, self._paid_by_others(encoder, genes))
-        cost = np.maximum(predictions.energy - paid[:, None], _MIN_INCREMENT * predictions.energy)
+        cost = np.maximum(predictions.energy - paid[:, None], MIN_INCREMENT * predictions.energy)
         rate = gain / (cost + settings.cost_floor * state.median_cost) ** settings.per_joule
         excluded = (config >= 0)[:, None] & self._closed(table)[config]
         if remaining is not None:
@@ -330,7 +330,7 @@ class Planner:
         top = np.argsort(-candidates.best, kind="stable")[:_MAX_LOOKED_AHEAD]
         config, rate, cost = candidates.config[top], candidates.rate[top], candidates.cost[top]
         predictions = self._predictions(encoder, candidates.genes[top], config)
-        first, resumable = self._first_rung(state.table, config)
+        first, resumable = self.first_rung(state.table, config)
         for rung, resume in product(range(last), (True, False)):
             rows = np.flatnonzero((resumable == resume) & ((first == rung) if resume else (first <= rung)))
             # A continuation is decided again at its next rung: its row keeps the target of the plan and only gains in rate.
@@ -358,7 +358,7 @@ class Planner:
     def _predictions(self, encoder: Encoder, genes: Array, config: NDArray[np.int64]) -> Predictions:
         return self.models.inflated(self.models.predict(encoder.columns(genes)), config < 0, self.inflation)
 
-    def _first_rung(self, table: ObservationTable, config: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def first_rung(self, table: ObservationTable, config: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the next rung of each row, -1 in ``config`` being a fresh one, and whether it is reached by resuming a checkpoint.
 
         Beyond the last rung there is none, and the number of rungs is returned.

@@ -73,3 +73,25 @@ def test_an_exhausted_space_has_no_remaining_gain() -> None:
     assert expected.gain == 0
     assert expected.next_cost is None
     assert expected.share == 0
+
+
+@pytest.mark.slow
+def test_the_energy_that_trains_everything_to_the_end_is_enough_since_a_resumed_plan_pays_only_the_rest() -> None:
+    sampler = FreezeThawSampler([1, 3, 9, 27], startup=4, search_space={"a": optuna.distributions.IntDistribution(0, 7)})
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a, epochs = trial.suggest_int("a", 0, 7), trial.suggest_int("epochs", 1, 27)
+        return 0.9 - 0.05 * abs(a - 4) - 0.5 * epochs**-0.7, 10.0 * epochs * (1.0 + a)
+
+    study.optimize(objective, 7)
+    survey = sampler.survey(study)
+    assert survey is not None
+    candidates = survey.candidates
+    rows = [row for row, _, _ in survey.planner.ranked_rows(survey.state, candidates, survey.history, survey.encoder)]
+    whole = float(candidates.cost[rows, -1].sum())
+    some, enough, more = (gain(study, share * whole) for share in (0.2, 1.05, 10.0))
+    assert some is not None
+    assert enough is not None
+    assert more is not None
+    assert some.gain < enough.gain == pytest.approx(more.gain, rel=1e-9)
