@@ -45,7 +45,7 @@ def study(
     """Which family predicts your column for the fewest joules?
 
     Args:
-        data: CSV or Parquet file.
+        data: CSV or Parquet file, or a folder of them: recordings, each of which then lies in one split.
         target: Column to predict.
         seed: Seed of splits and search.
         kind: ``classification``, ``regression`` or ``anomaly``, where it is told wrongly: ``--kind classification``.

@@ -230,12 +230,11 @@ def _unit(different: Any) -> tuple[str, str | None]:
     # Without capitals and the plural; mW is not MW.
     spelt = found.where(found.str.fullmatch("M."), found.str.lower()).str.replace(r"(?<=...)s$", "", regex=True)
     counts, shown = spelt.value_counts(), " and ".join(map(repr, found.value_counts().index[:2]))
+    usual = str(counts.index[0])
     if counts.iloc[0] >= MOST * len(different):
-        return str(counts.index[0]), None
+        return usual, None
     if len(counts) == 1 < counts.iloc[0]:
-        return str(
-            counts.index[0]
-        ), f"is numbers with {shown} in some cells and none in others, which are read alike; write all in one unit"
+        return usual, f"is numbers with {shown} in some cells and none in others, which are read alike; write all in one unit"
     several = found.notna().mean() >= MOST and found.nunique() <= UNITS
     return "", f"is text, for its numbers have several units, {shown}; write all in one to have numbers" if several else None
 
@@ -245,11 +244,8 @@ def _in_form(different: Any) -> str | None:
     forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
     usual = forms.mode()[0]
     alike = (forms == usual).mean() >= MOST and usual.startswith("0")
-    if (
-        not alike
-        or not ("/" in usual or (len(different) >= FORMED and different.str.len().nunique() > 1))
-        or re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", usual)
-    ):
+    varied = "/" in usual or (len(different) >= FORMED and different.str.len().nunique() > 1)
+    if not alike or not varied or re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", usual):
         return None  # versions, addresses and places
     return f"is text, for its values hold numbers in a form that is not read, e.g. {different[0]!r}; write numbers alone to have numbers"
 

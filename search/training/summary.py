@@ -36,31 +36,27 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
     from . import audio, images
     from .file_tree import FOREIGN_SOUNDS, SOUNDS, SUFFIXES, open_files
     from .table import table
+    from .table_features import listed
     from .table_file import read
     from .text import find_text
 
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     zipped = path.is_file() and zipfile.is_zipfile(path) and not suffixes & (TEXT | TYPED)
-    inside = {Path(name).suffix.lower() for name in open_files(path).names()} if zipped else set[str]()
-    packed = inside & (TEXT | TYPED) and not inside & (SUFFIXES | SOUNDS)
-    if not path.is_dir() and (suffixes & (TEXT | TYPED) or packed or (path.is_file() and target is not None and not zipped)):
+    endings = [Path(name).suffix.lower() for name in open_files(path).names()] if zipped or path.is_dir() else []
+    inside = {*endings} & (TEXT | TYPED) and not {*endings} & (SUFFIXES | SOUNDS)
+    if inside or (not path.is_dir() and (suffixes & (TEXT | TYPED) or (path.is_file() and target is not None and not zipped))):
         if target is None:
-            names = list(map(str, read(path).columns))
-            shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-            raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {shown}")
+            raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {listed(read(path).columns)}")
         return table(path, target, **{"folds": None, "text": find_text(), **options})
     if path.is_file() and not zipfile.is_zipfile(path) and target is None:
         raise ValueError(
             f"{path} must be a table ({', '.join(sorted(TEXT | TYPED))}), or a folder or zip of images or recordings with a sub-folder for "
             "each class; give one, unpack other archives"
         )
-    if path.is_dir() and (kinds := {one.suffix.lower() for one in path.iterdir()}) and kinds <= TEXT | TYPED:
-        read(path)  # it says what to do with a folder of tables
     if target is not None or options:
         given = "--target" if target is not None else f"--{next(iter(options))}"
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")
-    endings = [Path(name).suffix.lower() for name in open_files(path).names()]
     pictures = sum(ending in SUFFIXES for ending in endings)
     sounds = sum(ending in SOUNDS or (not pictures and ending in FOREIGN_SOUNDS) for ending in endings)
     task = (audio.audio if sounds > pictures else images.images)(path, skip_unreadable=True)

@@ -65,7 +65,8 @@ def table(
     meant gets a warning with its remedy: columns that name the rows, that hold or tell the target, that are numbers but for some cells,
     rows in two splits that lie beside each other in time. ``task.seen`` holds what was found, see ``summary.py``.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.arff`` (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``.
+    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.arff`` (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``; or a
+      folder of recordings, a file each, which ``group:file`` divides in place of ``random``; their ``file`` is no feature.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.
@@ -89,11 +90,13 @@ def table(
     with noting() as said:
         wanted, several = [column.strip() for column in ([target] if isinstance(target, str) else target)], not isinstance(target, str)
         markers = _names(missing)
-        divides = [column for column in split_column(split)[1:] if column is not None]
-        path = None
+        path, recordings = None, False
         if isinstance(data, str | Path):
             path = Path(data).expanduser()
+            recordings = path.is_dir()
+            split = "group:file" if recordings and split == "random" else split
             data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
+        divides = [column for column in split_column(split)[1:] if column is not None]
         source = source or "the table"
         read_as = data.attrs.get("file")
         frame = plain_frame(data)
@@ -122,9 +125,8 @@ def table(
         if split == "random" and (alike := alike_neighbours(inputs, how, targets)) is not None:
             warnings.warn(f"{source}: {alike}", stacklevel=2)
         again = [] if several else copies(inputs, how, targets.values, wanted[0], source, keep)
-        if split.startswith("group:"):
-            again = [*again, *divides]
-        inputs = inputs.drop(columns=again)
+        apart = {*(divides if split.startswith("group:") else ()), *(["file"] if recordings else ())} & {*inputs.columns}
+        inputs = inputs.drop(columns=[*again, *apart])
         goals = goals_of(targets)
         rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
         warn_of_rows(source, frame, parts)
@@ -151,9 +153,9 @@ def table(
         preprocessing |= {"markers": markers} if markers else {}
         preprocessing |= {"unnamed": unnamed} if unnamed else {}
         task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
-        task = keep_rows(task, path or data, [np.flatnonzero(labelled)[part] for part in parts])
+        task = keep_rows(task, data if recordings or path is None else path, [np.flatnonzero(labelled)[part] for part in parts])
         reasons = {column: "asked for" for column in drop if column not in wanted}
-        reasons |= {column: "divides the rows" if column in divides else "the target again" for column in again}
+        reasons |= {**dict.fromkeys(again, "the target again"), **dict.fromkeys(apart, "divides the rows into files or groups")}
         seen = {"split": split, "left_out": reasons, "missing_texts": odd_texts}
         task = replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
     if folds is None:
@@ -214,12 +216,8 @@ def _labels(frame: pd.DataFrame, wanted: Sequence[str], source: str, kind: Kind 
 def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind | None, classes: Sequence[str] | None) -> Targets:
     """Encode one target, or several of 0 and 1 called ``classes``; what cannot be learnt is refused."""
     rows = len(values[0])
-    targets = encode(
-        values[0] if classes is None else np.column_stack(values),
-        kind=kind or (None if classes is None else "multilabel"),
-        classes=classes,
-        name=named,
-    )
+    raw = values[0] if classes is None else np.column_stack(values)
+    targets = encode(raw, kind=kind or (None if classes is None else "multilabel"), classes=classes, name=named)
     count = len(np.unique(values[0])) if targets.kind in ("classification", "regression") and classes is None else rows
     if kind is None and targets.kind == "regression" and count == 1:
         raise ValueError(f"{named} must have at least two values, got only {values[0][0]:g}")

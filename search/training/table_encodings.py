@@ -40,8 +40,7 @@ COMPACTS = (COMPACT, f"{COMPACT}%H%M%S", f"{COMPACT}%H%M")
 #: How dates are written, the first that fits counts; "ISO8601" is pandas' word for all of its forms.
 OF_DAY = ("%H:%M", "%H:%M:%S")
 FORMATS = ("ISO8601", *(day + hour for day in (*_DAYS, *_NAMED_DAYS) for hour in _HOURS), *OF_DAY)
-FORMATS = (*FORMATS, "%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p", "%I %p", "%m/%Y", "%b-%y", "%b-%Y", "%b %d %H:%M:%S %Y")
-FORMATS = (*FORMATS, "%b %d %H:%M:%S %z %Y")
+FORMATS += ("%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p", "%I %p", "%m/%Y", "%b-%y", "%b-%Y", "%b %d %H:%M:%S %Y", "%b %d %H:%M:%S %z %Y")
 #: Dates are of so many forms at most, each of at least this share of the different texts; that share of all must be dates.
 FORMS, LEAST, MOST = 3, 0.05, 0.95
 #: What may be a date, and what is meant as a day (no version, no address).

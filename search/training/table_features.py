@@ -55,13 +55,12 @@ def learn(
 ) -> list[Column]:
     """Learn from training rows how each column becomes features.
 
-    Numbers, truth values and times (seconds since 1970) are filled with their median where missing, infinite or
-    beyond 1e100, marked there by a feature of their own, and standardised. Text becomes one feature for each frequent value, one for all
-    others, one for missing. A column without
-    information (constant, empty, text that never repeats, numbers that name the rows unless in ``keep``) is dropped. ``categorical`` names
-    columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. ``how`` its texts are read is by
-    default told from these rows. Dates have parts of the calendar beside their seconds; texts of more levels than that have the mean of the
-    ``goals (n, k)`` of each level (see ``goals_of``; None for no such feature), and the words that some of them share.
+    Numbers, truth values and times (seconds since 1970) are filled with their median where missing, infinite or beyond 1e100, marked there
+    by a feature of their own, and standardised. Text becomes one feature for each frequent value, one for all others, one for missing. A
+    column without information (constant, empty, text that never repeats, numbers that name the rows unless in ``keep``) is dropped.
+    ``categorical`` names columns of numbers that are codes, not amounts; a text column has ``max_levels`` features at most. ``how`` its
+    texts are read is by default told from these rows. Dates have parts of the calendar beside their seconds; texts of more levels than that
+    have the mean of the ``goals (n, k)`` of each level (see ``goals_of``; None for no such feature), and the words that some of them share.
 
     Returns:
         One JSON dictionary for each column: ``name``, ``type`` (numeric, categorical, text or dropped), and what ``apply`` needs.

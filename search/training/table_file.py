@@ -25,12 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Files whose values have types: Parquet; Excel, which needs openpyxl, .ods, which needs odfpy; JSON, objects in lines or in a list.
-PARQUET, EXCEL, JSON = (
-    frozenset({".parquet", ".pq"}),
-    frozenset({".xlsx", ".xlsm", ".ods"}),
-    frozenset({".json", ".jsonl", ".ndjson", ".geojson"}),
-)
-FEATHER = frozenset({".feather", ".arrow"})
+PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arrow"})
+EXCEL, JSON = frozenset({".xlsx", ".xlsm", ".ods"}), frozenset({".json", ".jsonl", ".ndjson", ".geojson"})
 TYPED = PARQUET | EXCEL | JSON | FEATHER
 TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv", ".arff"})
 #: What may be the whole suffix of a packed text.
@@ -60,17 +56,18 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     semicolon, tab, bar, blank, others). Lines above it get a warning, and so do a row of units below it and sums at the end, which are left
     out; what a shorter row lacks is empty; a column without name is ``Unnamed: k``. ``attrs["file"]`` of the frame is how the file was read
     (``encoding``, ``separator``, ``quote`` or ``sheet``): of another file that is ``learnt``, which decides where this one leaves it open.
+    The tables of a folder stand below one another, with a column ``file`` for their names; those without ``names`` are left out.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it cannot be read, or a row has more values than the header names.
+        FileNotFoundError: If the file does not exist, or a folder has none.
+        ValueError: If it cannot be read, a row has more values than the header names, or tables of a folder have other columns.
     """
     import pandas as pd
 
+    if path.is_dir():
+        return _read_folder(path, names)
     if not path.is_file():
-        count = sum(one.suffix.lower() in TEXT | TYPED for one in path.glob("*"))
-        joined = f"; it is a folder of {count} tables: join them, with a column for the file, then --split group:COLUMN" if count else ""
-        raise FileNotFoundError(f"no table at {path}{joined or '; give a CSV or Parquet file'}")
+        raise FileNotFoundError(f"no table at {path}; give a CSV or Parquet file, or a folder of them")
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     names = [name for name in names if not re.fullmatch(r"Unnamed: \d+", name)]  # it stands in no header
     try:
@@ -92,6 +89,25 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         )
         raise ValueError(f"cannot read the table {path}: {' '.join(said.split())[:200]}") from error
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
+
+
+def _read_folder(path: Path, names: Collection[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    paths = [one for one in sorted(path.rglob("[!._]*")) if one.suffix.lower() in TEXT | TYPED and "readme" not in one.name.lower()]
+    tables = {one.relative_to(path).as_posix(): read(one) for one in paths}
+    whole = {file: table for file, table in tables.items() if {*names} <= {*table.columns}}
+    if not whole:
+        raise FileNotFoundError(f"no table with {', '.join(names) or 'columns'} in the folder {path}; give a CSV or Parquet file")
+    if left_out := ", ".join(file for file in tables if file not in whole):
+        warnings.warn(f"{path}: left out {left_out}: no column {', '.join(names)}", stacklevel=4)
+    first, known = next(iter(whole.items()))
+    for file, table in whole.items():
+        if odd := sorted({*table.columns} ^ {*known.columns} | ({"file"} & {*known.columns})):
+            raise ValueError(f"{path} must hold tables of the same columns, got {odd[0]!r} in one of {first} and {file}; move or rename it")
+    joined = pd.concat([table.assign(file=file) for file, table in whole.items()], ignore_index=True)
+    joined.attrs = known.attrs
+    return joined
 
 
 def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:

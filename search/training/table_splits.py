@@ -151,9 +151,8 @@ def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: T
         steps = np.diff(values)
         if len(np.unique(values)) < DIFFERENT or (steps >= 0).all() or (steps <= 0).all():
             continue  # whoever numbers rows or sorts them by a column makes no recording
-        inside = (
-            values - np.array([values[answers == k].mean() if (answers == k).any() else 0.0 for k in range(answers.max() + 1)])[answers]
-        )
+        means = np.array([values[answers == k].mean() if (answers == k).any() else 0.0 for k in range(answers.max() + 1)])
+        inside = values - means[answers]
         seen += 1
         if inside.var() > 0 and np.mean(np.diff(inside) ** 2) < SLOW * 2 * inside.var():
             slow.append(name)
@@ -161,9 +160,8 @@ def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: T
         return None
     times = [name for name, reading in how.items() if reading.kind == "date"]
     times += [str(name) for name, dtype in frame.dtypes.items() if dtype.kind == "M"]
-    options = [
-        f"--split {quote(f'{kind}:{name}')}" for kind, names in (("time", times[:1]), ("group", _recordings(frame))) for name in names
-    ]
+    named = [*(f"time:{name}" for name in times[:1]), *(f"group:{name}" for name in _recordings(frame))]
+    options = [f"--split {quote(one)}" for one in named]
     remedy = " or ".join(options) or "sort out a column that names the time or the recording, then --split time:COLUMN or group:COLUMN"
     return (
         f"rows that follow one another are alike ({', '.join(map(repr, slow[:3]))} change little from row to row): at random, training "

@@ -198,9 +198,50 @@ def test_constant_columns_of_large_numbers_are_dropped():
     assert [column["reason"] for column in columns] == ["constant", "empty", "never repeats", "empty"]
 
 
-def test_a_folder_of_tables_is_told_from_one_of_images(tmp_path):
-    for k in range(3):
-        (tmp_path / f"{k}.csv").write_text("a,y\n1,2\n")
-    for read in (table, open_data, lambda path, _: open_data(path)):
-        with pytest.raises(FileNotFoundError, match="it is a folder of 3 tables: join them, with a column for the file"):
-            read(tmp_path, "y")
+def recordings(folder, count=4, rows=10):
+    """Write recordings as SKAB has them, one more without the target, and what lies beside such files."""
+    for k in range(count):
+        (folder / f"valve{k % 2}").mkdir(exist_ok=True)
+        lines = [f"2020-03-09 1{k}:14:{i:02d};{10 * k + i / 7:.3f};{i % 2}.0" for i in range(rows)]
+        (folder / f"valve{k % 2}" / f"{k}.csv").write_text("\n".join(["datetime;Volume Flow RateRMS;anomaly", *lines]) + "\n")
+    (folder / "free.csv").write_text("datetime;Volume Flow RateRMS\n2020-03-09 10:14:33;1.5\n2020-03-09 10:14:34;1.6\n")
+    (folder / "README.txt").write_text("Recordings, see\na, b; c\n")
+
+
+def test_a_folder_of_recordings_is_one_table_that_is_divided_by_file(tmp_path):
+    recordings(tmp_path)
+    task = open_data(tmp_path, "anomaly", drop="datetime")
+    assert task.preprocessing["features"] == ["Volume Flow RateRMS"]
+    assert task.folds == 0
+    assert (len(task.train), len(task.validation), len(task.test)) == (20, 10, 10)
+    column = next(one for one in task.preprocessing["columns"] if one["type"] != "dropped")
+    values = [data.arrays()[0] * column["std"] + column["mean"] for data in (task.train, task.validation, task.test)]
+    found = [{*np.round(value.ravel()) // 10} for value in values]
+    assert [len(one) for one in found] == [2, 1, 1]
+    assert set.union(*found) == {0, 1, 2, 3}
+    assert task.seen["split"] == "group:file"
+    assert "file" in task.seen["left_out"]
+    assert any("left out free.csv: no column anomaly" in said for said in task.seen["warnings"])
+    with pytest.warns(UserWarning, match=r"free\.csv"):
+        later = table(tmp_path, "anomaly", split="time:datetime")
+    assert "file" not in later.preprocessing["features"]
+    assert later.seen["split"] == "time:datetime"
+    with pytest.raises(ValueError, match="give the column to predict, --target NAME; its columns are datetime"):
+        open_data(tmp_path / "valve0")
+
+
+def test_a_folder_whose_tables_are_of_several_kinds_is_refused(tmp_path):
+    recordings(tmp_path)
+    other = tmp_path / "valve0" / "other.csv"
+    other.write_text("speed;anomaly\n1;0\n")
+    with pytest.raises(
+        ValueError, match=r"the same columns, got 'Volume Flow RateRMS' in one of valve0/0\.csv and valve0/other\.csv; move"
+    ):
+        table(tmp_path, "anomaly")
+    with pytest.raises(FileNotFoundError, match="no table with absent in the folder"):
+        table(tmp_path, "absent")
+    other.unlink()
+    for one in tmp_path.rglob("*.csv"):
+        one.write_text(one.read_text().replace("datetime", "file"))
+    with pytest.raises(ValueError, match="the same columns, got 'file' in one of"):
+        table(tmp_path, "anomaly")
