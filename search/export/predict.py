@@ -36,7 +36,7 @@ READS = {
     "inputs": ("an array of prepared inputs, float32, saved by numpy (.npy)", "numpy"),
 }
 #: White of images of 16 bits and more, and the ground of transparent ones, where the training said nothing else.
-WHITE, GROUND = 65535.0, 255
+WHITE, GROUND, CANCELLED = 65535.0, 255, 0.01
 
 
 class Unusable(ValueError):  # noqa: N818 - what it is called in messages
@@ -128,9 +128,7 @@ class Model:
                 return self.columns(self.table(file), source=f"{file}: ")
             if self.takes in ("array", "inputs"):
                 return {self.inputs[0]: self._array(file)}
-            data = file.read_bytes()
-            example = self.image(data) if self.takes == "image" else self.waveform(data)
-            return {self.inputs[0]: example[None]}
+            return {self.inputs[0]: (self.image if self.takes == "image" else self.waveform)(file.read_bytes())[None]}
         except ImportError as error:
             raise Unusable(f"{file} needs a package to be read ({error}); pip install {READS[self.takes][1]}") from error
         except Unusable as error:
@@ -202,10 +200,15 @@ class Model:
         import soundfile
 
         with soundfile.SoundFile(io.BytesIO(data)) as opened:
-            rate = opened.samplerate
-            samples = opened.read(dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
-        if len(samples) == 0 or not np.isfinite(samples).all():
-            raise ValueError("it is empty" if len(samples) == 0 else "it has samples that are no numbers")
+            rate, parts = opened.samplerate, [np.zeros((0, opened.channels), dtype=np.float32)]
+            while len(part := opened.read(2**20, dtype="float32", always_2d=True)):  # GSM does not tell how many there are
+                parts.append(part)
+        channels = np.concatenate(parts)
+        if len(channels) == 0 or not np.isfinite(channels).all():
+            raise ValueError("it is empty" if len(channels) == 0 else "it has samples that are no numbers")
+        samples, power = channels.mean(axis=1, dtype=np.float32), channels.var(axis=0)
+        if samples.var() < CANCELLED * power.max():  # as in opposite phase
+            samples = channels[:, power.argmax()]
         wanted = int(self.how["sample_rate"])
         return samples if rate == wanted else resampled(samples, rate, wanted, round(self.how["seconds"] * wanted))
 
@@ -324,20 +327,20 @@ def _text_features(column: Mapping[str, Any], values: Any) -> np.ndarray:
 def show(found: Sequence[Prediction], form: str) -> str:
     """Return predictions as ``table``, ``csv`` or ``json``."""
     if form == "json":
-        return json.dumps([_without_none(asdict(one)) for one in found], indent=1, ensure_ascii=False) + "\n"
+        known = [{name: value for name, value in asdict(one).items() if value not in (None, {})} for one in found]
+        return json.dumps(known, indent=1, ensure_ascii=False) + "\n"
     several = any(one.row is not None for one in found)
-    valued = any(one.value is not None for one in found)
     values = [one.value for one in found if one.value is not None]
     largest, spread = (max(map(abs, values)), max(values) - min(values)) if values else (0.0, 0.0)
     # Four digits of what differs between the rows, and all before the point: times in seconds have ten.
     differing = 0 if spread == 0 else 4 + int(np.ceil(np.log10(max(largest / spread, 1.0))))
     places = min(17, max(6, differing, len(f"{largest:.0f}")))
-    header = ["file", *(["row"] if several else []), *(["value"] if valued else ["label", "probability"])]
+    header = ["file", *(["row"] if several else []), *(["value"] if values else ["label", "probability"])]
     rows = [
         [
             one.file,
             *([str(one.row)] if several else []),
-            *([repr(one.value) if form == "csv" else f"{one.value:.{places}g}"] if valued else [one.label or "", _share(one, form)]),
+            *([repr(one.value) if form == "csv" else f"{one.value:.{places}g}"] if values else [one.label or "", _share(one, form)]),
         ]
         for one in found
     ]
@@ -356,10 +359,6 @@ def show(found: Sequence[Prediction], form: str) -> str:
 
 def _share(one: Prediction, form: str) -> str:
     return "" if one.probability is None else f"{one.probability:.6g}" if form == "csv" else f"{one.probability:.3f}"
-
-
-def _without_none(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value is not None and value != {}}
 
 
 def run(model: Model, files: Sequence[str], form: str = "table") -> int:

@@ -25,6 +25,8 @@ PROBED = 512
 #: A sample of this share of the loudest is heard; recordings this much longer than what is used of them are said, and floats this far
 #: beyond [-1, 1].
 LOUD, LONG, BEYOND = 0.05, 1.5, 4.0
+#: A mean with less than this share of the power of the loudest channel has lost what the channels have.
+CANCELLED = 0.01
 #: Samples that are decoded at once.
 PART = 2**20
 #: Samples per second that a recording may have: resampling takes time and memory in proportion.
@@ -94,22 +96,19 @@ def audio(
         _warn_of_length(str(files.path), lengths, sounds, seconds)
         if seconds is None:
             seconds = max(float(np.median(lengths)) if lengths else 1.0, window / sample_rate)
-        task = _recordings(files, found, Spectrogram(seconds, sample_rate, mels, window, hop), waveform, options)
+        how = Spectrogram(seconds, sample_rate, mels, window, hop)
+        task = task_of_files(
+            files,
+            found,
+            partial(samples_of if waveform else decode, how=how),
+            shape=(1, 1, how.samples) if waveform else how.shape,
+            dtype=torch.float32,
+            preprocessing={"kind": "audio", **asdict(how), "scale": 1.0, **({"waveform": True} if waveform else {})},
+            **options,
+        )
     facts = dict(zip(("shortest", "median", "longest"), np.quantile(lengths, (0, 0.5, 1)).tolist(), strict=True)) if lengths else {}
     seen = {"examined": len(lengths), "seconds": facts, "rates": dict(rates.most_common())}
     return replace(task, seen={"sound": seen, "warnings": said})
-
-
-def _recordings(files: Files, found: Found, how: Spectrogram, waveform: bool, options: FileOptions) -> Task:
-    return task_of_files(
-        files,
-        found,
-        partial(samples_of if waveform else decode, how=how),
-        shape=(1, 1, how.samples) if waveform else how.shape,
-        dtype=torch.float32,
-        preprocessing={"kind": "audio", **asdict(how), "scale": 1.0, **({"waveform": True} if waveform else {})},
-        **options,
-    )
 
 
 def decode(data: bytes, how: Spectrogram) -> np.ndarray:
@@ -162,7 +161,7 @@ def read_sound(data: bytes) -> tuple[np.ndarray, int]:
     """Read a recording of a format of ``SOUNDS``, of integers or floats of any width.
 
     Returns:
-        ``(n,)`` float32 in [-1, 1], the mean of all channels, and the samples per second.
+        ``(n,)`` float32 in [-1, 1], the mean of all channels, or the loudest where they cancel each other out, and the samples per second.
 
     Raises:
         ValueError: If the data are not such a file.
@@ -174,20 +173,22 @@ def read_sound(data: bytes) -> tuple[np.ndarray, int]:
             rate = file.samplerate
             if not RATES[0] <= rate <= RATES[1]:
                 raise ValueError(f"a recording must have {RATES[0]:,} to {RATES[1]:,} samples per second, got {rate:,}")
-            parts = [np.zeros(0, dtype=np.float32)]
+            parts = [np.zeros((0, file.channels), dtype=np.float32)]
             # In parts: the header may name more samples than there are, and GSM does not tell how many.
             while len(part := file.read(PART, dtype="float32", always_2d=True)):
-                parts.append(part.mean(axis=1, dtype=np.float32))
-            samples = np.concatenate(parts)
+                parts.append(part)
+            channels = np.concatenate(parts)
     except soundfile.LibsndfileError as error:
         if not data:
             raise ValueError("the recording is empty") from error
         raise ValueError(f"a recording must be WAV, FLAC, Ogg, Opus, MP3, AIFF or AU ({error.error_string})") from error
-    if len(samples) == 0:
+    if len(channels) == 0:
         raise ValueError("the recording is empty")
-    if not np.isfinite(samples).all():
+    if not np.isfinite(channels).all():
         raise ValueError("the recording has samples that are no numbers")
-    return samples, rate
+    samples, power = channels.mean(axis=1, dtype=np.float32), channels.var(axis=0)
+    cancelled = samples.var() < CANCELLED * power.max()  # as in opposite phase
+    return np.ascontiguousarray(channels[:, power.argmax()]) if cancelled else samples, rate
 
 
 @lru_cache(maxsize=8)
@@ -209,24 +210,22 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
 
     These are infinite for a silent one.
     """
-    entries, kinds, spans = found.splits["train"], list[tuple[str, int]](), list[tuple[str, int]]()
-    names = [name for name, _ in entries]
-    lengths: list[float] = []
-    rates: Counter[str] = Counter()
-    sounds, peaks = dict[str, float](), dict[str, float]()
-    for k in spaced(len(names), PROBED):
+    lengths, rates, sounds, peaks = list[float](), Counter[str](), dict[str, float](), dict[str, float]()
+    speeds, spans, formats = list[tuple[str, int]](), list[tuple[str, int]](), list[tuple[str, int]]()
+    for name, label in (found.splits["train"][k] for k in spaced(len(found.splits["train"]), PROBED)):
         with suppress(*UNREADABLE):  # decoding reports it
-            samples, rate = read_sound(files.read(names[k]))  # not by the header, which may name more samples than there are
+            samples, rate = read_sound(files.read(name))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
-            kinds.append((f"{rate:,}", entries[k][1]))
-            spans.append((f"{lengths[-1]:.3g} s", entries[k][1]))
-            peaks[names[k]] = float(np.abs(samples).max())
+            speeds.append((f"{rate:,}", label))
+            formats.append((Path(name).suffix.lower(), label))
+            spans.append((f"{lengths[-1]:.3g} s", label))
+            peaks[name] = float(np.abs(samples).max())
             samples = np.abs(samples - samples.mean())  # a constant is no sound
             loud = np.flatnonzero(samples >= max(LOUD * samples.max(), FLOOR**0.5))
-            sounds[names[k]] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
-    warn_of_giveaways(str(files.path), "number of samples per second", kinds, found.classes)
-    warn_of_giveaways(str(files.path), "length of the recordings", spans, found.classes)
+            sounds[name] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
+    kinds = {"number of samples per second": speeds, "length of the recordings": spans, "file format of the recordings": formats}
+    warn_of_giveaways(str(files.path), kinds, found.classes)
     high = [name for name, peak in peaks.items() if peak > BEYOND]
     if high and len(high) < len(peaks):  # in all of them it is a scale, which standardising takes out
         said = f"{len(high)} of {len(peaks)} recordings have samples beyond [-1, 1], e.g. {high[0]} up to {peaks[high[0]]:.3g}"

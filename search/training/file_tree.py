@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import posixpath
 import re
 import stat
-import struct
 import warnings
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-
-from PIL import Image
 
 from .task import spelt_alike
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
-SOUNDS = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"})
-#: Pictures and recordings in formats that are not read.
-FOREIGN = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng"})
+SOUNDS = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".voc"}
+)
+#: Recordings in formats that are not read.
 FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
-FOREIGN |= FOREIGN_SOUNDS
+#: What people lay beside pictures and recordings; files of any other kind that is not read are counted.
+BESIDE = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".ini", ".py", ".ipynb", ".db"})
 SPLITS = dict.fromkeys(("train", "training"), "train")
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test")
@@ -38,23 +36,8 @@ _BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
 SYSTEM = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db"}
 )
-#: What the readers of zips, images and recordings raise for bytes that they cannot read; a bomb is an image over Pillow's limit of pixels.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    Image.DecompressionBombError,
-    RuntimeError,  # an encrypted member of a zip; NotImplementedError: its compression is unknown
-    TypeError,  # Pillow, from a tag that has another type than it should
-)
+#: What the readers of zips, images and recordings raise for bytes that they cannot read: damage ends in errors of any kind.
+UNREADABLE = (Exception,)
 #: A member of a zip of more bytes, and so many times those that it has in the zip, is a bomb: no image or recording is packed like that.
 BOMB_BYTES, BOMB_TIMES = 256 * 2**20, 100
 
@@ -86,7 +69,7 @@ class Folder:
         """Return every file and folder below; links are followed, except those that lead back to a folder around them."""
         found = []
         around = {self.path: {os.path.realpath(self.path)}}
-        for parent, folders, files in os.walk(self.path, followlinks=True):
+        for parent, folders, files in os.walk(self.path, onerror=_unlisted, followlinks=True):
             above = around.pop(Path(parent))
             real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
             folders[:] = [name for name in folders if real[name] not in above]
@@ -109,6 +92,10 @@ class Folder:
         return facts.st_size, facts.st_mtime_ns
 
 
+def _unlisted(error: OSError) -> None:
+    warnings.warn(f"left out the folder {error.filename}, which cannot be listed ({error.strerror}); allow it to be read", stacklevel=3)
+
+
 class Zip:
     """Files in a zip, read in place; each process opens its own handle."""
 
@@ -120,7 +107,7 @@ class Zip:
 
     def names(self) -> list[str]:
         """Return every entry; some programs write backslashes, and names that begin with a slash, a drive or points."""
-        self._entries = {_plain(name): name for name in self._archive().namelist()}
+        self._entries = {_plain(_decoded(facts)): facts.filename for facts in self._archive().infolist()}
         return list(self._entries)
 
     def read(self, name: str) -> bytes:
@@ -143,6 +130,13 @@ class Zip:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": None}
+
+
+def _decoded(facts: zipfile.ZipInfo) -> str:
+    """Return the name of a zip's entry, also one in UTF-8 without the mark that it is, as a Mac writes."""
+    with suppress(UnicodeError):
+        return facts.filename if facts.flag_bits & 0x800 else facts.filename.encode("cp437").decode()
+    return facts.filename
 
 
 def _plain(name: str) -> str:
@@ -199,8 +193,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
         got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
         raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}")
-    others = {"", *(FOREIGN | SUFFIXES | SOUNDS) - suffixes}
-    foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.lower() in others)
+    foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() not in suffixes | BESIDE)
     if foreign:
         kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
         one = f"{len(foreign)} file{'s' * (len(foreign) != 1)} ({kinds}), for example {foreign[0]}"
@@ -260,7 +253,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         part = " of the training split" if split_layout else ""
         raise ValueError(
             f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)"
-            + (f"; is it {twice[0][0]}/?" if twice else "")
+            + "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
         )
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
 

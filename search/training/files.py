@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -93,33 +94,30 @@ def task_of_files(
     how: dict[str, Any] = {"shape": shape, "dtype": dtype, "threads": threads, "skip_unreadable": skip_unreadable, "progress": progress}
     if not in_memory and skip_unreadable:
         _, readable = decode_all(files, everything, decode, keep=False, **how)
-        kept_names = {name for (name, _), one in zip(everything, readable, strict=True) if one}
-        splits = {split: [entry for entry in entries if entry[0] in kept_names] for split, entries in splits.items()}
+        splits = _split(_without(found, everything, readable), validation_share, test_share, seed)
         wanted = [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
     marks: dict[int, bytes] = {}
     decoded, readable = decode_all(files, wanted, decode, marks=marks, **how)
     parts: dict[str, Data] = {}
     if in_memory:
-        split_names = [split for split, entries in splits.items() for _ in entries]
-        _warn_of_copies(files, everything, split_names, {k: mark for k, mark in marks.items() if readable[k]})
-        bounds = np.cumsum([0, *(len(entries) for entries in splits.values())])
-        labels = torch.tensor([label for _, label in everything])
-        kept = {split: np.flatnonzero(readable[a:b]) + a for split, a, b in zip(splits, bounds, bounds[1:], strict=False)}
+        if not readable.all():  # the splits are drawn of what is left: a small one might have lost all of a class
+            splits = _split(_without(found, everything, readable), validation_share, test_share, seed)
+        places = {entry: k for k, entry in enumerate(everything)}
+        kept = {split: np.array([places[entry] for entry in entries], dtype=int) for split, entries in splits.items()}
+        _warn_of_copies(files, everything, {int(k): split for split, rows in kept.items() for k in rows}, marks)
         mean, deviation = channel_statistics(decoded[kept["train"][spaced(len(kept["train"]), STATISTICS_FROM)]].numpy())
         for split, rows in kept.items():
             # A split is contiguous, so that a slice does without a second copy of it, unless files were left out.
-            whole = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
-            part = decoded[rows[0] : rows[-1] + 1] if whole else decoded[rows]
-            parts[split] = MemoryData(part.to(device), labels[rows].to(device), mean=mean, deviation=deviation)
-            parts[split].raw = Raw(files, tuple(everything[k][0] for k in rows))
+            joined = len(rows) > 0 and bool((np.diff(rows) == 1).all())
+            part, labels = decoded[rows[0] : rows[-1] + 1] if joined else decoded[rows], [label for _, label in splits[split]]
+            parts[split] = MemoryData(part.to(device), torch.tensor(labels).to(device), mean=mean, deviation=deviation)
+            parts[split].raw = Raw(files, tuple(name for name, _ in splits[split]))
     else:
         mean, deviation = channel_statistics(decoded[torch.from_numpy(readable)].numpy())
         for split, entries in splits.items():
             parts[split] = StreamData(FileItems(files, entries, decode), workers=threads, mean=mean, deviation=deviation)
             parts[split].raw = Raw(files, tuple(name for name, _ in entries))
     labels_of = {split: np.array([label for _, label in entries], dtype=int) for split, entries in splits.items()}
-    if in_memory:
-        labels_of = {split: labels.numpy()[rows] for split, rows in kept.items()}
     warn_of_absent_classes(str(files.path), found.classes, labels_of)
     whole = {**preprocessing, "mean": mean, "std": deviation}
     three = (parts["train"], parts["validation"], parts.get("test"))
@@ -240,10 +238,10 @@ def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.
     return example
 
 
-def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks: Mapping[int, bytes]) -> None:
+def _warn_of_copies(files: Files, entries: Entries, splits: Mapping[int, str], marks: Mapping[int, bytes]) -> None:
     """Warn of files that look or sound the same, in any format, and lie in two classes or in two splits."""
     alike: dict[bytes, list[int]] = {}
-    for k in sorted(marks):
+    for k in sorted(marks.keys() & splits.keys()):
         alike.setdefault(marks[k], []).append(k)
     groups = [group for group in alike.values() if len(group) > 1]
     torn = [group for group in groups if len({entries[k][1] for k in group}) > 1]
@@ -257,16 +255,16 @@ def _warn_of_copies(files: Files, entries: Entries, splits: Sequence[str], marks
             warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=4)
 
 
-def warn_of_giveaways(where: str, what: str, seen: Sequence[tuple[Any, int]], classes: Sequence[str]) -> None:
-    """Warn where each of few values, of ``(value, class number)``, occurs in one class alone, so that it tells the class."""
-    of: dict[Any, list[int]] = {}
-    for value, label in seen:
-        of.setdefault(value, []).append(label)
-    if 1 < len(of) <= len(classes) and all(len(labels) >= FEWEST and len({*labels}) == 1 for labels in of.values()):
-        told = ", ".join(f"{value} in {classes[labels[0]]!r}" for value, labels in list(of.items())[:3])
-        warnings.warn(
-            f"{where}: the {what} tells the class ({told}); make all alike, or models learn that in place of the content", stacklevel=4
-        )
+def warn_of_giveaways(where: str, kinds: Mapping[str, Sequence[tuple[Any, int]]], classes: Sequence[str]) -> None:
+    """Warn where each of few values, of ``(value, class number)`` of a kind, occurs in one class alone, so that it tells the class."""
+    for what, seen in kinds.items():
+        of: dict[Any, list[int]] = {}
+        for value, label in seen:
+            of.setdefault(value, []).append(label)
+        if 1 < len(of) <= len(classes) and all(len(labels) >= FEWEST and len({*labels}) == 1 for labels in of.values()):
+            told = ", ".join(f"{value} in {classes[labels[0]]!r}" for value, labels in list(of.items())[:3])
+            said = f"the {what} tells the class ({told}); make all alike, or models learn that in place of the content"
+            warnings.warn(f"{where}: {said}", stacklevel=4)
 
 
 def _reason(error: BaseException | None) -> str:
@@ -282,6 +280,12 @@ def standardised(preprocessing: Mapping[str, Any], example: np.ndarray) -> np.nd
 def spaced(count: int, most: int) -> list[int]:
     """Return at most ``most`` evenly spaced positions in ``0 .. count-1``."""
     return sorted({k * count // min(count, most) for k in range(min(count, most))})
+
+
+def _without(found: Found, entries: Entries, readable: np.ndarray) -> Found:
+    """Return what was found without the entries that cannot be read."""
+    lost = {entry for entry, one in zip(entries, readable, strict=True) if not one}
+    return replace(found, splits={split: tuple(one for one in part if one not in lost) for split, part in found.splits.items()})
 
 
 def _split(found: Found, validation_share: float, test_share: float, seed: int) -> dict[str, Entries]:

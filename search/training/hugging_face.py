@@ -13,12 +13,10 @@ import torch
 from PIL import Image
 
 from .arrays import task_of_arrays
-from .file_tree import UNREADABLE
+from .file_tree import UNREADABLE, split_of
 from .images import GREY_MODES, decode
 from .table import table
 from .task import Task, complete_splits, encode
-
-NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
 
 
 def hugging_face(
@@ -82,7 +80,7 @@ def _load(path: Path) -> dict[str, Any]:
     loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
     if not isinstance(loaded, Mapping):
         return {"train": loaded}
-    splits = {NAMES[key]: split for key, split in loaded.items() if key in NAMES}
+    splits = {name: split for key, split in loaded.items() if (name := split_of(str(key)))}
     if "train" not in splits:
         raise ValueError(f"{path} has no train split; it has: {', '.join(map(str, loaded))}")
     return splits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .file_tree import UNREADABLE, Files, find_classes, open_files
-from .files import SHARE, Entries, FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
+from .file_tree import UNREADABLE, Files, Found, find_classes, open_files
+from .files import SHARE, FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
 
 #: Images that are opened to learn size and colour of a set.
@@ -55,7 +55,7 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
 def _images(path: str | Path, resolution: int | None, options: FileOptions) -> Task:
     files = open_files(path)
     found = find_classes(files)
-    shape, tones, sizes, modes = _probe(files, found.splits["train"], resolution, tell=True, classes=found.classes)
+    shape, tones, sizes, modes = _probe(files, found, resolution)
     preprocessing = {
         "kind": "image",
         **dict(zip(("channels", "height", "width"), shape, strict=True)),
@@ -88,9 +88,11 @@ class Look(NamedTuple):
 def look_at(path: str | Path) -> Look | None:
     """Look at a set without reading it all; None where `images` would refuse it."""
     try:
-        files = open_files(path)
-        found = find_classes(files)
-        side = min(_probe(files, found.splits["train"], None)[0][1:])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `images` says the same
+            files = open_files(path)
+            found = find_classes(files)
+            side = min(_probe(files, found, None)[0][1:])
     except (OSError, ValueError):
         return None
     drawn = SHARE * sum(split not in found.splits for split in ("validation", "test"))
@@ -146,44 +148,47 @@ def _to_bytes(image: Image.Image, white: float | None, black: float) -> Image.Im
 
 
 def _probe(
-    files: Files, entries: Entries, resolution: int | None, *, tell: bool = False, classes: Sequence[str] = ()
+    files: Files, found: Found, resolution: int | None
 ) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]], Counter[str]]:
     """Learn shape, tones (``white``, ``black`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set by some images."""
-    sizes, grey, brightest, darkest, opaque, several, modes = [], True, [], [], [], [], Counter[str]()
-    kinds: dict[str, list[tuple[Any, int]]] = {what: [] for what in ("mode", "size", "format", "EXIF orientation")}
+    where, entries, several, sizes, ends, upper, opaque = str(files.path), found.splits["train"], list[str](), [], [], [], []
+    modes, grey = Counter[str](), True
+    kinds: dict[str, list[tuple[Any, int]]] = {f"{what} of the images": [] for what in ("mode", "size", "format", "EXIF orientation")}
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
-                turned = (orientation := image.getexif().get(274, 1)) >= 5  # those that exchange width and height
+                raw = str(image.tile)  # before it is read, as PNG's EXIF makes it
+                turned = (orientation := image.getexif().get(274, 1)) in range(5, 9)  # those that exchange width and height
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
                 modes[image.mode] += 1
-                found = (image.mode, f"{image.width} x {image.height}", image.format, orientation)
-                for what, value in zip(kinds, found, strict=True):
-                    kinds[what].append((value, entries[k][1]))
+                told = (image.mode, f"{image.width} x {image.height}", image.format, orientation)
+                for seen, value in zip(kinds.values(), told, strict=True):
+                    seen.append((value, entries[k][1]))
                 if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # what phones write beside a photograph is no page
                     several.append(entries[k][0])
                 if _is_deep(image):
-                    values = np.asarray(image)
-                    values = values[np.isfinite(values)]
-                    brightest += [float(values.max())] if values.size else []
-                    darkest += [float(values.min())] if values.size else []
+                    values = np.asarray(image, dtype=np.float64)
+                    if (values := values[np.isfinite(values)]).size:
+                        low, high = values.min(), values.max()
+                        inner = values[(values > low) & (values < high)]
+                        ends.append((low, high, inner.min(initial=high), inner.max(initial=low)))
+                elif ";16" in raw:
+                    light = np.asarray(image.convert("L"))
+                    upper += [int(light.min()), int(light.max())]
                 if image.has_transparency_data:
                     light, alpha = np.asarray(image.convert("RGBA").convert("LA"), dtype=np.float64).transpose(2, 0, 1)
                     opaque += [float((light * alpha).sum() / alpha.sum())] if alpha.sum() > 0 and alpha.min() < 255 else []
         except UNREADABLE:
             continue  # decoding reports it
-    tones: dict[str, Any] = {}
-    for what in kinds if tell else ():
-        warn_of_giveaways(str(files.path), f"{what} of the images", kinds[what], classes)
-    if several and tell:
+    warn_of_giveaways(where, kinds, found.classes)
+    if several:
         said = f"{len(several)} of {len(sizes)} images have several frames or pages, of which the first is used, e.g. {several[0]}"
-        warnings.warn(f"{files.path}: {said}", stacklevel=4)
-    if brightest:
-        tones["white"] = next((top for top in (1.0, 255.0, 1023.0, 4095.0, 16383.0, WHITE) if max(brightest) <= top), max(brightest))
-        spread = max(brightest) - min(darkest)
-        if min(darkest) < 0 or 0 < NARROW * spread < tones["white"]:
-            tones |= {"white": max(brightest), "black": min(darkest) - (spread == 0)}
+        warnings.warn(f"{where}: {said}", stacklevel=4)
+    if upper and NARROW * (used := max(upper) - min(upper)) < 255:
+        said = f"{len(upper) // 2} images of 16 bits a channel are read by their upper 8 bits, of which they use {used + 1} of 256 tones"
+        warnings.warn(f"{where}: {said}; save them with 8 bits from their darkest to their brightest", stacklevel=4)
+    tones = _tones(where, np.array(ends)) if ends else {}
     if opaque:
         tones["ground"] = max((255, 0, 128), key=lambda tone: np.quantile(np.abs(np.subtract(opaque, tone)), 0.05))
     channels = 1 if grey and sizes else 3
@@ -195,3 +200,20 @@ def _probe(
         return (channels, *sizes[0]), tones, sizes, modes
     side = int(min(MAX_SIDE, np.median([min(size) for size in sizes]))) if sizes else 32
     return (channels, side, side), tones, sizes, modes
+
+
+def _tones(where: str, ends: np.ndarray) -> dict[str, Any]:
+    """Return what becomes white, and black if it is not 0, of images ``(n, 4)``: lowest and highest value, and those between the two.
+
+    A value far from all others, as of hot pixels and of ``-9999`` for none, is cut off, with a warning.
+    """
+    low, high, least, most = (float(pick(column)) for pick, column in zip((min, max, min, max), ends.T, strict=True))
+    spread = most - least
+    if 0 < NARROW * spread < high - low:
+        alone = [f"{value:g}" for value, far in ((low, least - low), (high, high - most)) if far > spread]
+        low, high = least if least - low > spread else low, most if high - most > spread else high
+        said = f"values of {' and '.join(alone)} lie far from all others, {low:g} to {high:g}, and are cut off"
+        warnings.warn(f"{where}: {said}; scale the images yourself if these mean something", stacklevel=5)
+    white = next((top for top in (1.0, 255.0, 1023.0, 4095.0, 16383.0, WHITE) if high <= top), high)
+    narrow = low < 0 or 0 < NARROW * (high - low) < white
+    return {"white": high, "black": low - (high == low)} if narrow else {"white": white}

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import zipfile
 
 import numpy as np
@@ -273,3 +274,40 @@ def test_what_files_of_images_have_beside_their_content_and_tells_the_class_is_s
     told = read(tmp_path)[2]
     assert said in told
     assert told.count("tells the class") == 1
+
+
+def test_every_kind_of_file_that_is_not_read_is_counted_but_what_people_lay_beside(tmp_path):
+    root = write(tmp_path, {**classes("a", "b"), "a/x.tga": b"x", "a/y.npy": b"y", "b/z.webm": b"z", "a/w.zip": b"w", "README.md": b"m"})
+    said = read(root)[2]
+    assert "left out 4 files (.npy, .tga, .webm, .zip), for example a/w.zip" in said
+
+
+def test_names_in_utf8_without_the_mark_for_it_are_read_from_a_zip(tmp_path):
+    path = tmp_path / "mac.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in classes("caf\u00e9", "dog").items():
+            archive.writestr(name, data)
+    plain = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        for found in re.finditer(mark, bytes(plain)):
+            plain[found.start() + place] &= ~0x08
+    path.write_bytes(plain)
+    assert read(path)[0].classes == ("caf\u00e9", "dog")
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    root, list_folder = write(tmp_path, classes("a", "b", "b/more")), os.scandir
+
+    def refuse(path):
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    said = read(root)[2]
+    assert f"left out the folder {root / 'b/more'}, which cannot be listed (Permission denied)" in said
+
+
+def test_a_class_in_other_capitals_in_another_split_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"Cat/ of the training split has no images.*is it cat/\?"):
+        read(write(tmp_path, classes("train/cat", "train/dog", "test/Cat", "test/dog")))

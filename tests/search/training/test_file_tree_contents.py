@@ -1,7 +1,9 @@
 """What the files of a folder hold: depth of colour, transparency, frames, sizes, and sounds of every format."""
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from scipy.io import wavfile
 
 from joulefront.search.export.predict import Model
 from joulefront.search.training.audio import audio, read_sound
-from joulefront.search.training.images import decode, prepare
+from joulefront.search.training.images import decode, images, prepare
 from joulefront.search.training.summary import open_data
 
 
@@ -199,3 +201,66 @@ def test_gsm_that_cannot_be_read_at_once_is_read_in_parts(tmp_path):
     samples, rate = read_sound((tmp_path / "x.wav").read_bytes())
     assert rate == 8000
     assert len(samples) >= 8000
+    served = object.__new__(Model)
+    served.how = {"sample_rate": 8000, "seconds": 1}
+    np.testing.assert_array_equal(served.waveform((tmp_path / "x.wav").read_bytes()), samples)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.99])
+def test_channels_that_cancel_each_other_out_are_heard_in_training_and_export(share):
+    import soundfile
+
+    tone, file = 0.5 * np.sin(np.arange(4000) * 0.3), io.BytesIO()
+    soundfile.write(file, np.stack([tone, -share * tone], axis=1), 8000, format="WAV", subtype="FLOAT")
+    heard, _ = read_sound(file.getvalue())
+    np.testing.assert_allclose(heard, tone, atol=1e-6)
+    served = object.__new__(Model)
+    served.how = {"sample_rate": 8000, "seconds": 0.5}
+    np.testing.assert_array_equal(served.waveform(file.getvalue()), heard)
+    soundfile.write(file := io.BytesIO(), np.stack([tone, 0 * tone], axis=1), 8000, format="WAV")
+    assert np.abs(read_sound(file.getvalue())[0]).max() < 0.3  # the mean where one is silent
+
+
+def test_a_value_far_from_all_others_takes_no_tones_from_them(tmp_path):
+    files = {}
+    for k in range(20):
+        values = (100 + RANDOM.integers(0, 900, (8, 8))).astype("f4")
+        values[0, :3] = -9999 if k % 2 else 3e38
+        files[f"{'ab'[k % 2]}/{k}.tif"] = saved(values, "TIFF")
+    task, _, said = read(write(tmp_path, files))
+    assert "values of -9999 and 3e+38 lie far from all others, 1" in said
+    assert task.preprocessing["white"] == 1023.0
+    assert len(np.unique(task.train.inputs)) > 150  # of 256 tones
+
+
+def test_colours_of_sixteen_bits_that_use_few_of_the_upper_ones_are_said(tmp_path):
+    def picture(k):
+        rows = b"".join(b"\0" + RANDOM.integers(0, 400, 12).astype(">u2").tobytes() for _ in range(4))
+        parts = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+        chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+    said = read(write(tmp_path, {f"{name}/{k}.png": picture(k) for name in "ab" for k in range(10)}))[2]
+    assert "20 images of 16 bits a channel are read by their upper 8 bits, of which they use 2 of 256 tones; save them" in said
+
+
+def test_splits_are_drawn_of_what_can_be_read(tmp_path):
+    root = write(tmp_path, classes("a", "b", count=8))
+    whole = images(root).validation.raw.names
+    write(root, dict.fromkeys(whole, b"<html>"))
+    for limit in (2**30, 1):
+        task, count, said = read(root, skip_unreadable=True, memory_limit_bytes=limit)
+        assert count == 14
+        assert len(task.validation) == 2
+        assert not {*whole} & {*task.validation.raw.names, *task.train.raw.names, *task.test.raw.names}
+        assert "no validation example" not in said
+
+
+def test_a_format_of_recordings_that_tells_the_class_is_said(tmp_path):
+    import soundfile
+
+    for k in range(20):
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "ab"[k % 2] / f"{k}{('.wav', '.flac')[k % 2]}", RANDOM.normal(size=800) / 10, 8000)
+    with pytest.warns(UserWarning, match="the file format of the recordings tells the class"):
+        audio(tmp_path)
