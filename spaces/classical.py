@@ -33,6 +33,8 @@ _GROWING = {
 #: Names of settings in scikit-learn, where they are not ours.
 _THEIRS = {"min_leaf": "min_samples_leaf", "features": "max_features", "neighbours": "n_neighbors", "weighting": "weights"}
 _LINEAR = "linear"
+#: A step of Newton's method does about the work of so many of L-BFGS, and up to so many coefficients costs less than these.
+_NEWTON, _COEFFICIENTS = 10, 80
 #: The ordinary estimator where gradient boosting does not serve.
 _ORDINARY = {"multilabel": "random_forest", "anomaly": "isolation_forest"}
 _FEWEST = 2
@@ -54,8 +56,8 @@ class Classical(Space):
     ``linear`` is logistic regression for classes and the elastic net for values. Parameters of one estimator have its name in front, e.g.
     ``random_forest.max_depth``. A pair of numbers is a range, logarithmic except for ``features``. What an epoch is:
 
-    - forests: ``trees_per_epoch`` trees; boosting: ``rounds_per_epoch`` rounds; linear models: ``iterations_per_epoch`` solver steps; all
-      three continue from where they stopped;
+    - forests: ``trees_per_epoch`` trees; boosting: ``rounds_per_epoch`` rounds; linear models: ``iterations_per_epoch`` solver steps, a
+      tenth of them by Newton's method where the coefficients are few; all three continue from where they stopped;
     - one tree, neighbours, local outlier factor, one-class SVM: all training data from ``full_epochs`` on, a third from a third of it, a
       ninth from a ninth ...; each step is fitted from scratch, and all steps together cost at most 1.5 fits on all data.
 
@@ -213,12 +215,16 @@ class FidelityEstimator(Estimator):
             parameter, unit = _GROWING[self.name]
             self.sklearn.set_params(**{parameter: self.per_epoch[unit] * epochs_to})
         elif self.name == _LINEAR:
-            self.sklearn.set_params(max_iter=self.per_epoch["iterations"] * (epochs_to - epochs_from))
+            steps, classes = self.per_epoch["iterations"] * (epochs_to - epochs_from), len(np.unique(y))
+            if "solver" in self.sklearn.get_params() and X.shape[1] * (classes if classes > 2 else 1) <= _COEFFICIENTS:
+                self.sklearn.set_params(solver="newton-cholesky")
+                steps = max(1, steps // _NEWTON)
+            self.sklearn.set_params(max_iter=steps)
         else:
             X, y = self._share(X, y, epochs_to, seed)
         with warnings.catch_warnings():
             # Stopping before convergence is the fidelity here, not a mistake.
-            warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+            warnings.filterwarnings("ignore", module="sklearn")
             if self.detector:
                 self.sklearn.fit(X)
             else:

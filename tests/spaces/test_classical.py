@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import skops.io
+from sklearn.linear_model import LogisticRegression
 
 from joulefront.search.space import FixedTrial
 from joulefront.search.training.estimator import Estimator
@@ -85,6 +86,20 @@ def test_solver_steps_continue_from_the_last_weights(contract):
         assert max(linear.sklearn.n_iter_) <= 2
         losses.append(-np.log(linear.predict_scores(X)[np.arange(len(y)), y]).mean())
     assert losses[-1] < 0.5 * losses[0], "two steps from scratch each time would give the same loss each time"
+
+
+def test_few_coefficients_are_found_by_steps_of_newton_of_which_an_epoch_has_a_tenth(contract):
+    for features, solver, most in ((5, "newton-cholesky", 2), (60, "lbfgs", 20)):
+        linear, task = estimator("linear", "classification", contract, shape=(features,), regularisation=1.0)
+        X, y = task.train.arrays()
+        linear.fit_epochs(X, y, 0, 1, seed=0)
+        assert linear.sklearn.solver == solver
+        assert max(linear.sklearn.n_iter_) <= most
+        few = linear.predict_scores(X)
+        linear.fit_epochs(X, y, 1, 9, seed=0)
+        converged = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(X, y).predict_proba(X)
+        assert np.abs(linear.predict_scores(X) - converged).max() < 0.01
+        assert np.abs(few - converged).max() < 0.3, "an epoch is near the end of the way"
 
 
 def test_the_share_of_the_data_triples_and_all_steps_cost_at_most_one_and_a_half_fits(contract):
