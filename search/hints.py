@@ -82,6 +82,11 @@ class Hints:
         found: Mapping[str, Any] | None = None if own is None else own(params, larger)
         return found
 
+    def shortened(self, params: Mapping[str, Any], times: float) -> Mapping[str, Any]:
+        """Return the parameters that give about the same model in so many times fewer epochs; without the hint, the same."""
+        found: Mapping[str, Any] = getattr(self._space, "shortened", lambda params, times: params)(params, times)
+        return found
+
     def check(self, task: Task) -> None:
         """Check the models before anything is paid for: as the space says, else, where it is a user's, by `check_outputs`.
 
@@ -168,6 +173,10 @@ class Wrapper(Space):
     def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
         """As inside."""
         return Hints(self.space).further(params, larger)
+
+    def shortened(self, params: Mapping[str, Any], times: float) -> Mapping[str, Any]:
+        """As inside."""
+        return Hints(self.space).shortened(params, times)
 
     def check(self, task: Task) -> None:
         """Check the models of the space inside."""

@@ -10,7 +10,7 @@ from ..search.space import Candidate, Space, Suggest
 from ..search.training.boosted import NAMES, BoostedEstimator, installed
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .recipes import Floats, Ints, Options, suggest_categorical, suggest_float, suggest_int
+from .recipes import Floats, Ints, Options, Range, suggest_categorical, suggest_float, suggest_int
 
 #: The libraries' own defaults, by our names; the rounds are the epochs.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -31,6 +31,8 @@ PORTFOLIO: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     ),
     "catboost": (),
 }
+#: Fewer rounds are given a larger learning rate, up to this one, which is XGBoost's own.
+FASTEST = 0.3
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ class Boosting(Space):
     def defaults(self) -> Mapping[str, Any]:
         """Return the library's own settings, for about as many rounds as it makes by itself."""
         return {**DEFAULTS[self.library], "rows": 1.0, "balanced": False, "epochs": self.default_epochs}
+
+    def shortened(self, params: Mapping[str, Any], times: float) -> Mapping[str, Any]:
+        """Return parameters for so many times fewer rounds, each of which corrects as many times more, up to ``FASTEST`` and the range."""
+        ends = (self.shrinkage.low, self.shrinkage.high) if isinstance(self.shrinkage, Range) else self.shrinkage
+        if not isinstance(ends, tuple) or len(ends) != 2:  # a number, or choices
+            return params
+        return {**params, "shrinkage": max(params["shrinkage"], min(FASTEST, ends[1], times * params["shrinkage"]))}
 
     def build(self, candidate: Candidate, task: Task) -> BoostedEstimator:
         """Build the untrained estimator; its ``fit_epochs`` takes the seed. Multilabel tasks raise ValueError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +105,19 @@ class Union:
 
     def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
         """Return what the family of parameters says of a head on more images or pixels, see ``TransferFamily.further``."""
+        return self._said(params, lambda hints, own: hints.further(own, larger))
+
+    def shortened(self, params: Mapping[str, Any], times: float) -> Mapping[str, Any]:
+        """Return what the family of parameters says of fewer epochs, see ``Boosting.shortened``."""
+        return self._said(params, lambda hints, own: hints.shortened(own, times)) or params
+
+    def _said(
+        self, params: Mapping[str, Any], ask: Callable[[Hints, Mapping[str, Any]], Mapping[str, Any] | None]
+    ) -> Mapping[str, Any] | None:
+        """Return the parameters, or None, that the family of some says of its own, by the names of the union."""
         family, shared = params.get("family"), self.shared()
         member = next((one for one in self.spaces if one.name == family), None)
-        drawn = None if member is None else Hints(member).further(_plain(params, family), larger)
+        drawn = None if member is None else ask(Hints(member), _plain(params, family))
         if drawn is None:
             return None
         return {name if name == "family" or name in shared else f"{family}.{name}": value for name, value in drawn.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..hints import Hints
 from ..records.trial import EXCUSED, KEY, WORKER, Trial, from_optuna
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, RESUME_FROM
 from ..space import Candidate, FixedTrial, Space
@@ -125,16 +126,16 @@ def shorter(study: Study, first: int, trials: Sequence[FrozenTrial]) -> Mapping[
     """Return the best of the ``first`` models for a part of its epochs, until its shorter trainings are measured, too; or None.
 
     What a study begins with at a higher rung was never measured below it, and the sampler only goes up: there a nearly equal model may lie
-    that takes a fifth of the energy. Where epochs are passes over the data the first trainings are short already.
+    that takes a fifth of the energy, with a learning rate that fits. Where epochs are passes over the data the first are short already.
     """
-    if study.sampler != "freeze-thaw" or study.complete_only or getattr(study.space, "epochs_are_passes", True):
+    if study.sampler != "freeze-thaw" or study.complete_only or Hints(study.space).epochs_are_passes:
         return None
     known = [trial for trial in trials[:first] if trial.state.name == "COMPLETE" and KEY in trial.user_attrs]
     if not known or not first <= len(trials) < first + len(study.rungs):
         return None
     sign = 1.0 if study.directions[0] == "maximize" else -1.0
     best = max(known, key=lambda trial: sign * trial.values[0])
-    reached, key = best.user_attrs[EPOCHS_REACHED], best.user_attrs[KEY]
-    begun = {trial.params.get("epochs") for trial in trials if trial.user_attrs.get(KEY) == key}
-    wanted = [rung for rung in study.rungs if SHORTER[0] <= rung / reached <= SHORTER[1] and rung not in begun]
-    return {**best.params, "epochs": wanted[-1]} if wanted else None
+    reached, params = best.user_attrs[EPOCHS_REACHED], {name: value for name, value in best.params.items() if name != "epochs"}
+    wanted = [rung for rung in reversed(study.rungs) if SHORTER[0] <= rung / reached <= SHORTER[1]]
+    plans = ({**Hints(study.space).shortened(params, reached / rung), "epochs": rung} for rung in wanted)
+    return next((plan for plan in plans if all(trial.params != plan for trial in trials)), None)

@@ -59,6 +59,9 @@ class Full(Bare):
     def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
         return {"width": 4} if larger else None
 
+    def shortened(self, params: Mapping[str, Any], times: float) -> Mapping[str, Any]:
+        return {"width": params["width"] * times}
+
     def check(self, task: Any) -> None:
         self.checked += 1
 
@@ -68,17 +71,18 @@ def answers(space: Space) -> list[Any]:
     params = {"width": 3}
     asked = [hints.frozen(candidate), hints.tuning(candidate), hints.waits(params), hints.going_on(params)]
     further = [hints.further(params, larger) for larger in (False, True)]
-    return [*(getattr(hints, name) for name in ATTRIBUTES), hints.defaults(), hints.starts(), *asked, *further]
+    told = [*(getattr(hints, name) for name in ATTRIBUTES), hints.defaults(), hints.starts(), *asked, *further]
+    return [*told, hints.shortened(params, 3)]
 
 
 def test_a_space_that_says_nothing_is_taken_as_a_plain_network() -> None:
-    assert answers(Bare()) == [True, None, False, False, False, {}, (), None, None, False, None, None, None]
+    assert answers(Bare()) == [True, None, False, False, False, {}, (), None, None, False, None, None, None, {"width": 3}]
 
 
 def test_what_a_space_says_is_asked_for_by_its_name() -> None:
     part = FrozenPart("features", 0.5, 3)
     found = [False, "bare", True, True, True, {"width": 2}, ({"width": 2}, {"width": 3}), part, (part, 2.0), True, {"width": 4}]
-    assert answers(Full()) == [*found, None, {"width": 4}]
+    assert answers(Full()) == [*found, None, {"width": 4}, {"width": 9}]
 
 
 def test_a_wrapper_passes_all_of_it_on() -> None:
@@ -91,7 +95,7 @@ def test_a_wrapper_passes_all_of_it_on() -> None:
     repeated = answers(Repeated(full, times=2))
     assert repeated[5:7] == [{"width": 2, "repeat": 1}, ({"width": 2, "repeat": 1}, {"width": 3, "repeat": 1})]
     assert [*repeated[:5], *repeated[7:10]] == [*answers(full)[:5], *answers(full)[7:10]]
-    assert repeated[10:] == [{"width": 4, "repeat": 1}, None, {"width": 4, "repeat": 1}]
+    assert repeated[10:] == [{"width": 4, "repeat": 1}, None, {"width": 4, "repeat": 1}, {"width": 9}]
 
 
 @pytest.mark.parametrize(("members", "staged"), [((Bare(), Mlp()), False), ((Bare(), Full()), True)])
