@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -160,10 +159,11 @@ def _shared(
     work = joules - resting
     stated = {usage.id: usage.cpu_between(begin, end) for usage in active}
     threads = [usage for usage in active if usage.opener is not None]
-    count = Counter(usage.opener for usage in threads)
+    openers = [usage.opener for usage in threads]
+    several = len(set(openers)) > 1
     for usage in threads:  # where only one thread has windows, all that this process does is theirs
-        seconds = stated[usage.id] if len(count) > 1 else None
-        stated[usage.id] = None if seconds is None else seconds / count[usage.opener]
+        seconds = stated[usage.id] if several else None
+        stated[usage.id] = None if seconds is None else seconds / openers.count(usage.opener)
     claimed = math.fsum(seconds for seconds in stated.values() if seconds is not None)
     silent = [usage for usage in active if stated[usage.id] is None]
     if active and len(threads) == len(active):
@@ -190,7 +190,7 @@ def _shared(
         given += part
         rest = resting / len(active)
         _give(found, usage, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
-        if usage in threads and len(count) > 1:
+        if several and usage in threads:
             tree = work if alone else work * (claimed + own) / base
             _doubt(found, usage, meter.name, tree, untold, untold * max(weight, 1 - weight))
     if alone:

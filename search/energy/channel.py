@@ -270,7 +270,7 @@ class MeterChannel:
 
     def ratio(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return counter over integrated power, where both know the window well enough to tell."""
-        if self.integrating or (t1_ns - t0_ns) / NANO < FROZEN_SECONDS:
+        if self.integrating or not self._power.curve or (t1_ns - t0_ns) / NANO < FROZEN_SECONDS:
             return None
         ends = [curve.at(t) for curve in (self.curve, self._power.curve) for t in (t0_ns, t1_ns)]
         if any(end is None for end in ends):

@@ -240,7 +240,7 @@ class Curve:
         if away == 0.0:
             room = self.spread(i) * (self.t[i + 1] - self.t[i]) / NANO * math.sqrt(share * (1 - share))
             inside = room**2 / 12
-            if self.shape is not None:
+            if self.shape:
                 joules += min(max(self._bend(i, t_ns, share), -room), room)
             near, far, level = self.half[i] / NANO, self.half[i + 1] / NANO, self._level(i)
             placed = (level * near * (1 - share)) ** 2 / 3 + (level * far * share) ** 2 / 3
@@ -253,8 +253,8 @@ class Curve:
         return Point(joules, inside + placed + lagging + self.resolution**2 / 12, grown, i)
 
     def _value(self, t_ns: int, reach_seconds: float) -> float | None:
-        """Return what `at` gives without the uncertainty, which takes most of the time where there is no shape."""
-        if self.shape is not None or len(self.t) < 2:
+        """Return what `at` gives without the uncertainty, which takes most of the time where nothing gives a shape."""
+        if self.shape or len(self.t) < 2:
             point = self.at(t_ns, reach_seconds)
             return None if point is None else point.joules
         place = self._place(t_ns, reach_seconds)
