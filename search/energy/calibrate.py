@@ -202,7 +202,7 @@ def _joules(record: Record, reference: Capability) -> float:
 
 
 #: All meters of the components, best first; a wall meter is added by name.
-EVERY = "nvml,rapl,cpu_time,codecarbon"
+EVERY = "nvml,rapl,grace,cpu_time,codecarbon"
 #: Longest wait after a load for the slowest meter's next refresh.
 LONGEST_REFRESH_SECONDS = 3.0
 

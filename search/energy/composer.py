@@ -13,7 +13,7 @@ from .background import Warnings
 from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor
 from .meters import MeterSet
-from .record import SCHEMA, Component, Record, at_once
+from .record import NUMBERS, SCHEMA, Component, Record, at_once
 from .sources.clock import NANO, Anchors
 from .windows import Window, WindowUsage
 
@@ -180,13 +180,5 @@ def told(part: Component, share: Share) -> Component:
 
 
 def _unknown(part: Component, reason: str) -> Component:
-    return replace(
-        part,
-        joules=None,
-        quality="absent",
-        net_joules=None,
-        u_net_joules=None,
-        u_random_joules=None,
-        u_systematic_joules=None,
-        reason=reason,
-    )
+    unknown: dict[str, Any] = dict.fromkeys(NUMBERS)
+    return replace(part, quality="absent", reason=reason, **unknown)

@@ -12,11 +12,11 @@ from typing import Any
 from .sources import cpu_time
 from .sources.clock import Clock
 from .sources.nvml import Nvml
-from .sources.rapl import POWERCAP, Rapl
+from .sources.rapl import HWMON, POWERCAP, Grace, Rapl
 from .sources.source import Capability, Source
 
 #: What ``auto`` tries, best first: counters of the hardware before estimates.
-AUTO = ("nvml", "rapl", "cpu_time")
+AUTO = ("nvml", "rapl", "grace", "cpu_time")
 #: What helps where no counter can be read.
 WALL = "give a wall meter: --meter auto,wall=http://..."
 #: Sources in files of their own, imported when they are named.
@@ -50,6 +50,7 @@ def discover(
     coefficients: cpu_time.CpuCoefficients | None = None,
     calibrations: Path | None = None,
     powercap: Path = POWERCAP,
+    hwmon: Path = HWMON,
     clock: Clock = time.monotonic_ns,
     environment: Mapping[str, str] | None = None,
     used: Collection[str] | None = None,
@@ -57,13 +58,14 @@ def discover(
     """Find the meters of this machine.
 
     Args:
-        spec: ``auto``, or names separated by commas: ``nvml``, ``rapl``, ``cpu_time``, ``codecarbon``, ``wall=http://...``,
-            ``replay=FILE``; ``auto`` may be one of them. Of two that cover the same part of the machine the first counts
-            and the other is a cross-check. ``cpu_time=idle+memory`` also shows, outside of sums, what these draw whatever runs.
+        spec: ``auto``, or names separated by commas: ``nvml``, ``rapl``, ``grace``, ``cpu_time``, ``codecarbon``,
+            ``wall=http://...``, ``replay=FILE``; ``auto`` may be one of them. Of two that cover the same part of the machine the first
+            counts and the other is a cross-check. ``cpu_time=idle+memory`` also shows, outside of sums, what these draw whatever runs.
         cpu_watts: Watts of the whole CPU with all cores busy, for ``cpu_time``; goes before what was calibrated on this machine.
         coefficients: Coefficients for ``cpu_time``; they go before both.
         calibrations: Where ``joulefront doctor --calibrate`` has kept them; None for the user's cache folder.
         powercap: Root of the powercap tree, for ``rapl``.
+        hwmon: Root of the kernel's sensors, for ``grace``.
         clock: Monotonic nanoseconds.
         environment: Variables that tell which GPUs are ours (``CUDA_VISIBLE_DEVICES``); the process's own by default.
         used: Components of the GPUs that are used, e.g. ``gpu:GPU-1a2b``: others are shown and not counted. None counts all.
@@ -91,6 +93,7 @@ def discover(
     makers: dict[str, Callable[[str | None], Source]] = {
         "nvml": lambda _: Nvml(clock=clock, environment=environment, used=used, lag_of=lag_of),
         "rapl": lambda _: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
+        "grace": lambda _: Grace(hwmon, clock),
         "cpu_time": estimate,
     }
     sources: list[Source] = []
@@ -107,6 +110,8 @@ def discover(
         if automatic and present and all(covered.intersection(capability.families) for capability in present):
             source.close()
             continue
+        if not found and not automatic:
+            found = (Capability(name, name, False, reason=f"this machine has no {name}"),)
         absent += [capability for capability in found if not capability.available]
         covered.update(family for capability in present if capability.counts for family in capability.families)
         if present:

@@ -12,6 +12,8 @@ from .sources.source import Capability, Quality
 T = TypeVar("T")
 SCHEMA = 1
 KINDS = ("trial", "setup", "features", "compile", "epoch", "eval", "analysis", "inference", "overhead", "idle", "total", "sum")
+#: What of a component is an energy, or unknown with it.
+NUMBERS = ("joules", "u_random_joules", "u_systematic_joules", "net_joules", "u_net_joules")
 STATES = ("ok", "failed", "stopped", "pruned", "killed", "partial", "open")
 
 
@@ -121,7 +123,7 @@ class Record:
         None when there is none, and also when one of them was lost in this window: the rest would pass for the whole.
         ``known_joules`` has the rest.
         """
-        return _joules(self.counting)
+        return sum_known([part.joules for part in self.counting])
 
     @property
     def known_joules(self) -> float:
@@ -131,32 +133,34 @@ class Record:
     @property
     def net_joules(self) -> float | None:
         """Return the energy above idle, or None when a counting component has no idle power."""
-        return _net_joules(self.counting)
+        return sum_known([part.net_joules for part in self.counting])
 
     @property
     def u_random_joules(self) -> float | None:
         """Return the random standard uncertainty of ``joules``; components are independent."""
-        return _u_random_joules(self.counting)
+        parts = self.counting
+        known = [part.u_random_joules for part in parts if part.u_random_joules is not None]
+        return math.hypot(*known) if known and len(known) == len(parts) else None
 
     @property
     def u_systematic_joules(self) -> float | None:
         """Return the systematic standard uncertainty of ``joules``; one meter's parts share one scale."""
-        return _u_systematic_joules(self.counting)
+        return _by_source([(part.source, part.u_systematic_joules) for part in self.counting])
 
     @property
     def u_net_joules(self) -> float | None:
         """Return the standard uncertainty of ``net_joules``, or None when it is not known."""
-        return _u_net_joules(self.counting)
+        return _by_source([(part.source, part.u_net_joules) for part in self.counting])
 
     @property
     def quality(self) -> Quality:
         """Return the worst quality of the sum; ``mixed`` when measured and estimated parts are added."""
-        return _quality(self.counting)
+        return combined_quality(["absent" if part.joules is None else part.quality for part in self.counting])
 
     @property
     def coverage(self) -> tuple[str, ...]:
         """Return the kinds of parts in the sum, e.g. ``("cpu", "dram", "gpu")``."""
-        return _coverage(self.counting)
+        return tuple(sorted({part.name.split(":", 1)[0] for part in self.counting if part.joules is not None}))
 
     @property
     def below_resolution(self) -> bool:
@@ -175,17 +179,12 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary, with the totals besides; ``from_json`` reads it back."""
-        parts = self.counting
+        totals = ("joules", "net_joules", "u_net_joules", "u_random_joules", "u_systematic_joules", "quality")
         return {
             **self.facts(),
             "schema": SCHEMA,
-            "joules": _joules(parts),
-            "net_joules": _net_joules(parts),
-            "u_net_joules": _u_net_joules(parts),
-            "u_random_joules": _u_random_joules(parts),
-            "u_systematic_joules": _u_systematic_joules(parts),
-            "quality": _quality(parts),
-            "coverage": list(_coverage(parts)),
+            **{name: getattr(self, name) for name in totals},
+            "coverage": list(self.coverage),
             "components": [dict(vars(part)) for part in self.components],
             "hardware": dict(self.hardware),
             "edges": dict(self.edges),
@@ -207,35 +206,6 @@ class Record:
         return cls(components=tuple(Component.from_json(part) for part in data.get("components", ())), **own)
 
 
-def _joules(parts: Sequence[Component]) -> float | None:
-    return sum_known([part.joules for part in parts])
-
-
-def _net_joules(parts: Sequence[Component]) -> float | None:
-    return sum_known([part.net_joules for part in parts])
-
-
-def _u_random_joules(parts: Sequence[Component]) -> float | None:
-    known = [part.u_random_joules for part in parts if part.u_random_joules is not None]
-    return math.hypot(*known) if known and len(known) == len(parts) else None
-
-
-def _u_systematic_joules(parts: Sequence[Component]) -> float | None:
-    return _by_source([(part.source, part.u_systematic_joules) for part in parts])
-
-
-def _u_net_joules(parts: Sequence[Component]) -> float | None:
-    return _by_source([(part.source, part.u_net_joules) for part in parts])
-
-
-def _quality(parts: Sequence[Component]) -> Quality:
-    return combined_quality(["absent" if part.joules is None else part.quality for part in parts])
-
-
-def _coverage(parts: Sequence[Component]) -> tuple[str, ...]:
-    return tuple(sorted({part.name.split(":", 1)[0] for part in parts if part.joules is not None}))
-
-
 def at_once(kind: type[T], /, **entries: Any) -> T:
     """Return a frozen dataclass of all its entries, in a third of the time that its own ``__init__`` takes."""
     made = object.__new__(kind)
@@ -249,18 +219,13 @@ def scaled(record: Record, factor: float) -> Record:
     def times(value: float | None) -> float | None:
         return None if value is None else value * factor
 
-    parts = [
-        replace(
-            part,
-            joules=times(part.joules),
-            u_random_joules=times(part.u_random_joules),
-            u_systematic_joules=times(part.u_systematic_joules),
-            net_joules=times(part.net_joules),
-            u_net_joules=times(part.u_net_joules),
-        )
-        for part in record.components
-    ]
-    return replace(record, components=tuple(parts), seconds=record.seconds * factor, cpu_seconds=times(record.cpu_seconds))
+    def part(of: Component) -> Component:
+        values: dict[str, Any] = {name: times(getattr(of, name)) for name in NUMBERS}
+        return replace(of, **values)
+
+    return replace(
+        record, components=tuple(map(part, record.components)), seconds=record.seconds * factor, cpu_seconds=times(record.cpu_seconds)
+    )
 
 
 def sum_known(values: Iterable[float | None]) -> float | None:

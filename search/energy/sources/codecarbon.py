@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from .source import JOULES_PER_KWH, Capability, Reading, Source
@@ -59,12 +60,14 @@ class CodeCarbon:
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         # Every option that a stray configuration file or environment variable could turn into a file or a connection is set here.
         place: dict[str, Any] = {"country_iso_code": self.country} if self.country else {"force_carbon_intensity_g_co2e_kwh": 0.0}
+        # What it calls after each measurement and at its end; tasks are never started here.
+        handler = SimpleNamespace(live_out=self._take, out=self._take, task_out=lambda *_: None, exit=lambda: None)
         self.tracker = OfflineEmissionsTracker(
             **place,
             measure_power_secs=self.poll_seconds,
             api_call_interval=1,
             output_methods=[],
-            output_handlers=[_Totals(self._take)],
+            output_handlers=[handler],
             emissions_endpoint=None,
             electricitymaps_api_token=None,
             cloud_provider=None,
@@ -104,7 +107,7 @@ class CodeCarbon:
         if tracker is not None and os.getpid() == self.pid:  # in a forked child its threads are gone and its locks may be held
             tracker.stop()
 
-    def _take(self, totals: Any) -> None:
+    def _take(self, totals: Any, _: object = None) -> None:
         now = self.clock()
         has_gpu = bool(getattr(totals, "gpu_count", None))
         for field, (component, _, _) in PARTS.items():
@@ -115,25 +118,6 @@ class CodeCarbon:
                 self.pending.append(Reading(component, now, error=f"CodeCarbon's totals have no {field}: an untested version?"))
             else:
                 self.pending.append(Reading(component, now, counter_joules=float(value) * JOULES_PER_KWH))
-
-
-class _Totals:
-    """The output handler that CodeCarbon calls after each measurement."""
-
-    def __init__(self, take: Callable[[Any], None]) -> None:
-        self.take = take
-
-    def live_out(self, total: Any, delta: Any) -> None:
-        self.take(total)
-
-    def out(self, total: Any, delta: Any) -> None:
-        self.take(total)
-
-    def task_out(self, data: Any, experiment_name: str) -> None:
-        """Tasks are never started here."""
-
-    def exit(self) -> None:
-        """Nothing is held open."""
 
 
 def from_spec(argument: str | None) -> Source:

@@ -1,11 +1,14 @@
-"""Intel's and AMD's RAPL counters through Linux' powercap tree."""
+"""What the kernel measures of a CPU: Intel's and AMD's RAPL counters through Linux' powercap tree, and the power of NVIDIA's Grace."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .clock import Clock
 from .source import Capability, Reading
@@ -146,7 +149,7 @@ class Rapl:
         if zone.key in self._handles:
             os.close(self._handles.pop(zone.key))
         handle = self._handles[zone.key] = _open(zone)
-        return _number(os.pread(handle, 64, 0))
+        return int(os.pread(handle, 64, 0)) * 1e-6
 
     def close(self) -> None:
         """Close the files."""
@@ -154,17 +157,12 @@ class Rapl:
             os.close(self._handles.popitem()[1])
 
 
-def _number(text: bytes) -> float:
-    """Return the joules of a counter's text."""
-    return int(text) * 1e-6
-
-
 def _read(zone: Zone) -> float | Exception:
     """Return the counter in joules, or what went wrong; for the probe, which keeps nothing open."""
     try:
         handle = _open(zone)
         try:
-            return _number(os.pread(handle, 64, 0))
+            return int(os.pread(handle, 64, 0)) * 1e-6
         finally:
             os.close(handle)
     except (OSError, ValueError) as error:
@@ -243,3 +241,68 @@ def _same(one: Zone, other: Zone, reads: int = 3) -> bool:
         if not (isinstance(before, float) and isinstance(value, float) and isinstance(after, float) and before <= value <= after):
             return False
     return True
+
+
+HWMON = Path("/sys/class/hwmon")
+#: Which of a socket's meters counts, best first, with its boundary and what it accounts for. ``Module`` has the GPU besides, of which NVML
+#: knows its own part, and ``SysIO`` is a part of ``Grace``.
+SOCKET = {"Grace": ("Grace socket: CPU and its memory", ("cpu", "dram")), "CPU": ("rail of the CPU's cores on Grace", ("cpu",))}
+#: The longest time that the firmware averages over, where it does not tell.
+AVERAGED_SECONDS = 1.0
+
+
+class Grace:
+    """The power of each NVIDIA Grace socket (GH200, GB200, Grace alone) through the kernel's ACPI power meters: a mean, integrated.
+
+    A meter that cannot be read is not replaced by one of less: a study would change its boundary.
+
+    Source: NVIDIA Grace Performance Tuning Guide, "Power and Thermals"; Linux, drivers/hwmon/acpi_power_meter.c, and its documentation.
+    """
+
+    name = "grace"
+
+    def __init__(self, root: Path = HWMON, clock: Clock = time.monotonic_ns) -> None:
+        self._root, self._clock = root, clock
+        self._files: dict[str, Path] = {}
+
+    def probe(self) -> tuple[Capability, ...]:
+        """Return each socket; nothing where there is no Grace."""
+        found: dict[tuple[str, str], Path] = {}
+        for folder in sorted(self._root.glob("hwmon*")):
+            for place in (folder / "device", folder):  # where older kernels show it, and newer ones
+                with suppress(OSError):
+                    named = re.fullmatch(r"(\w+) Power Socket (\d+)", (place / "power1_oem_info").read_text(errors="replace").strip())
+                    if named is not None and named[1] in SOCKET:
+                        found.setdefault((named[1], named[2]), place / "power1_average")
+        kind = next((kind for kind in SOCKET if any(kind == known for known, _ in found)), "")
+        self._files = {f"cpu:grace{number}": path for (known, number), path in found.items() if known == kind}
+        errors = {one.component: one.error for one in self.read()}
+        dark = [name for name, error in errors.items() if error]
+        self._files = {name: path for name, path in sorted(self._files.items()) if name not in dark}
+        part = f"only {len(self._files)} of {len(errors)} sockets can be read ({', '.join(dark)} cannot): not the whole CPU, so not counted"
+        sockets = tuple(self._capability(kind, name, path, part if dark else None) for name, path in self._files.items())
+        return (*sockets, *(Capability(name, self.name, False, boundary=SOCKET[kind][0], reason=errors[name]) for name in dark))
+
+    def _capability(self, kind: str, name: str, path: Path, part: str | None) -> Capability:
+        boundary, covers = SOCKET[kind]
+        seconds = AVERAGED_SECONDS
+        with suppress(OSError, ValueError):
+            seconds = int(path.with_name("power1_average_interval").read_text()) / 1000 or AVERAGED_SECONDS
+        times: dict[str, Any] = dict.fromkeys(("tick_seconds", "lag_seconds", "mean_seconds"), seconds)
+        return Capability(name, self.name, True, boundary=boundary, reason=part, counts=part is None, covers=covers, **times)
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read the power of every socket."""
+        readings = []
+        for name, path in self._files.items():
+            before, watts, error = self._clock(), None, None
+            try:
+                watts = int(path.read_bytes()) * 1e-6
+            except (OSError, ValueError) as failed:
+                error = f"{path} cannot be read: {failed}"
+            after = self._clock()
+            readings.append(Reading(name, (before + after) // 2, (after - before) // 2, None, watts, error))
+        return tuple(readings)
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.sources.codecarbon import CodeCarbon, _Totals, from_spec
+from joulefront.search.energy.sources.codecarbon import CodeCarbon, from_spec
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_settings_from_the_surroundings_open_no_door(monkeypatch):
     source = CodeCarbon("FRA")
     source.probe()
     try:
-        assert [type(handler) for handler in source.tracker._output_handlers] == [_Totals]
+        assert [handler.live_out for handler in source.tracker._output_handlers] == [source._take]
         assert source.tracker._pue == 1.0
         assert source.tracker._electricitymaps_api_token is None
     finally:
