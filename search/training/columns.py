@@ -111,9 +111,14 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame whose columns have texts as names, durations as seconds and periods as the dates on which they begin."""
+    """Return a frame whose columns have texts as names, durations as seconds and periods as the dates on which they begin.
+
+    An index with a name is a column: so Parquet keeps what pandas had there.
+    """
     import pandas as pd
 
+    if named := [name for name in frame.index.names if name is not None and name not in frame.columns]:
+        frame = frame.reset_index(named)
     names = frame.columns
     if isinstance(names, pd.MultiIndex):
         names = pd.Index([" ".join(str(part) for part in name if str(part)) for name in names])

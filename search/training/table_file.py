@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -189,7 +189,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     text = _doubled(text) if escaped else text
     quote = "'" if _single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
     layout = _layout(text, names, quote, learnt.get("separator"), cut=cut)
-    separator, above, width, short = layout.separator, layout.above, layout.width, layout.short
+    separator, above, width = layout.separator, layout.above, layout.width
 
     def rows(encoding: str) -> pd.DataFrame:
         source: Any = _member(path) or path
@@ -228,10 +228,10 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     data, units = _said_rows(path, header, body, learnt)
     body = body.iloc[data].reset_index(drop=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
-    if short:
+    if short := [line for place, line in layout.short.items() if place in {*data.tolist()}]:
         warnings.warn(
             f"{path}: {len(short)} rows have fewer values than the header has names, first line {short[0]}; what they lack counts as "
-            "missing, and if a value was left out in their middle the others stand in wrong columns",
+            "missing: delete those that are notes, and if a value was left out in their middle the others stand in wrong columns",
             stacklevel=4,
         )
     own = [name for name in names if name in header and (body[header.index(name)] == name).any()]
@@ -338,14 +338,14 @@ class _Layout:
     """How a text is divided.
 
     ``above`` counts the records above the header, ``width`` and ``fields`` those of the longest row and of the header; ``short`` are the
-    lines of rows shorter than the header.
+    lines of rows shorter than the header, by their places below it.
     """
 
     separator: str = ","
     above: int = 0
     width: int = 1
     fields: int = 1
-    short: tuple[int, ...] = ()
+    short: Mapping[int, int] = field(default_factory=dict)
 
 
 def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *, cut: bool) -> _Layout:
@@ -376,6 +376,7 @@ def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *
         )
         if score > best:
             named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
-            short = tuple(k + 1 for k, row in enumerate(rows) if k > above and any(row) and len(row) < named and not is_rule(row))
+            below = enumerate(k for k, row in enumerate(rows) if k > above and (len(row) > 1 or any(row)))
+            short = {place: k + 1 for place, k in below if any(rows[k]) and len(rows[k]) < named and not is_rule(rows[k])}
             best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
     return found

@@ -167,13 +167,27 @@ def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
 
 def _parsed(text: str) -> Any:
     """Return a value, or those that stand behind one another, on a line each or not, as a list."""
-    reader, blanks, found = json.JSONDecoder(parse_int=_whole), re.compile(r"\s*"), list[Any]()
-    place = blanks.match(text).end()  # type: ignore[union-attr]
-    while place < len(text):
-        value, place = reader.raw_decode(text, place)
-        place = blanks.match(text, place).end()  # type: ignore[union-attr]
-        found.append(value)
+    reader, between, found, place = json.JSONDecoder(parse_int=_whole, object_pairs_hook=_object), re.compile(r"[\s,]*"), list[Any](), 0
+    try:
+        while (place := between.match(text, place).end()) < len(text):  # type: ignore[union-attr]
+            value, place = reader.raw_decode(text, place)
+            found.append(value)
+    except json.JSONDecodeError as error:
+        near = text[max(0, error.pos - 20) : error.pos + 20]
+        rules = "JSON has no comma before ] or }, comments, None or single quotes"
+        raise ValueError(f"{error.msg}, line {error.lineno}, near {near!r}; {rules}, and ends with a bracket") from error
+    if not any(isinstance(one, dict | list) and one for one in found):
+        raise ValueError("it must hold objects, got none")
+    if all(isinstance(one, list) and isinstance(one[0], dict) for one in found if one != []):
+        return [row for one in found for row in one]
     return found[0] if len(found) == 1 else found
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        name = next(name for k, (name, _) in enumerate(pairs) if name in dict(pairs[:k]))
+        raise ValueError(f"an object has {name!r} twice, of which one would be lost; rename one")
+    return found
 
 
 def _whole(digits: str) -> int | str:

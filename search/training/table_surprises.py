@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def codes_as_numbers(column: Mapping[str, Any]) -> dict[str, str]:
 def as_levels(column: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
     """Return texts ``(n,)`` or None as training had them: where a reader made 1 of the code 01, or a file writes 01 for the code 1."""
     known, codes = {*column["levels"], *column.get("target", {}).get("means", ())}, codes_as_numbers(column)
-    meant = {text: codes.get(text, text) for text in {*found} - known - {None}}
+    spelt = {normalize("NFC", level): level for level in known}  # a Mac writes an accent as a letter of its own
+    meant = {text: codes.get(text, spelt.get(normalize("NFC", text), text)) for text in {*found} - known - {None}}
     padded = any(len(level) > 1 and level.startswith("0") for level in known)  # then 03 is not 3
     for text in [text for text in meant if text.startswith("0") and not padded]:
         number = text.lstrip("0") or "0"
@@ -62,6 +64,8 @@ def rows_as_learnt(preprocessing: Mapping[str, Any], frame: pd.DataFrame) -> pd.
     if absent := [name for name in used if name not in frame.columns]:
         lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
         raise ValueError(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
+    if twice := [name for name in used if list(frame.columns).count(name) > 1]:
+        raise ValueError(f"the table must have the column {twice[0]!r} once, got it twice; remove or rename one")
     return without_markers(frame, preprocessing.get("markers", ()))
 
 

@@ -1,6 +1,7 @@
 """Tables in JSON and ARFF, and what is said of files that hold none."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -102,3 +103,26 @@ def test_arff_says_what_reads_it_where_that_is_not_installed(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "sklearn.externals", None)
     with pytest.raises(ValueError, match="ARFF needs scikit-learn; pip install scikit-learn, or save it as CSV"):
         table(tmp_path / "t.arff", "y")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"a": 1, "y": "p"},]', 'near \'"a": 1, "y": "p"},]\'; JSON has no comma before ] or }'),
+        ("[{'a': 1}]", "no comma before ] or }, comments, None or single quotes"),
+        ('[{"a": 1, "a": 2, "y": "p"}]', "an object has 'a' twice, of which one would be lost"),
+        ("[]", "it must hold objects, got none"),
+        ("", "it must hold objects, got none"),
+        ("3", "it must hold objects, got none"),
+    ],
+)
+def test_json_that_is_none_or_would_lose_a_value_says_what_to_do(tmp_path, text, words):
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        table(tmp_path / "t.json", "y")
+
+
+def test_lists_of_objects_and_objects_with_commas_behind_each_other_are_rows(tmp_path):
+    for text in (json.dumps(OBJECTS[:50]) + "\n" + json.dumps(OBJECTS[50:]), ",\n".join(map(json.dumps, OBJECTS))):
+        (tmp_path / "t.json").write_text(text)
+        assert sum(map(len, parts_of(read(tmp_path / "t.json")[0]))) == ROWS

@@ -69,3 +69,13 @@ def test_nothing_is_left_out_of_plain_rows(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(table(made(tmp_path, ROWS), "y").train) == 28
+
+
+def test_notes_that_are_left_out_are_no_short_rows_and_others_are_named_with_what_to_do(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table(made(tmp_path, [*ROWS, "# made by me", "Source: the office"]), "y")
+        assert not any("fewer values" in str(one.message) for one in caught)
+        table(made(tmp_path, [*ROWS, "end"]), "y")
+    said = next(str(one.message) for one in caught if "1 rows have fewer values" in str(one.message))
+    assert "first line 42; what they lack counts as missing: delete those that are notes" in said

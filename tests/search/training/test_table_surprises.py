@@ -98,3 +98,16 @@ def test_the_header_again_is_no_row_also_behind_a_byte_order_mark(tmp_path):
     (tmp_path / "d.csv").write_text(part + "\ufeff" + part, encoding="utf-8")
     with pytest.warns(UserWarning, match="the header again"):
         assert table(tmp_path / "d.csv", "y").classes == ("p", "q")
+
+
+def test_a_named_index_of_parquet_is_a_column_in_training_and_prediction(tmp_path):
+    rows = pd.DataFrame({"city": ["K\u00f6ln", "Rom"] * 50, "x": np.arange(100) % 7, "y": ["p", "q"] * 50})
+    rows.set_index("city").to_parquet(tmp_path / "t.parquet")
+    task = table(tmp_path / "t.parquet", "y")
+    assert [column["name"] for column in task.preprocessing["columns"]] == ["city", "x"]
+    made = prepare(task.preprocessing, tmp_path / "t.parquet")
+    np.testing.assert_array_equal(made, prepare(task.preprocessing, rows))
+    accents = rows.assign(city=rows["city"].str.replace("\u00f6", "o\u0308"))
+    np.testing.assert_array_equal(made, prepare(task.preprocessing, accents))
+    with pytest.raises(ValueError, match="must have the column 'x' once, got it twice"):
+        prepare(task.preprocessing, pd.concat([rows, rows[["x"]]], axis=1))
