@@ -108,7 +108,7 @@ def test_arff_says_what_reads_it_where_that_is_not_installed(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[{"a": 1, "y": "p"},]', 'near \'"a": 1, "y": "p"},]\'; JSON has no comma before ] or }'),
+        ('[{"a": 1, "y": "p"},]', 'line 1, near \'[{"a": 1, "y": "p"},]\'; JSON has no comma before ] or }'),
         ("[{'a': 1}]", "no comma before ] or }, comments, None or single quotes"),
         ('[{"a": 1, "a": 2, "y": "p"}]', "an object has 'a' twice, of which one would be lost"),
         ("[]", "it must hold objects, got none"),
