@@ -12,13 +12,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from typing import Literal, Protocol
 
 from ..energy import SECONDS_PER_HOUR
 from .intensity import GRAMS_PER_POUND, Intensity
 
-_HOUR_NAMES = ("hour", "time", "timestamp", "datetime", "datetime (utc)")
+#: What a column of times is called, but for a zone behind it: ``Datetime (UTC)``, ``timestamp_utc``.
+_HOUR_NAMES = ("hour", "time", "timestamp", "datetime", "date")
+#: What stands where there is no value.
+_NOTHING = ("", "nan", "na", "n/a", "null", "none", "-")
 #: Which column is taken where a file has several, by its scope.
 _SCOPES = ("lifecycle", "unknown", "direct")
 #: Units of mass and energy in a column's name -> grams, kWh.
@@ -177,12 +180,12 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []
-        time_name = next((name for name in names if name.strip().casefold() in _HOUR_NAMES), None)
+        time_name = next((name for name in names if re.sub(r"[^a-z]", "", name.casefold()).removesuffix("utc") in _HOUR_NAMES), None)
         known = [name for name in names if _grams_per_kwh(name) is not None]
         value_name = min(known, key=lambda name: _SCOPES.index(_scope(name)), default=None)
         if time_name is None or value_name is None:
             raise ValueError(f"{path}: the header must name a time ('hour' or 'datetime') and 'g_per_kwh', got {names}")
-        filled = (row for row in reader if (row[value_name] or "").strip())  # an hour without a value is a missing one
+        filled = (row for row in reader if (row[value_name] or "").strip().casefold() not in _NOTHING)  # such an hour is a missing one
         rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in filled]
     if not rows:
         raise ValueError(f"{path}: a curve needs at least one row, the file has only a header")
@@ -191,7 +194,8 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
     hours, grams = zip(*((time, value * unit) for (time, _), (value, _) in rows), strict=True)
     year, kind = None if daily else moment_of(hours[0]).year, "marginal" if "marginal" in value_name.casefold() else "average"
     steps = [after - before for before, after in pairwise(hours)]
-    missing = 0.0 if daily else math.fsum(step - median(steps) for step in steps if step > 1.5 * median(steps))
+    usual = median_low(steps) if steps else 0.0
+    missing = 0.0 if daily else math.fsum(step - usual for step in steps if step > 1.5 * usual)
     source = f"file {path.name}" + (f" ({missing:.3g} hours are missing in it, bridged)" if missing else "")
     return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, source, year, kind, _scope(value_name))
 
@@ -215,7 +219,7 @@ def _number(path: Path, line: int, text: str | None) -> tuple[float, bool]:
     except ValueError:
         pass
     try:
-        moment = datetime.fromisoformat((text or "").strip())
+        moment = datetime.fromisoformat((text or "").strip().removesuffix(" UTC"))
     except ValueError:
         raise ValueError(f"{path}, line {line}: expected a number or an ISO 8601 instant, got {text!r}") from None
     return hours_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC)), True

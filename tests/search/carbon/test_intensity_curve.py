@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.carbon.forecast import IntensityCurve, hours_of, read_curve
+from joulefront.search.carbon.forecast import IntensityCurve, hours_of, moment_of, read_curve
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0), zone="DE")
 
@@ -159,3 +159,36 @@ def test_hours_that_are_missing_in_a_file_are_named(tmp_path):
     assert read_curve(file).source == "file a.csv (6 hours are missing in it, bridged)"
     file.write_text(file.read_text() + "2024-05-02T00:00,\n2024-05-02T01:00, \n")
     assert read_curve(file).source == "file a.csv (6 hours are missing in it, bridged)"  # without a value it is no hour
+
+
+ROWS = "2024-06-01{0}00:00{1},300,350\n2024-06-01{0}01:00{1},{2},{2}\n2024-06-01{0}02:00{1},320,370\n2024-06-01{0}03:00{1},320,370\n"
+
+
+@pytest.mark.parametrize("nothing", ["", "NaN", "N/A", "null", " "])
+@pytest.mark.parametrize(("between", "zone"), [(" ", ""), ("T", "Z"), (" ", " UTC"), ("T", "+00:00")])
+@pytest.mark.parametrize("when", ["Datetime (UTC)", "datetime_utc", "timestamp"])
+def test_a_download_is_read_in_any_spelling_of_its_times_and_of_what_is_not_there(tmp_path, when, between, zone, nothing):
+    file = tmp_path / "DE.csv"
+    file.write_text(f"{when},carbon_intensity_direct,carbon_intensity_lca\n" + ROWS.format(between, zone, nothing), encoding="utf-8")
+    curve = read_curve(file, shape="step")
+    assert (curve.scope, curve.grams_per_kwh) == ("lifecycle", (350, 370, 370))
+    assert curve.source == "file DE.csv (1 hours are missing in it, bridged)"
+    assert moment_of(curve.hours[0]) == datetime(2024, 6, 1, tzinfo=UTC)
+
+
+def test_the_hour_that_comes_twice_in_autumn_is_two_hours(tmp_path):
+    file = tmp_path / "DE.csv"
+    file.write_text("datetime,g_per_kwh\n2024-10-27T02:00:00+02:00,1\n2024-10-27T02:00:00+01:00,2\n2024-10-27T03:00:00+01:00,3\n")
+    curve = read_curve(file, shape="step")
+    assert curve.hours[2] - curve.hours[0] == 2
+    assert curve.source == "file DE.csv"
+
+
+def test_months_are_a_download_without_gaps_and_one_of_five_minutes_is_read_in_one_go(tmp_path):
+    file = tmp_path / "DE.csv"
+    file.write_text("Datetime (UTC),g_per_kwh\n" + "".join(f"2024-{month:02}-01 00:00:00,{month}\n" for month in range(1, 13)))
+    assert read_curve(file).source == "file DE.csv"
+    begin = datetime(2024, 1, 1, tzinfo=UTC)
+    rows = [f"{begin + k * timedelta(minutes=5)},{k % 7}\n" for k in range(30_000) if k != 77]
+    file.write_text("Datetime (UTC),g_per_kwh\n" + "".join(rows))
+    assert read_curve(file).source == "file DE.csv (0.0833 hours are missing in it, bridged)"
