@@ -42,8 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Modules and tests stay: looking for garbage among them takes a third of the time that collecting them takes.
 
     Ctrl-C is heard also where the shell ignores it for its background jobs, and by the children of tests. Who will load everything begins
-    with skops: as it loads it looks for thousands of names in each module that is there.
+    with skops: as it loads it looks for thousands of names in each module that is there. The warnings of Optuna are named here: among the
+    settings of pytest they would load it, and numpy, before the number of threads above is set.
     """
+    config.addinivalue_line("filterwarnings", "ignore::optuna.exceptions.ExperimentalWarning")
     gc.disable()
     if hasattr(config, "workerinput"):
         importlib.import_module("skops.io")

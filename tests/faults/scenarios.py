@@ -8,7 +8,7 @@ Each takes an empty folder and returns what broke a rule, in sentences; one that
 
 import contextlib
 import hashlib
-import json
+import io
 import os
 import shutil
 import signal
@@ -27,6 +27,8 @@ from faults.processes import CLI, Session
 from faults.study_file import source
 from helpers import forked
 from helpers.postgresql import NotInstalledError, postgresql_server
+
+from joulefront.search.cli import main as cli
 
 #: Trials of a study, and how many of them are trained before the fault.
 TRIALS, BEFORE = 8, 2
@@ -208,44 +210,30 @@ def full_disk_of_results(folder: Path) -> list[str]:
     export = ["export", "run", "--study", "rings.py", "--pick", "best", "--to"]
     commands = [("model", [*export, form]) for form in ("onnx", "safetensors", "pt2")]
     commands += [("front.png", ["plot", "run"]), ("front.html", ["plot", "run"]), ("report.html", ["report", "run"])]
-    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=12k", "tmpfs"):
-        calls = [[*words, "-o", f"disk/{name}"] for name, words in commands]
-        ran, *called_on_it = in_one_process([run, *calls], folder)
-        if ran[1]:
-            wrong.append(f"the study to be read: exit code {ran[1]}: {ran[2].strip()[-500:]}")
-        for words, code, stderr, left in called_on_it:
-            called = " ".join(words)
+    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=12k", "tmpfs"), contextlib.chdir(folder):
+        code, stderr = called(run)
+        if code:
+            wrong.append(f"the study to be read: exit code {code}: {stderr.strip()[-500:]}")
+        for name, words in commands:
+            code, stderr = called([*words, "-o", f"disk/{name}"])
+            call = " ".join(words)
             if code == 0 or "Traceback" in stderr:
-                wrong.append(f"{called}: exit code {code}: {stderr.strip()[-500:]}")
-            elif words[-1] not in stderr or "space" not in stderr:
-                wrong.append(f"{called}: the message names neither path nor remedy: {stderr.strip()[-300:]!r}")
-            wrong += [f"{called}: {path} is left" for path in left]
+                wrong.append(f"{call}: exit code {code}: {stderr.strip()[-500:]}")
+            elif f"disk/{name}" not in stderr or "space" not in stderr:
+                wrong.append(f"{call}: the message names neither path nor remedy: {stderr.strip()[-300:]!r}")
+            wrong += [f"{call}: {path} is left" for path in Path("disk").rglob("*")]
     return wrong
 
 
-CALLS = """
-import contextlib, io, json, sys
-from pathlib import Path
-from joulefront.search.cli import main
-for words in json.loads(sys.argv[1]):
+def called(words: list[str]) -> tuple[object, str]:
+    """Call the command line here; its exit code and what it said on stderr."""
     stderr, code = io.StringIO(), 0
     with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         try:
-            main(words)
+            cli(words)
         except SystemExit as end:
             code = end.code
-    left = [str(path) for path in Path("disk").rglob("*")]
-    print(json.dumps([words, code, stderr.getvalue(), left]), flush=True)
-"""
-
-
-def in_one_process(calls: list[list[str]], folder: Path) -> list[tuple[list[str], int, str, list[str]]]:
-    """Call the command line once for each list of words; the words, exit code, stderr and the files on the small disk after each."""
-    done = forked.run("-c", CALLS, json.dumps(calls), cwd=folder, timeout=SECONDS)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    if len(rows) < len(calls):
-        raise AssertionError(f"the process ended in {' '.join(calls[len(rows)])}:\n{done.stderr[-500:]}")
-    return [(words, code, stderr, left) for words, code, stderr, left in rows]
+    return code, stderr.getvalue()
 
 
 def locked_database(folder: Path, seconds: float = 6.0) -> list[str]:

@@ -38,12 +38,16 @@ LOADED = (
     "joulefront.search.records.buffered",
     "matplotlib.figure",
     "optuna.storages._rdb.storage",
+    "optuna.storages._rdb.models",
+    "optuna.artifacts",
+    "scipy.optimize",
     "sqlalchemy.dialects.sqlite",
     "alembic.command",
+    "alembic.migration",
     "mako.template",
     "jinja2",
     "moocore",
-    "pydantic",
+    "pydantic.main",
 )
 
 
