@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..energy import Ledger, Record
+from ..energy.record import sum_known
 from ..hints import Hints
 from ..records.trial import INTERRUPTED
 from ..space import Candidate, FixedTrial, RandomTrial, Space
@@ -149,8 +150,7 @@ def probe(
         apart = sum(record.known_joules for _, record in records)
         shared = _shared(model, task, records, fitted.features, features)
     scale = seen / (len(small.train) if fitted.features is None else fitted.features.images) / len(counted)
-    joules = [record.joules for record in counted]
-    known = None if any(value is None for value in joules) else sum(value for value in joules if value is not None)
+    known = sum_known(record.joules for record in counted)
     spent = None if whole.joules is None or known is None else max(0.0, whole.joules - known - apart)
     seconds = sum(record.seconds for record in counted)
     return Probe(params, None if known is None else known * scale, seconds * scale, spent, cost.parameters, cost.flops, shared=shared)
@@ -162,8 +162,8 @@ def _shared(
     """Scale what the features of a few images took to those of all images that a study computes."""
     from ..training.features import kept_features
 
-    known = [record.joules for index, record in records if index == PASS]
-    each = None if not used.computed or any(one is None for one in known) else sum(one for one in known if one) / used.computed
+    passes = sum_known(record.joules for index, record in records if index == PASS)
+    each = passes / used.computed if passes is not None and used.computed else None
     once = sum(record.known_joules for index, record in records if index == WAY)
     name, kept, _ = kept_features(model, task, cache)
     count = len(task.train)

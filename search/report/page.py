@@ -80,5 +80,5 @@ def _finite(value: Any) -> Any:
 
 @cache
 def asset(name: str) -> str:
-    """Return the text of a file of the page."""
+    """Return the text of a file in ``assets``."""
     return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")

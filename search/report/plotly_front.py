@@ -12,6 +12,7 @@ from ..front import Front
 from ..records.trial import Trial
 from ..whole_file import whole_file
 from .facts import short_component
+from .page import asset
 from .view import (
     EDGE,
     ENOUGH_TICKS,
@@ -51,28 +52,6 @@ CONFIG = {
     "modeBarButtonsToRemove": ["sendChartToCloud", "sendDataToCloud", "lasso2d", "select2d"],
     "toImageButtonOptions": {"format": "png", "scale": 2},
 }
-
-#: Keeps the carbon axis on the energy axis and the quality ticks readable while the reader zooms, which plotly does not.
-FOLLOW = """
-var plot = document.getElementById('{plot_id}'), busy = false;
-plot.on('plotly_relayout', function () {
-  if (busy) return;
-  var meta = plot.layout.meta, change = {}, x = plot.layout.xaxis.range, y = plot.layout.yaxis.range;
-  if (plot.layout.xaxis2) change['xaxis2.range'] = [x[0] + meta.carbon_shift, x[1] + meta.carbon_shift];
-  if (meta.ticks.length) {
-    var kept = [], gap = meta.gap * (y[1] - y[0]);
-    meta.ticks.forEach(function (row) {
-      if (kept.length < meta.enough) row.forEach(function (tick) {
-        if (tick[0] >= y[0] && tick[0] <= y[1] && kept.every(function (k) { return Math.abs(k[0] - tick[0]) >= gap; })) kept.push(tick);
-      });
-    });
-    change['yaxis.tickvals'] = kept.map(function (k) { return k[0]; });
-    change['yaxis.ticktext'] = kept.map(function (k) { return k[1]; });
-  }
-  busy = true;
-  Plotly.relayout(plot, change).then(function () { busy = false; });
-});
-"""
 
 #: The picture fills the window and no more.
 WHOLE_WINDOW = "<style>html, body { margin: 0; overflow: hidden; }</style>"
@@ -130,7 +109,7 @@ def front_html(front: Front, path: str | Path) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     text: str = front_plotly(front).to_html(
-        include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=FOLLOW, config=CONFIG
+        include_plotlyjs=True, full_html=True, default_height="100vh", div_id="front", post_script=asset("plotly_zoom.js"), config=CONFIG
     )
     with whole_file(target) as unfinished:
         text = text.replace("<head>", f"<head><title>{escape(front.name)} - front</title>{WHOLE_WINDOW}", 1)
