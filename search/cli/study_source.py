@@ -166,12 +166,14 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
 
 def _hint_for_data(path: Path) -> str:
     """Say what to do with a run folder, or data, given in the place of a study; empty where there are none, or no study reads them."""
+    from ..training.file_tree import SOUNDS, SUFFIXES
     from ..training.table_file import TEXT, TYPED
 
-    where = shlex.quote(str(path))
+    where, files = shlex.quote(str(path)), path.rglob("*") if path.is_dir() else (path,)
+    kinds = {suffix.lower() for one in files for suffix in one.suffixes[-2:]}
     if RunFolder.exists(path):
         return f"it is a run folder: joulefront run STUDY --out {where} continues it; else "
-    if path.is_file() and {suffix.lower() for suffix in path.suffixes[-2:]} & (TEXT | TYPED):
+    if path.exists() and kinds & (TEXT | TYPED) and not kinds & (SUFFIXES | SOUNDS):
         return f"for these data joulefront run table --data {where} --target COLUMN; else "
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
         return f"for these data joulefront run images --data {where}; else "

@@ -149,6 +149,12 @@ def test_data_in_the_place_of_a_study_get_the_command_that_learns_from_them(
         find_study(f"{before}my photos", {})
     with pytest.raises(StudyError, match=r"for these data joulefront run table --data [^ ]*homes\.csv --target COLUMN; else give"):
         find_study(f"{before}homes.csv", {})
+    Path("my photos/labels.csv").touch()
+    with pytest.raises(StudyError, match=r"for these data joulefront run table --data '[^ ]*my photos' --target COLUMN; else give"):
+        find_study(f"{before}my photos", {})
+    Path("my photos/one.jpg").touch()
+    with pytest.raises(StudyError, match=r"for these data joulefront run images --data '[^ ]*my photos'; else give"):
+        find_study(f"{before}my photos", {})
     Path("photos.zip").touch()
     with pytest.raises(StudyError, match=r"for these data joulefront run images --data [^ ]*photos\.zip; else give"):
         find_study(f"{before}photos.zip", {})
