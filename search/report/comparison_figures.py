@@ -47,16 +47,18 @@ def save_comparison(run: Run, of: str, path: str | Path) -> tuple[str, Path]:
         ValueError: If there is no such comparison, the run has nothing to compare, or the ending is another one.
     """
     if of == "relations":
-        parts = [relations_to_text(relations(run)), by_construction(run), operation_costs_to_text(operation_costs(run))]
-        return "\n\n".join(text for text in parts if text), save_figure(relations_figure(run), path)
+        found = relations(run)
+        parts = [relations_to_text(found), by_construction(run), operation_costs_to_text(operation_costs(run))]
+        return "\n\n".join(text for text in parts if text), save_figure(relations_figure(run, found), path)
     if of == "tactics":
-        found = compare_to_baseline(run)
-        return f"{baseline_to_text(found, run.objectives[0])}\n\n{spread_text(found)}", save_figure(baseline_figure(run), path)
+        compared = compare_to_baseline(run)
+        text = f"{baseline_to_text(compared, run.objectives[0])}\n\n{spread_text(compared)}"
+        return text, save_figure(baseline_figure(run, compared), path)
     raise ValueError(f"--of must be front, relations or tactics, got {of!r}")
 
 
-def relations_figure(run: Run) -> Figure:
-    """Draw the energy of an epoch over its operations, the parameters, and the utilisation, one panel each, a colour a family.
+def relations_figure(run: Run, found: Sequence[Relation]) -> Figure:
+    """Draw the energy of an epoch over operations, parameters and utilisation, one panel each with its ``relations``, a colour a family.
 
     Raises:
         ValueError: If the trials come from different hardware, or there is none.
@@ -76,7 +78,6 @@ def relations_figure(run: Run) -> Figure:
     panels = [one for one in wanted if sum(one[2](trial) is not None for trial in points) > 1]
     figure, axes = _panels(len(panels), width=4.6)
     unit = unit_for(epoch_joules(trial) for trial in points)
-    found = relations(run)
     for axis, (predictor, title, place, logarithmic) in zip(axes, panels, strict=True):
         for number, family in enumerate(families):
             own = [trial for trial in points if family_of(trial) == family and place(trial) is not None]
@@ -104,15 +105,11 @@ def relations_figure(run: Run) -> Figure:
     return figure
 
 
-def baseline_figure(run: Run) -> Figure:
-    """Draw quality over energy for every family, one panel each, over the line of the baseline.
+def baseline_figure(run: Run, found: Sequence[BaselineComparison]) -> Figure:
+    """Draw quality over energy for every family of ``compare_to_baseline``, one panel each, over the line of the baseline.
 
     A point is the mean of the repeats of one setting at one number of epochs; its bar is the standard deviation of a single training.
-
-    Raises:
-        ValueError: If the run has no measured trial of the baseline.
     """
-    found = compare_to_baseline(run)
     base = [group for one in found if one.family == BASELINE for group in one.groups]
     families = list(dict.fromkeys(one.family for one in found if one.family != BASELINE))
     unit = unit_for(group.joules for one in found for group in one.groups)

@@ -82,7 +82,8 @@ def test_more_settings_of_a_family_than_markers_are_drawn(fake_run: Run) -> None
     run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0)}, repeats=1)
     half = [trial for trial in run.trials if trial.params["family"] == "half"]
     more = [replace(trial, params={**trial.params, "tactic.some.share": share}, number=100 + share) for share in range(8) for trial in half]
-    assert len(baseline_figure(replace(run, trials=(*run.trials, *more))).axes[0].get_lines()) > 8
+    run = replace(run, trials=(*run.trials, *more))
+    assert len(baseline_figure(run, compare_to_baseline(run)).axes[0].get_lines()) > 8
 
 
 def test_cheaper_epochs_that_learn_less_can_cost_more_at_equal_quality(fake_run: Run) -> None:

@@ -166,8 +166,8 @@ def test_the_picture_of_the_relations_has_a_panel_for_what_is_known_and_is_the_s
 ) -> None:
     facts = {"threads": 1, "train_examples": 100}
     run = replace(fake_run, trials=tuple(changed(trial, extra=facts, cpu_seconds=1.0 + trial.number) for trial in fake_run.trials))
-    assert len(relations_figure(run).axes) == 3
-    assert len(relations_figure(fake_run).axes) == 1, "operations of an epoch and utilisation are unknown"
+    assert len(relations_figure(run, relations(run)).axes) == 3
+    assert len(relations_figure(fake_run, relations(fake_run)).axes) == 1, "operations of an epoch and utilisation are unknown"
     text, first = save_comparison(run, "relations", tmp_path / f"a.{ending}")
     _, second = save_comparison(run, "relations", tmp_path / f"b.{ending}")
     assert first.read_bytes() == second.read_bytes()
