@@ -214,9 +214,11 @@ class WarmUp:
         Raises:
             KeyboardInterrupt: If the user breaks it off.
         """
-        own = self._kinds().pop(kind_of(self.space.sample(FixedTrial(params))), None)
-        if own is None:
-            return
+        for kind in kinds_of(self.space.sample(FixedTrial(params))):
+            if (own := self._kinds().pop(kind, None)) is not None:
+                self._train(own, threads, watch)
+
+    def _train(self, own: Mapping[str, Any], threads: int, watch: Watch) -> None:
         count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(self.task.input_shape)))
         few = [Excerpt(split, count, most=1, seed=0, device=self.device) for split in (self.task.train, self.task.validation)]
         small = replace(self.task, train=few[0], validation=few[1], folds=0)
@@ -267,18 +269,23 @@ def warm_up_seconds(max_trial_seconds: float | None) -> float:
     return WARM_UP_SECONDS if max_trial_seconds is None else min(WARM_UP_SECONDS, 10 * max_trial_seconds)
 
 
-def kind_of(candidate: Candidate) -> Kind:
-    """Return what has libraries of its own to load: the family of a candidate, and within it the estimator."""
-    return candidate.architecture.get("family"), candidate.architecture.get("estimator")
+def kinds_of(candidate: Candidate) -> list[Kind]:
+    """Return what has libraries of its own to load: the family of a candidate, and within it the estimator.
+
+    What a model of the user's own loads by a text of its architecture nobody knows: each text is a kind.
+    """
+    family, estimator = (candidate.architecture.get(name) for name in ("family", "estimator"))
+    texts = [value for value in candidate.architecture.values() if isinstance(value, str) and value != family]
+    return [(family, text) for text in texts if family in (None, "own")] or [(family, estimator)]
 
 
 def one_of_each_kind(space: Space, seed: int) -> dict[Kind, Mapping[str, Any]]:
-    """Return the parameters of a random candidate of each kind, see `kind_of`; the first is that of ``RandomTrial(seed)``."""
+    """Return the parameters of a random candidate of each kind, see `kinds_of`; the first is that of ``RandomTrial(seed)``."""
     found: dict[Kind, Mapping[str, Any]] = {}
     without = 0
     while without < ENOUGH_DRAWS:
-        kind = kind_of(space.sample(draw := RandomTrial(seed)))
-        without = without + 1 if kind in found else 0
-        found.setdefault(kind, draw.params)
+        kinds = kinds_of(space.sample(draw := RandomTrial(seed)))
+        without = without + 1 if found.keys() >= {*kinds} else 0
+        found |= {kind: draw.params for kind in kinds if kind not in found}
         seed += 1
     return found

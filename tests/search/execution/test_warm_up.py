@@ -15,6 +15,7 @@ from joulefront.search.training.splits_data import Excerpt
 from joulefront.spaces.classical import DETECTORS, SUPERVISED, Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.union import Union
 
@@ -191,6 +192,34 @@ def test_a_kind_is_warmed_up_when_its_first_candidate_comes_and_once(points, mon
     assert trained == [("mlp", 1), ("mlp", 2), ("convnet", 1), ("convnet", 2)]
     warm_up.all(1)
     assert len(trained) == 4
+
+
+def test_each_text_of_an_own_model_is_a_kind_since_it_may_load_what_no_other_loads(points):
+    used = []
+
+    class Lazy(torch.nn.Linear):
+        def forward(self, inputs):
+            used.append(self.net)
+            return super().forward(inputs)
+
+    def make(architecture, task):
+        model = Lazy(5, task.outputs)
+        model.net = (architecture["net"], architecture["act"])
+        return model
+
+    def draw(trial):
+        names = {name: trial.suggest_categorical(name, choices) for name, choices in (("net", ("a", "b")), ("act", ("x", "y", "z")))}
+        return {**names, "width": trial.suggest_int("width", 1, 9)}
+
+    space = Own(draw, make, RecipeRanges(threads=1))
+    warm_up, kinds = WarmUp(space, points, "cpu", 0), one_of_each_kind(space, 0)
+    assert {*kinds} == {(None, text) for text in "abxyz"}
+    candidate = {**kinds[(None, "z")], "net": "b"}
+    warm_up.before(candidate, 1)
+    assert {"b", "z"} <= {text for pair in used for text in pair}
+    used.clear()
+    warm_up.before(candidate, 1)
+    assert used == []
 
 
 def test_the_user_can_break_it_off(points):
