@@ -213,8 +213,8 @@ def test_each_text_of_an_own_model_is_a_kind_since_it_may_load_what_no_other_loa
 
     space = Own(draw, make, RecipeRanges(threads=1))
     warm_up, kinds = WarmUp(space, points, "cpu", 0), one_of_each_kind(space, 0)
-    assert {*kinds} == {(None, text) for text in "abxyz"}
-    candidate = {**kinds[(None, "z")], "net": "b"}
+    assert {*kinds} == {("own", text) for text in "abxyz"}
+    candidate = {**kinds[("own", "z")], "net": "b"}
     warm_up.before(candidate, 1)
     assert {"b", "z"} <= {text for pair in used for text in pair}
     used.clear()
