@@ -94,7 +94,7 @@ class Safetensors(Exporter):
     def load(self, trained: TrainedModel, folder: Path) -> Predictor:
         """Build the model again from what lies in the folder, as ``load_model`` does, and load the file into it."""
         known = read_config(folder).get("builder") is not None
-        return torch_predictor(load_model(folder) if known else _load(folder, trained.space, recorded_task(folder) or trained.task))
+        return torch_predictor(load_model(folder) if known else _load(folder, trained.space, recorded_task(folder)))
 
     def snippet(self, trained: TrainedModel, folder: Path) -> str:
         """Build the model with its family, or for a family of the user's own with the study's space; plain PyTorch from there."""
