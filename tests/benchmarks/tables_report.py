@@ -84,6 +84,7 @@ def report(paths: list[Path]) -> str:
     errors = {name: np.sqrt(best * (1 - best) / (ROWS[name] // 4)) for name, best in zip(tables, singles, strict=True) if name in shares_of}
     below = [name for name, gap in zip(tables, short, strict=True) if name in errors and gap > 1.96 * errors[name]]
     shares = [run["sensible"]["train_joules"] / run["best"]["train_joules"] for run in runs]
+    least = [min(one["train_joules"] for one in run["models"] if one["train_joules"]) / run["best"]["train_joules"] for run in runs]
     kept = [middle(name, "joulefront best", "quality") - middle(name, "joulefront sensible", "quality") for name in tables]
     head, line = "| table | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)
     text = [
@@ -104,7 +105,8 @@ def report(paths: list[Path]) -> str:
         f" {', '.join(below) or 'none'} of {len(errors)} tables of classes;"
         f" its lead is {np.median(short):+.4f} in the median.",
         f"- `sensible` took {np.median(shares):.2f} of the training energy of `best` in the median ({sum(one <= 0.2 for one in shares)} of"
-        f" {len(shares)} at most a fifth), and is {np.median(kept):+.4f} below it on the hidden rows.",
+        f" {len(shares)} at most a fifth, {sum(one <= 0.33 for one in shares)} at most a third; the cheapest training of any kind took"
+        f" more than a fifth in {sum(one > 0.2 for one in least)}), and is {np.median(kept):+.4f} below it on the hidden rows.",
         f"- Ensembles: {sum('ensemble of trials' in said for run in runs for said in run['ensemble'])} of {len(runs)} beat the best"
         " model beyond noise and were added.",
         "",
