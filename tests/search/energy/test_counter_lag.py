@@ -48,7 +48,7 @@ def gpu(driver, clock):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behind", [0.0, 0.03, 0.1])
+@pytest.mark.parametrize("behind", [0.0, 0.03, 0.1, 0.3])
 @pytest.mark.parametrize("tick", [0.02, 0.1])
 def test_the_lag_of_a_counter_is_where_its_lines_cross_after_the_loads_edges(gpu, behind, tick):
     lag, u = gpu.find(gpu.make(behind=behind, tick=tick, phase=0.013))
