@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from numbers import Real
@@ -235,20 +237,23 @@ class _Checked(RandomTrial):
 
 
 def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
-    """Return choices as a storage keeps them: None, truth values, numbers and texts.
+    """Return choices as a storage keeps them: None, truth values, numbers (of NumPy, too) and texts.
 
     Raises:
-        SpaceError: If there are none, or one is something else, as a tuple or an array is.
+        SpaceError: If there are none, two are equal, or one is something else, as a tuple or an array is.
     """
-    if len(choices) == 0:
+    if isinstance(choices, str | Set):
+        raise SpaceError(f"the choices of {name!r} must be a list, got {choices!r}; write them in [] in an order that stays")
+    plain = tuple(choice.item() if isinstance(choice, np.generic) else choice for choice in choices)
+    if not plain:
         raise SpaceError(f"the parameter {name!r} needs at least one choice, got none")
-    for choice in choices:
-        if type(choice) not in (type(None), bool, int, float, str) or choice != choice:
-            raise SpaceError(
-                f"the choices of {name!r} must be None, bool, int, float or str, got the {type(choice).__name__} {choice!r}; "
-                "choose by a text or a number and look the value up by it"
-            )
-    return tuple(choices)
+    for place, choice in enumerate(plain):
+        if type(choice) not in (type(None), bool, int, float, str) or (isinstance(choice, float) and not isfinite(choice)):
+            said = f"the choices of {name!r} must be None, bool, int, finite float or str, got the {type(choice).__name__} {choice!r}"
+            raise SpaceError(f"{said}; choose by a text or a number and look the value up by it")
+        if same := [one for one in plain[:place] if one == choice and type(one) is not type(choice)]:
+            raise SpaceError(f"the choices of {name!r} must differ, got {same[0]!r} and {choice!r}, which are equal; leave one out")
+    return plain
 
 
 def check_space(space: Space) -> None:
@@ -358,23 +363,28 @@ def check_outputs(space: Space, task: Task) -> None:
     """Build a model and let it predict, before anything is paid for; what cannot be built or run here is found in its own trial.
 
     Raises:
-        SpaceError: If it gives no tensor, or another number of outputs than the task has.
+        SpaceError: If it gives no tensor, or another number of outputs than the task has, or has trainable weights of another model.
     """
     import torch
 
     from .training.splits_data import Excerpt
 
-    try:
+    outputs, shared, ran = None, set[int](), False
+    with suppress(Exception):
         candidate = space.sample(RandomTrial(0))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             few = [Excerpt(split, FEW, most=1, seed=0) for split in (task.train, task.validation)]
             small = replace(task, train=few[0], validation=few[1])
-            model = weightless(space, candidate, small)
+            model, again = (weightless(space, candidate, small) for _ in range(2))
+            shared = {id(one) for one in model.parameters() if one.requires_grad} & {id(one) for one in again.parameters()}
             if "torch._dynamo" not in sys.modules and sum(one.numel() for one in model.parameters()) <= CHEAP:
                 model = space.build(candidate, small)
             inputs = torch.zeros(2, *task.shape_at(candidate.recipe.resolution), device=next(model.parameters()).device)
             outputs = model.eval()(inputs)
-    except Exception:
+            ran = True
+    if shared:
+        raise SpaceError(f"the space {space.name!r} must build each model anew, got one with weights of another; make them in the function")
+    if not ran:
         return
     if not isinstance(outputs, torch.Tensor):
         said = f"the model of the space {space.name!r} must return a tensor (examples, {task.outputs}), got {type(outputs).__name__}"
@@ -385,3 +395,6 @@ def check_outputs(space: Space, task: Task) -> None:
         raise SpaceError(
             f"the model of the space {space.name!r} gives {found} outputs, the task has {task.outputs}{named}; build task.outputs"
         )
+    if task.kind == "classification" and not outputs.is_meta and bool((outputs >= 0).all() & ((outputs.sum(-1) - 1).abs() < 1e-5).all()):
+        said = f"the model of the space {space.name!r} gives probabilities, of which the loss takes the softmax again"
+        warnings.warn(f"{said}; leave out its last softmax", stacklevel=2)

@@ -30,10 +30,11 @@ class _OwnNames:
         return self.trial.suggest_int(_free(name), int(low), int(high), step=int(step), log=log)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        plain = [choice.item() if isinstance(choice, np.generic) else choice for choice in choices]
-        return self.trial.suggest_categorical(_free(name), plain_choices(name, plain))
+        return self.trial.suggest_categorical(_free(name), plain_choices(name, choices))
 
     def __getattr__(self, name: str) -> Any:
+        if not hasattr(self.trial, name):
+            raise AttributeError(f"the trial of a draw has suggest_float, suggest_int and suggest_categorical, no {name}")
         return getattr(self.trial, name)
 
 

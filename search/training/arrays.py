@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,16 +104,24 @@ def dataset(
         ValueError: If an item is not a tensor with a target.
     """
     for split, part in (("train", train), ("validation", validation)):
-        if len(part) == 0:  # type: ignore[arg-type]  # a Dataset need not have a length; this one must
+        if not hasattr(part, "__getitem__") or not hasattr(part, "__len__") or isinstance(part, torch.utils.data.IterableDataset):
+            raise ValueError(f"{split} must have a length and examples by number, got {type(part).__name__}; give a map-style Dataset")
+        if len(part) == 0:
             raise ValueError(f"{split} must have examples, got a dataset of length 0; see that it finds its files")
+    if train is validation:
+        warnings.warn(f"{name}: validation is the training dataset itself, so that quality looks too good; give another", stacklevel=2)
     train, validation = _Named(train, "train"), _Named(validation, "validation")
     test = None if test is None else _Named(test, "test")
-    item = train[0]
-    if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
-        shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
-        raise ValueError(f"items of train must be (tensor, target), got {shown}; add torchvision's ToTensor or pil_to_tensor as transform")
+    item, other = train[0], validation[0]
+    for split, one in (("train", item), ("validation", other)):
+        if not isinstance(one, (tuple, list)) or len(one) != 2 or not isinstance(one[0], torch.Tensor):
+            shown = type(one).__name__ if not isinstance(one, (tuple, list)) else [type(part).__name__ for part in one]
+            said = f"items of {split} must be (tensor, target), got {shown}"
+            raise ValueError(f"{said}; add torchvision's ToTensor or pil_to_tensor as transform")
+    if (item[0].dtype == torch.uint8) != (other[0].dtype == torch.uint8):
+        raise ValueError(f"items of all splits must be uint8 or none, got {item[0].dtype} and {other[0].dtype}; convert one of them")
     if classes is None and kind != "regression":
-        classes = getattr(train, "classes", None) or _numbered(train, kind)
+        classes = getattr(train, "classes", None) or _numbered(train, kind, name)
     preprocessing = {"kind": "own", "scale": 1 / 255 if item[0].dtype == torch.uint8 else 1.0, "mean": None, "std": None}
     read_train, read_validation = (StreamData(part, kind=kind, workers=workers) for part in (train, validation))
     read_test = None if test is None else StreamData(test, kind=kind, workers=workers)
@@ -263,10 +272,8 @@ def _inputs(inputs: Any) -> np.ndarray:
     ):
         array = np.moveaxis(array, -1, 1)
     if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}; "
-            "use table() for columns of text"
-        )
+        said = f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}"
+        raise ValueError(f"{said}; use table() for columns of text")
     if array.dtype == np.uint8 and array.ndim == 4:
         return array
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
@@ -276,12 +283,17 @@ def _inputs(inputs: Any) -> np.ndarray:
     return array
 
 
-def _numbered(train: Any, kind: Kind) -> list[str]:
+def _numbered(train: Any, kind: Kind, name: str) -> list[str]:
     targets = getattr(train, "targets", None)
     values = np.asarray([item[1] for item in train] if targets is None else targets)
-    if kind != "multilabel" and not 0 <= values.min() <= values.max() < len(values):
-        raise ValueError(f"targets of train must be class numbers from 0, got {values.min()} to {values.max()}; number the classes")
-    return [str(k) for k in range(values.shape[1] if kind == "multilabel" else int(values.max()) + 1)]
+    if kind == "multilabel":
+        return [str(k) for k in range(values.shape[1])]
+    if values.ndim != 1 or values.dtype.kind not in "biuf" or (values % 1).any() or not 0 <= values.min() <= values.max() < len(values):
+        got = f"{values.min()} to {values.max()}" if values.ndim == 1 and values.dtype.kind in "biuf" else f"e.g. {values[0]!r}"
+        raise ValueError(f"targets of train must be class numbers from 0, got {got}; number the classes")
+    names = [str(k) for k in range(int(values.max()) + 1)]
+    warn_of_absent_classes(name, names, {"training": values.astype(int)})
+    return names
 
 
 def _load(make: Any, root: Path, *, train: bool, name: str, download: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -296,10 +308,8 @@ def _load(make: Any, root: Path, *, train: bool, name: str, download: bool) -> t
             loaded = make(root, **options, download=True)
         except (RuntimeError, OSError) as error:  # URLError is an OSError
             reason = " ".join(str(error).split())[:150]
-            raise FileNotFoundError(
-                f"{name} is not in {root} and could not be downloaded ({reason}); copy torchvision's files for it into {root}, "
-                "or run once with a connection"
-            ) from error
+            said = f"{name} is not in {root} and could not be downloaded ({reason})"
+            raise FileNotFoundError(f"{said}; copy torchvision's files for it into {root}, or run once with a connection") from error
     inputs = np.asarray(loaded.data)
     targets = np.asarray(loaded.targets if hasattr(loaded, "targets") else loaded.labels).astype(np.int64)
     names = getattr(loaded, "classes", None) or [str(k) for k in range(int(targets.max()) + 1)]

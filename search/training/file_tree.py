@@ -161,9 +161,8 @@ def open_files(path: str | Path) -> Files:
     try:
         archive.names()
     except UNREADABLE as error:
-        raise ValueError(
-            f"{path} is neither a folder nor a zip ({error}); give one with a sub-folder for each class, unpack other archives"
-        ) from error
+        said = f"{path} is neither a folder nor a zip ({error})"
+        raise ValueError(f"{said}; give one with a sub-folder for each class, unpack other archives") from error
     return archive
 
 
@@ -211,10 +210,8 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     # bus/, car/, train/ are classes; train/ and test/ with the same classes below are splits whatever lies beside them.
     split_layout = bool(named) and (not others or (len(named) > 1 and bool(set.intersection(*(below[top] for top in named)))))
     if not split_layout and named and len(below[min(named)]) > 1 and all(below[top] == below[min(named)] for top in others):
-        raise ValueError(
-            f"{where} has the same folders in {', '.join(sorted(named | others)[:5])}/; rename what is a split to train, val or test, or "
-            "remove what is none"
-        )
+        said = f"{where} has the same folders in {', '.join(sorted(named | others)[:5])}/"
+        raise ValueError(f"{said}; rename what is a split to train, val or test, or remove what is none")
     if named and others:
         meant = f"{', '.join(sorted(others)[:5])} is left out" if split_layout else "which is taken for a class; rename it if it is a split"
         warnings.warn(f"{where} has {', '.join(sorted(named))}/ beside other folders: {meant}", stacklevel=3)

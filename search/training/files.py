@@ -201,9 +201,8 @@ def decode_all(
         _wait_until_gone(begun)
     if reasons and not readable.any():
         first = min(reasons)
-        raise ValueError(
-            f"none of {len(entries)} files of {files.path} can be read, e.g. {entries[first][0]}: {_reason(reasons[first])[:120]}"
-        )
+        said = f"e.g. {entries[first][0]}: {_reason(reasons[first])[:120]}"
+        raise ValueError(f"none of {len(entries)} files of {files.path} can be read, {said}")
     if reasons:
         shown = [f"{entries[k][0]} ({_reason(reasons[k])[:60]})" for k in sorted(reasons)[:20]] + ["..."] * (len(reasons) > 20)
         warnings.warn(f"{files.path}: left out {len(reasons)} unreadable file{'s' * (len(reasons) > 1)}: {', '.join(shown)}", stacklevel=4)
@@ -225,10 +224,8 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
     try:
         return np.ascontiguousarray(decode(files.read(name)))
     except UNREADABLE as error:
-        raise ItemError(
-            f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read with "
-            "--set skip_unreadable=true (Python: skip_unreadable=True)"
-        ) from error
+        said = f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read"
+        raise ItemError(f"{said} with --set skip_unreadable=true (Python: skip_unreadable=True)") from error
 
 
 def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.ndarray:

@@ -262,4 +262,4 @@ def _seed_all(seed: int) -> None:
 def _require_finite(total: torch.Tensor, epoch: int) -> None:
     value = float(total)
     if not math.isfinite(value):
-        raise TrainingFailed(f"the training loss became {value} in epoch {epoch}; a lower learning rate may help")
+        raise TrainingFailed(f"the training loss became {value} in epoch {epoch}; a lower learning rate may help, if the data are finite")

@@ -50,10 +50,8 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
             raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {listed(read(path).columns)}")
         return table(path, target, **{"folds": None, "text": find_text(), **options})
     if path.is_file() and not zipfile.is_zipfile(path) and target is None:
-        raise ValueError(
-            f"{path} must be a table ({', '.join(sorted(TEXT | TYPED))}), or a folder or zip of images or recordings with a sub-folder for "
-            "each class; give one, unpack other archives"
-        )
+        said = f"{path} must be a table ({', '.join(sorted(TEXT | TYPED))}), or a folder or zip of images or recordings"
+        raise ValueError(f"{said} with a sub-folder for each class; give one, unpack other archives")
     if target is not None or options:
         given = "--target" if target is not None else f"--{next(iter(options))}"
         raise ValueError(f"{given} is for tables, got {path}, which ends in none of {', '.join(sorted(TEXT | TYPED))}; leave it out")

@@ -233,7 +233,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         if values.dtype.kind not in "biuf" and (numbers == 1).sum() > (numbers == 0).sum():
             levels, numbers = levels[::-1], 1 - numbers
     elif len(levels) < 2:
-        raise ValueError(f"{name} must have at least two classes, got only {_few(levels)}")
+        raise ValueError(f"{name} must have at least two classes, got only {_few(levels) or 'no examples'}")
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
 
 

@@ -1,5 +1,6 @@
 """What would break a search with an own space, or mislead it, is refused by name before the first trial."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ DRAWS = {
     "lists": (lambda t: {"k": t.suggest_categorical("k", [[8], [8, 8]])}, "'k'.*got the list"),
     "arrays": (lambda t: {"k": t.suggest_categorical("k", [np.zeros(2), np.ones(2)])}, "'k'.*got the ndarray"),
     "classes": (lambda t: {"k": t.suggest_categorical("k", [torch.nn.ReLU, torch.nn.GELU])}, "'k'.*got the type"),
+    "a truth value beside its number": (lambda t: {"k": t.suggest_categorical("k", [1, 2, True])}, "'k' must differ, got 1 and True"),
+    "a number twice": (lambda t: {"k": t.suggest_categorical("k", [4, 4.0])}, "'k' must differ, got 4 and 4.0"),
+    "infinity": (lambda t: {"k": t.suggest_categorical("k", [4.0, float("inf")])}, "finite float or str, got the float inf"),
+    "a text in place of a list": (lambda t: {"k": t.suggest_categorical("k", "relu")}, "'k' must be a list, got 'relu'"),
+    "choices in no order": (lambda t: {"k": t.suggest_categorical("k", {"a", "b"})}, "'k' must be a list.*in an order that stays"),
     "nothing": (lambda t: {"k": t.suggest_categorical("k", [])}, "'k' needs at least one choice"),
     "a logarithm of 0": (
         lambda t: {"k": t.suggest_int("k", 0, 8, log=True)},
@@ -153,3 +159,29 @@ def test_numbers_of_numpy_in_an_architecture_become_plain_ones():
         RandomTrial(0)
     )
     assert {type(one) for one in drawn.architecture.values()} <= {int, float, str}
+
+
+def test_a_model_that_is_the_same_object_each_time_is_refused_and_frozen_parts_may_be_shared():
+    body = torch.nn.Linear(4, 4)
+
+    def make(architecture, task):
+        return torch.nn.Sequential(body, torch.nn.Linear(4, task.outputs))
+
+    space = Own(lambda trial: {}, make, recipe=RECIPE)
+    with pytest.raises(ValueError, match="the space 'own' must build each model anew, got one with weights of another"):
+        study(space).load_task()
+    body.requires_grad_(False)
+    assert study(space).load_task() is TASK
+
+
+def test_a_model_that_gives_probabilities_gets_a_word(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)  # with it models are built without values
+    space = Own(lambda trial: {}, lambda how, task: torch.nn.Sequential(linear(how, task), torch.nn.Softmax(1)), recipe=RECIPE)
+    with pytest.warns(UserWarning, match="gives probabilities, of which the loss takes the softmax again; leave out its last softmax"):
+        study(space).load_task()
+
+
+def test_what_a_draw_has_not_is_named():
+    space = Own(lambda trial: {"k": trial.number}, linear, recipe=RECIPE)
+    with pytest.raises(AttributeError, match="has suggest_float, suggest_int and suggest_categorical, no number"):
+        space.sample(RandomTrial(0))

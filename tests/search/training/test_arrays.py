@@ -205,6 +205,10 @@ def test_inputs_whose_values_would_be_lost_are_refused(inputs, words):
         ([], [0], "train must have examples"),
         ([0, 1_000_000], [0], "class numbers from 0, got 0 to 1000000; number the classes"),
         ([-1, 1, 0], [0], "got -1 to 1"),
+        ([0.5, 1.5, 0.5], [0.5], "class numbers from 0, got 0.5 to 1.5"),
+        (["b", "a"], ["a"], "class numbers from 0, got e.g. .*b"),
+        ([None, None], [None], "class numbers from 0, got e.g. None"),
+        ([[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0]], "class numbers from 0, got e.g. array"),
     ],
 )
 def test_own_datasets_that_no_model_could_learn_are_refused(train, validation, words):
@@ -217,3 +221,26 @@ def test_a_class_number_of_validation_that_training_has_not_is_refused_by_name()
     parts = [[(torch.ones(3), label) for label in labels] for labels in ([0, 1, 0, 1], [0, 5])]
     with pytest.raises(ValueError, match="class numbers from 0 to 1, got 0 to 5; number the classes"):
         fit(torch.nn.Linear(3, 2), dataset(*parts), Recipe(threads=1, batch_size=2), epochs=1)
+
+
+class Flow(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(3), 0
+
+
+@pytest.mark.parametrize("made", [Flow(), (one for one in ()), None, torch.utils.data.DataLoader([0])])
+def test_what_has_no_examples_by_number_is_no_dataset(made):
+    own = [(torch.zeros(3), k % 2) for k in range(4)]
+    with pytest.raises(ValueError, match=r"validation must have a length and examples by number, got .*; give a map-style Dataset"):
+        dataset(own, made)
+
+
+def test_splits_that_are_unlike_or_the_same_and_classes_that_never_occur_are_said():
+    own, bytes_ = ([(torch.zeros(3, dtype=kind), 1 + k % 2) for k in range(4)] for kind in (torch.float32, torch.uint8))
+    with pytest.raises(ValueError, match=r"uint8 or none, got torch.float32 and torch.uint8; convert one of them"):
+        dataset(own, bytes_)
+    with pytest.raises(ValueError, match=r"items of validation must be \(tensor, target\), got \['int', 'int'\]"):
+        dataset(own, [(0, 0)])
+    with pytest.warns(UserWarning, match="class '0'") as caught:
+        dataset(own, own)
+    assert "validation is the training dataset itself" in str(caught[0].message)
