@@ -6,6 +6,7 @@ Source: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.389
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ from .transfer import TransferModel, studies_of
 _BATCH, _LARGEST_BATCH = 100, 4
 #: Conditional parameters are learned from so many of the latest configurations.
 _GATE_SAMPLE = 1000
+#: Workers in step with each other give everything up: then they wait for a random time, so often at most.
+_MOST_WAITS, _LONGEST_WAIT_SECONDS = 8, 0.2
 
 
 @dataclass(frozen=True)
@@ -297,12 +300,17 @@ class FreezeThawSampler(BaseSampler):
         """Choose a training that no other worker runs, and write the claim to the storage.
 
         Every worker writes its claim before it looks for others': of two that want the same configuration at least one sees the other and
-        chooses again. If both see each other both choose again, which costs nothing. Where nothing else is left (all else failed or runs),
-        the same is proposed again: the study's limit of failures ends that, not this loop.
+        chooses again. If both see each other both choose again, after a random wait where in step they have given everything up. Where
+        nothing else is left (all else failed or runs), the same is proposed again: the study's limit of failures ends that, not this loop.
         """
-        excluded: set[str] = set()
+        excluded, rng, waits = set[str](), self._rng(trial, 2), 0
         while True:
             decision = self.decide(study, trial.number, excluded=frozenset(excluded))
+            if decision is None and excluded and waits < _MOST_WAITS:
+                time.sleep(rng.uniform(0.0, _LONGEST_WAIT_SECONDS))
+                waits += 1
+                excluded.clear()
+                continue
             if decision is None:
                 assert self._encoder is not None
                 decision = random_decision(self.rungs[0], self._history, self._encoder, self._rng(trial, 1))

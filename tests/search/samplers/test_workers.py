@@ -16,6 +16,7 @@ from helpers.forked import Forked
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from joulefront.search.samplers import FreezeThawSampler
+from joulefront.search.samplers.history import CLAIM
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +77,41 @@ def test_workers_that_decide_at_the_same_moment_choose_differently(storage: str,
         thread.join(120)
     assert len(chosen) == 20
     assert len(set(chosen)) == 20
+
+
+class InStep(optuna.storages.InMemoryStorage):
+    """Another worker that claims what was just claimed, as often as there are configurations."""
+
+    other: int | None = None
+    left = 12
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
+        super().set_trial_system_attr(trial_id, key, value)
+        if self.other is not None and key == CLAIM and self.left:
+            self.left -= 1
+            super().set_trial_system_attr(self.other, key, value)
+
+
+def test_workers_in_step_that_have_given_everything_up_choose_again() -> None:
+    space = {"a": IntDistribution(0, 5), "b": CategoricalDistribution(["x", "y"])}
+    storage = InStep()
+    study = optuna.create_study(
+        storage=storage, directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3, 9], seed=0, search_space=space)
+    )
+
+    def ask() -> tuple[optuna.Trial, tuple[object, ...]]:
+        trial = study.ask()
+        return trial, (trial.suggest_int("a", 0, 5), trial.suggest_categorical("b", ["x", "y"]), trial.suggest_int("epochs", 1, 9))
+
+    measured = set()
+    for _ in range(16):
+        trial, (a, b, epochs) = ask()
+        measured.add((a, b, epochs))
+        study.tell(trial, ((a + (b == "x")) / 7 - 0.3 / epochs, epochs * (1.0 + a)))
+    other = study.ask()  # its objective has not asked for its parameters yet
+    storage.other = other._trial_id
+    _, chosen = ask()
+    assert chosen not in measured
 
 
 def test_a_configuration_that_runs_is_not_continued_elsewhere(searched: Searched, objective: Objective) -> None:
