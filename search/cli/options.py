@@ -232,8 +232,7 @@ class RunOptions:
     name: Annotated[str | None, typer.Option(help="Name of the study in place of its own: that of its folder, and in a --storage.")] = None
     warm_start: Annotated[list[Path] | None, typer.Option(help="Earlier run folder that the sampler learns from; repeatable.")] = None
     log: Annotated[
-        str | None,
-        typer.Option(help="Log trials and front, with units, to mlflow, wandb or tensorboard; several separated by commas."),
+        str | None, typer.Option(help="Log trials and front, with units, to mlflow, wandb or tensorboard; several separated by commas.")
     ] = None
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Let freeze-thaw use the parameters and FLOPs of every candidate it considers.")

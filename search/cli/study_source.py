@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -169,15 +170,14 @@ def _hint_for_data(path: Path) -> str:
     from ..training.file_tree import SOUNDS, SUFFIXES
     from ..training.table_file import TEXT, TYPED
 
-    where, files = shlex.quote(str(path)), path.rglob("*") if path.is_dir() else (path,)
+    where, files = shlex.quote(str(path)), islice(path.rglob("*"), 1000) if path.is_dir() else (path,)
     kinds = {suffix.lower() for one in files for suffix in one.suffixes[-2:]}
     if RunFolder.exists(path):
         return f"it is a run folder: joulefront run STUDY --out {where} continues it; else "
     if path.exists() and kinds & (TEXT | TYPED) and not kinds & (SUFFIXES | SOUNDS):
         return f"for these data joulefront run table --data {where} --target COLUMN; else "
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
-        return f"for these data joulefront run images --data {where}; else "
-    return ""
+    of_images = path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip")
+    return f"for these data joulefront run images --data {where}; else " if of_images else ""
 
 
 def _function(source: str) -> Callable[..., Any]:

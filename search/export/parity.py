@@ -48,10 +48,9 @@ class Check:
 
     Differences are absolute, of any output. Qualities are those of the validation split unless named otherwise: of the rebuilt model, of
     the exported file, and what the trial stored of this model (None for folds, whose models are others). ``decisions_changed`` counts
-    examples with another class, label or side; 0 for regression.
-    What begins with ``raw`` is the same with the exported preprocessing, from the raw files, rows or arrays of the split; None without it.
-    A variant in fewer bits is ``coarse``; its model is the variant itself. A model that was trained with the validation ``split``, too, is
-    checked on that of the test.
+    examples with another class, label or side; 0 for regression. What begins with ``raw`` is the same with the exported preprocessing, from
+    the raw files, rows or arrays of the split; None without it. A variant in fewer bits is ``coarse``; its model is the variant itself. A
+    model that was trained with the validation ``split``, too, is checked on that of the test.
     """
 
     examples: int

@@ -182,11 +182,10 @@ def export(
 ) -> Exported:
     """Write the model of a trial in a format, after checking the file against the model on all validation data.
 
-    Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged.
-    The trial must be complete, its weights kept; ``to`` is a name of ``FORMATS`` or an exporter of your own; ``out`` is new, empty, or an
+    Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged. The
+    trial must be complete, its weights kept; ``to`` is a name of ``FORMATS`` or an exporter of your own; ``out`` is new, empty, or an
     earlier export, which is replaced. ``variant`` is one of ``VARIANTS``; ``refit`` is what `joulefront.search.export.refit.refit` found of
-    the trial, task and weights that it gave. The run is the source of hardware, place, command and bill for
-    the card.
+    the trial, task and weights that it gave. The run is the source of hardware, place, command and bill for the card.
 
     Raises:
         ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.

@@ -303,12 +303,11 @@ class FreezeThawSampler(BaseSampler):
         chooses again. If both see each other both choose again, after a random wait where in step they have given everything up. Where
         nothing else is left (all else failed or runs), the same is proposed again: the study's limit of failures ends that, not this loop.
         """
-        excluded, rng, waits = set[str](), self._rng(trial, 2), 0
+        excluded, waits = set[str](), iter(self._rng(trial, 2).uniform(0.0, _LONGEST_WAIT_SECONDS, _MOST_WAITS))
         while True:
             decision = self.decide(study, trial.number, excluded=frozenset(excluded))
-            if decision is None and excluded and waits < _MOST_WAITS:
-                time.sleep(rng.uniform(0.0, _LONGEST_WAIT_SECONDS))
-                waits += 1
+            if decision is None and excluded and (seconds := next(waits, None)) is not None:
+                time.sleep(seconds)
                 excluded.clear()
                 continue
             if decision is None:
