@@ -167,7 +167,7 @@ def add_trace(folder: Path, trace: Trace | None) -> None:
     path = folder / TRACES
     kept = [old for old in (read_traces(path) if path.is_file() else ()) if trace is None or old.component != trace.component]
     chosen = [*kept, *([] if trace is None else [trace])]
-    if len(json.dumps([one.to_json() for one in chosen])) < TRACES_BYTES:
+    if len(json.dumps([vars(one) for one in chosen])) < TRACES_BYTES:
         save_traces(path, chosen)
 
 

@@ -302,7 +302,7 @@ def test_coefficients_come_from_the_user_or_say_that_they_are_a_guess():
 
 
 def test_discover_refuses_what_it_does_not_know(tmp_path):
-    with pytest.raises(ValueError, match="meter must be auto or among nvml, rapl, cpu_time"):
+    with pytest.raises(ValueError, match="meter must be auto or among nvml, rapl, grace, cpu_time"):
         discover("sundial")
     found = discover("cpu_time", cpu_watts=100.0, powercap=tmp_path)
     assert [source.name for source in found.sources] == ["cpu_time"]
