@@ -95,21 +95,13 @@ def test_a_start_loads_neither_scipy_nor_the_colours_of_error_pages_and_what_it_
     assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def forests(request, tmp_path_factory):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_trainings_of_a_process_cost_what_the_next_ones_cost_and_hold_no_start_of_it(workers, tmp_path):
     space = "Classical(estimators='random_forest', depths=(3, 5), leaves=1, features=0.5)"
-    return request.param, session(tmp_path_factory.mktemp("forests"), space, 6, request.param)[1]
-
-
-def test_the_first_training_of_a_process_costs_what_the_next_ones_cost(forests):
-    workers, trials = forests
+    _, trials = session(tmp_path, space, 6, workers)
     # With an import inside, the first one cost hundreds of times as much.
     costs = [trial["train_joules"] / trial["epochs"] for trial in trials if trial["record"]]
     assert max(costs[:workers]) < 10 * np.median(costs)
-
-
-def test_the_window_of_the_first_trials_holds_no_start_of_a_process(forests):
-    workers, trials = forests
     seconds = [trial["record"]["seconds"] for trial in trials if trial["record"]]
     # With loading and warming up inside, it was a hundred times as long.
     assert max(seconds[:workers]) < 20 * np.median(seconds[workers:])
