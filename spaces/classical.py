@@ -216,15 +216,15 @@ class FidelityEstimator(Estimator):
             self.sklearn.set_params(**{parameter: self.per_epoch[unit] * epochs_to})
         elif self.name == _LINEAR:
             steps, classes = self.per_epoch["iterations"] * (epochs_to - epochs_from), len(np.unique(y))
-            if "solver" in self.sklearn.get_params() and X.shape[1] * (classes if classes > 2 else 1) <= _COEFFICIENTS:
-                self.sklearn.set_params(solver="newton-cholesky")
-                steps = max(1, steps // _NEWTON)
-            self.sklearn.set_params(max_iter=steps)
+            few = "solver" in self.sklearn.get_params() and X.shape[1] * (classes if classes > 2 else 1) <= _COEFFICIENTS
+            by_newton = {"solver": "newton-cholesky", "max_iter": max(1, steps // _NEWTON)}
+            self.sklearn.set_params(**by_newton if few else {"max_iter": steps})
         else:
             X, y = self._share(X, y, epochs_to, seed)
         with warnings.catch_warnings():
-            # Stopping before convergence is the fidelity here, not a mistake.
-            warnings.filterwarnings("ignore", module="sklearn")
+            # Stopping before convergence is the fidelity here, not a mistake; Newton's method goes on by L-BFGS where it warns of a matrix.
+            for category in (UserWarning, RuntimeWarning):
+                warnings.filterwarnings("ignore", category=category, module="sklearn")
             if self.detector:
                 self.sklearn.fit(X)
             else:
