@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from typing import Any
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
@@ -44,6 +43,8 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"joulefront {version('joulefront')}")
         raise typer.Exit
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import cloudpickle
+
 from ..formatting import hanging, own_place, terminal_width
 from ..records.run_folder import RunFolder
 from ..records.storage_url import without_password
@@ -208,15 +210,16 @@ def _from_file(path: Path) -> Any:
         raise StudyError(f"{str(path)!r} is no study; {hint}give a .py file or one of: {', '.join(bundled_studies())}")
     if not path.is_file():
         raise StudyError(f"study file {str(path)!r} does not exist; give an existing .py file or one of: {', '.join(bundled_studies())}")
-    name = f"joulefront_user_study_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name, folder = f"joulefront_user_study_{path.stem}", str(path.resolve().parent)
+    # Its folder is its package: `from . import helper` is the neighbour that `import helper` is.
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
     if spec is None or spec.loader is None:
         raise StudyError(f"study file {str(path)!r} is not a Python file; give a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as `python my_study.py` does: its neighbours can be imported, now, later and in the workers
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
+    cloudpickle.register_pickle_by_value(module)  # which no worker can import
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

@@ -84,7 +84,6 @@ class _Arrays(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
 def mapped(study: Study, task: Task) -> Study:
     """Return the study with its loaded task where all workers of this machine find it; as it is where a task cannot be told to others."""
-    _send_by_value(study)
     if not hasattr(os, "memfd_create"):
         return study
     buffers, told = list[pickle.PickleBuffer](), io.BytesIO()
@@ -112,12 +111,6 @@ def mapped(study: Study, task: Task) -> Study:
     return replace(study, task=found)
 
 
-def _send_by_value(study: Study) -> None:
-    module = sys.modules.get(getattr(study.task, "__module__", "") or "")
-    if module is not None and module.__name__.startswith("joulefront_user_study"):
-        cloudpickle.register_pickle_by_value(module)  # the child cannot import a file by that name
-
-
 class WorkerProcess:
     """One worker process with its own copy of the task, which it loads itself unless the study has it `mapped`.
 
@@ -126,7 +119,6 @@ class WorkerProcess:
     """
 
     def __init__(self, study: Study, device: str) -> None:
-        _send_by_value(study)
         self._study = study  # with it what it has mapped lives as long as this
         self._compiles = may_compile(study.space, study.seed)
         self._pickled = cloudpickle.dumps(study)

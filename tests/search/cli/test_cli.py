@@ -194,7 +194,7 @@ def test_an_error_never_prints_an_escape_sequence() -> None:
 
 def test_ctrl_c_while_the_command_line_loads_is_no_traceback() -> None:
     code = (
-        "import sys\nclass Stop:\n    def find_spec(name, path=None, target=None):\n        if name == 'typer':\n"
+        "import sys\nclass Stop:\n    def find_spec(name, path=None, target=None):\n        if name in ('typer', 'importlib.metadata'):\n"
         "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Stop)\nimport joulefront.search.cli"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

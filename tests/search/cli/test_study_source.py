@@ -1,7 +1,9 @@
 """From a name, a file or a module to a study, and back to what makes the same study again."""
 
+import sys
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 from joulefront.search.cli.options import bundled_studies
@@ -168,6 +170,23 @@ def test_data_in_the_place_of_a_study_get_the_command_that_learns_from_them(
         find_study(f"{before}digits-1", {})
     with pytest.raises(StudyError, match="does not exist"):
         find_study("./nowhere", {})
+
+
+@pytest.mark.parametrize("line", ["from . import of_rows", "import of_rows"])
+def test_a_study_whose_data_are_made_in_its_neighbour_reaches_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "of_rows.py").write_text("rows = 7\ndef data():\n    return rows\n")
+    (tmp_path / "in_folder.py").write_text(
+        f"{line}\nfrom joulefront.search import Study\ndef sample(trial):\n    return of_rows.data()\n"
+        "def study():\n    return Study(name='own', task=of_rows.data, space=sample, trials=3)\n"
+    )
+    told = cloudpickle.dumps(find_study(str(tmp_path / "in_folder.py"), {}))
+    for name in [name for name in sys.modules if "in_folder" in name]:
+        monkeypatch.delitem(sys.modules, name)  # a worker has none of them
+    study = cloudpickle.loads(told)
+    assert study.task() == study.space(None) == 7
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(3)\n", "def study():\n    raise SystemExit(3)\n"])
