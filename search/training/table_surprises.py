@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ def as_levels(column: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
 def rows_as_learnt(preprocessing: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
     """Return new rows with plain names, the column without a name found wherever it stands, and without the markers of missing values.
 
+    A name that is spelt otherwise, as ``age`` for ``Age``, is taken for that of training, with a warning.
+
     Raises:
         ValueError: If a column is missing, or it cannot be told which one without a name is that of training.
     """
@@ -61,12 +64,22 @@ def rows_as_learnt(preprocessing: Mapping[str, Any], frame: pd.DataFrame) -> pd.
             why = f"training had {len(there)} columns without a name, the table has {len(here)}"
             raise ValueError(f"the column {unnamed[0]!r} must be told from others: {why}; name it here and for training")
         frame = frame.rename(columns={here[0]: there[0]})
+    alike = {name: [one for one in frame.columns if one not in used and _spelt(one) == _spelt(name)] for name in used}
+    if meant := {near[0]: name for name, near in alike.items() if len(near) == 1 and name not in frame.columns}:
+        pairs = ", ".join(f"{near!r} for {name!r}" for near, name in meant.items())
+        warnings.warn(f"took the column {pairs} of training", stacklevel=2)
+        frame = frame.rename(columns=meant)
     if absent := [name for name in used if name not in frame.columns]:
         lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
         raise ValueError(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
     if twice := [name for name in used if list(frame.columns).count(name) > 1]:
         raise ValueError(f"the table must have the column {twice[0]!r} once, got it twice; remove or rename one")
     return without_markers(frame, preprocessing.get("markers", ()))
+
+
+def _spelt(name: str) -> str:
+    """Return a column's name without what differs between spellings of it: capitals, blanks, the way of writing an accent."""
+    return " ".join(normalize("NFC", name).casefold().split())
 
 
 def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:

@@ -199,3 +199,12 @@ def test_ctrl_c_while_the_command_line_loads_is_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_the_process_ends_is_no_traceback() -> None:
+    code = (
+        "import atexit, signal, sys\nfrom joulefront.search.cli import main\nsys.argv[1:] = ['--version']\n"
+        "atexit.register(signal.raise_signal, signal.SIGINT)\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

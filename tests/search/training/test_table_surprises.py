@@ -1,6 +1,7 @@
 """Codes mean in new rows what they meant in training, however a reader has spelt them: in training's features and in the exported graph."""
 
 import json
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from joulefront.search.export import predict
 from joulefront.search.export.raw_graph import front_of, preparation
 from joulefront.search.training.columns import infer, parse
 from joulefront.search.training.table import prepare, table
+from joulefront.search.training.table_surprises import rows_as_learnt
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -111,3 +113,19 @@ def test_a_named_index_of_parquet_is_a_column_in_training_and_prediction(tmp_pat
     np.testing.assert_array_equal(made, prepare(task.preprocessing, accents))
     with pytest.raises(ValueError, match="must have the column 'x' once, got it twice"):
         prepare(task.preprocessing, pd.concat([rows, rows[["x"]]], axis=1))
+
+
+def test_names_that_differ_in_capitals_blanks_and_accents_are_those_of_training():
+    def asked(*names):
+        return rows_as_learnt(
+            {"columns": [{"name": name, "type": "numeric"} for name in names]}, pd.DataFrame({"age": [1], "BODY  Mass": [2]})
+        )
+
+    with pytest.warns(UserWarning, match="took the column 'age' for 'Age', 'BODY  Mass' for 'Body mass' of training"):
+        assert asked("Age", "Body mass")[["Age", "Body mass"]].to_numpy().tolist() == [[1, 2]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert asked("age")["age"].tolist() == [1]
+    for names in (("AGE", "Age"), ("Age", "age")):  # one column is not two
+        with pytest.raises(ValueError, match=r"must have the column 'A"):
+            asked(*names)
