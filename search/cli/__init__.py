@@ -61,9 +61,26 @@ def first_sentence(verb: Callable[..., Any]) -> str:
     return (verb.__doc__ or "").strip().partition("\n")[0]
 
 
-_verbs: list[Callable[..., None]] = [run.run, worker.worker, run.repeat, run.estimate, read.studies, read.inspect, read.front, read.plot]
-_verbs += [read.report, read.dashboard, deploy.export, deploy.predict, deploy.optimise, read.price, read.compare, read.repair, read.cache]
-for _verb in [*_verbs, read.doctor]:
+for _verb in (
+    run.run,
+    worker.worker,
+    run.repeat,
+    run.estimate,
+    read.studies,
+    read.inspect,
+    read.front,
+    read.plot,
+    read.report,
+    read.dashboard,
+    deploy.export,
+    deploy.predict,
+    deploy.optimise,
+    read.price,
+    read.compare,
+    read.repair,
+    read.cache,
+    read.doctor,
+):
     app.command(short_help=first_sentence(_verb))(_verb)
 # What follows the command belongs to it.
 app.command(short_help=first_sentence(read.measure), context_settings={"allow_interspersed_args": False})(read.measure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
@@ -64,17 +64,29 @@ def rows_as_learnt(preprocessing: Mapping[str, Any], frame: pd.DataFrame) -> pd.
             why = f"training had {len(there)} columns without a name, the table has {len(here)}"
             raise ValueError(f"the column {unnamed[0]!r} must be told from others: {why}; name it here and for training")
         frame = frame.rename(columns={here[0]: there[0]})
-    alike = {name: [one for one in frame.columns if one not in used and _spelt(one) == _spelt(name)] for name in used}
-    if meant := {near[0]: name for name, near in alike.items() if len(near) == 1 and name not in frame.columns}:
-        pairs = ", ".join(f"{near!r} for {name!r}" for near, name in meant.items())
-        warnings.warn(f"took the column {pairs} of training", stacklevel=2)
+    if meant := _spelt_otherwise(used, list(frame.columns)):
+        pairs = [f"{near!r} for {name!r}" for near, name in meant.items()]
+        more = f" and {len(pairs) - 20} more" if len(pairs) > 20 else ""
+        warnings.warn(f"took the column {', '.join(pairs[:20])}{more} of training", stacklevel=2)
         frame = frame.rename(columns=meant)
-    if absent := [name for name in used if name not in frame.columns]:
+    counts = Counter(frame.columns)
+    if absent := [name for name in used if name not in counts]:
         lost = f"{len(absent)} missing: {', '.join(map(repr, absent[:20]))}"
         raise ValueError(f"the table must have the column {absent[0]!r} ({lost}), got {', '.join(frame.columns[:20])}")
-    if twice := [name for name in used if list(frame.columns).count(name) > 1]:
+    if twice := [name for name in used if counts[name] > 1]:
         raise ValueError(f"the table must have the column {twice[0]!r} once, got it twice; remove or rename one")
     return without_markers(frame, preprocessing.get("markers", ()))
+
+
+def _spelt_otherwise(used: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Return by column that training did not have the missing one that it alone can mean."""
+    missing, extra = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    known, there_is = set(used), set(columns)
+    for name in [name for name in used if name not in there_is]:
+        missing[_spelt(name)].append(name)
+    for name in [name for name in columns if missing and name not in known]:
+        extra[_spelt(name)].append(name)
+    return {extra[text][0]: missing[text][0] for text in missing if len(missing[text]) == len(extra[text]) == 1}
 
 
 def _spelt(name: str) -> str:
