@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -253,7 +252,8 @@ def write_script(folder: Path, file: str, trained: TrainedModel) -> str:
     if file == predict.MODEL or front is not None:
         for module in (predict, *((columns, table_encodings, table_file, table_rows, table_surprises) if takes == "table" else ())):
             source = Path(str(module.__file__))
-            shutil.copyfile(source, folder / source.name)
+            beside = source.read_text(encoding="utf-8").replace("\nfrom .", "\nfrom ")  # there is no package around them there
+            (folder / source.name).write_text(beside, encoding="utf-8")
     return takes
 
 

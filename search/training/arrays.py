@@ -262,7 +262,12 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
 def _inputs(inputs: Any) -> np.ndarray:
     if np.ma.is_masked(inputs):
         raise ValueError("inputs must be finite, got masked values; fill them, or use table(), which does")
-    array = np.asarray(inputs)
+    inputs = inputs.toarray() if hasattr(inputs, "toarray") else inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else inputs
+    try:
+        array = np.asarray(inputs)
+        array = array.astype(np.float64) if array.dtype.kind == "O" and array.ndim > 1 else array
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"inputs must be numbers, as many in each example ({error}); cut or fill them, table() reads texts") from error
     if array.ndim == 3:
         array = array[:, None]
     elif (
@@ -276,6 +281,8 @@ def _inputs(inputs: Any) -> np.ndarray:
         raise ValueError(f"{said}; use table() for columns of text")
     if array.dtype == np.uint8 and array.ndim == 4:
         return array
+    if array.dtype.kind in "iu" and array.size and max(abs(int(array.min())), abs(int(array.max()))) > 2**53:
+        raise ValueError(f"inputs must be at most 2**53, beyond which whole numbers are rounded, got {array.max()}; subtract an offset")
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     if not np.isfinite(array).all():

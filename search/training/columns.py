@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-try:
-    from .table_encodings import COMPACT, COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
-except ImportError:  # beside predict.py in an exported folder
-    from table_encodings import COMPACT, COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970  # type: ignore[import-not-found,no-redef]
+from .table_encodings import COMPACT, COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +25,8 @@ MISSING = frozenset(
 #: What a web page leaves in a cell.
 _ENTITY = re.compile(r"&(?:[A-Za-z]+|#\d+|#[xX][0-9a-fA-F]+);")
 _TAG = re.compile(r"(?i)</?(?:td|th|tr|p|b|i|u|em|br|div|span|strong|font|su[bp])\b[^<>]*>")
-#: Signs that stand for nothing: NUL, and the byte order mark that a file has in its middle when it was put together of two.
-_NOTHING = {0: None, 0xFEFF: None}
+#: Signs that stand for nothing: NUL, soft hyphens, spaces and byte order marks without width, directions of writing.
+_NOTHING = dict.fromkeys((0, 0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF))
 #: Share of the rows that must be numbers for a column to be of numbers.
 MOST_ROWS = 0.7
 #: A number of this size or more is a marker, no value: its square would leave float64, and with it the mean and deviation of its column.
@@ -100,8 +97,9 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
         codes, levels = pd.factorize(values.map(str))
     found = np.empty(len(levels) + 1, dtype=object)
     for k, level in enumerate(levels.tolist()):
+        level = level.decode("utf-8", "replace") if isinstance(level, bytes) else level
         text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).strip()
-        if "\0" in text or "\ufeff" in text:
+        if "\0" in text or not text.isascii():
             text = text.translate(_NOTHING).strip()
         if "&" in text or "<" in text:
             text = _TAG.sub(" ", _ENTITY.sub(lambda entity: unescape(entity[0]), text)).strip()
@@ -122,13 +120,13 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
     names = frame.columns
     if isinstance(names, pd.MultiIndex):
         names = pd.Index([" ".join(str(part) for part in name if str(part)) for name in names])
-    frame = frame.set_axis([str(name).strip() or f"Unnamed: {k}" for k, name in enumerate(names)], axis=1)
+    frame = frame.set_axis([str(name).translate(_NOTHING).strip() or f"Unnamed: {k}" for k, name in enumerate(names)], axis=1)
     for place, dtype in enumerate(frame.dtypes):
         if isinstance(dtype, pd.PeriodDtype):
             frame.isetitem(place, frame.iloc[:, place].dt.to_timestamp())
         elif getattr(dtype, "kind", "") == "m":
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
-        elif str(dtype).startswith(("list<", "large_list<", "fixed_size_list<", "struct<", "map<")):  # Arrow's, which it cannot compare
+        elif re.match(r"(large_|fixed_size_)?list<|struct<|map<|decimal", str(dtype)):  # Arrow's, which it cannot compare or convert
             frame.isetitem(place, frame.iloc[:, place].to_numpy(dtype=object))
         elif getattr(dtype, "kind", "O") in "iu" and getattr(dtype, "itemsize", 0) == 8 and (frame.iloc[:, place].abs() > WHOLE).any():
             frame.isetitem(place, frame.iloc[:, place].astype(str).array)  # texts are told apart where numbers would be rounded
@@ -198,7 +196,8 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
             parsed = {one + unit: parse(different, Reading("number", one + unit)) for one in styles}
             style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
     strange = np.isnan(parsed[style])
-    if all(len(text) > 15 and text.isdecimal() for text in levels) and len(np.unique(parsed[style])) < len(different):
+    digits = different.str.fullmatch(r"\d{16,}").to_numpy()  # an exponent among them is Excel's
+    if digits.mean() >= MOST and len(np.unique(parsed[style][digits])) < digits.sum():
         return Reading(note="is text, for its whole numbers are too long to tell apart as numbers")
     vast = np.abs(parsed[style]) >= LARGEST
     if vast.any() and (vast := vast & ~different.str.contains("inf", case=False)).mean() > 1 - MOST:
@@ -207,7 +206,8 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     shown = ", ".join(map(repr, different[strange][:3]))
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
         said = f"is numbers, among which {shown} counts as missing" if strange.any() else behind or _doubtful(different, style)
-        return Reading("number", style, said)
+        signs = signs_of(different) if len(style) == 2 else different[:0]
+        return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said)
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
         return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
@@ -246,6 +246,9 @@ def _unit(different: Any) -> tuple[str, str | None]:
 
 def _in_form(different: Any) -> str | None:
     """Say that texts have numbers in them and all one form around these, which is not known, as in ``68x65``."""
+    days = different.str.fullmatch(r"\d\d?-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)")
+    if 0 < days.mean() < 0.5:
+        return f"is text with {different[days].iloc[0]!r}, which Excel makes of 5-9 and of MAY9; write again what it was"
     forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
     usual = forms.mode()[0]
     alike = (forms == usual).mean() >= MOST and usual.startswith("0")
@@ -262,14 +265,22 @@ def _doubtful(different: Any, style: str) -> str | None:
         if grouped.mean() > 0.5 and (not grouped.all() or different.str.endswith("0").mean() > 0.5):
             shown = different[grouped].iloc[0]
             return f"is read with decimal points, as {shown!r}; if these are of thousands, write the numbers without them"
-    if not re.search(r"[^\d.,\n+-]", "\n".join(different)):
-        return None
-    signs = different.str.extract(rf"({_CURRENCY}|%)")[0]
-    named = sorted({*signs.dropna()})
-    if len(named) < 2 and not (named == ["%"] and (signs.isna() & (different != "0")).any()):
+    if (powers := different.str.fullmatch(r"\d+[eE]\d+")).any():
+        shown = different[powers].iloc[0]
+        return f"is numbers, and {shown!r} is read as {float(shown):g}; if these are codes, name the column in --categorical"
+    signs = signs_of(different)
+    named = sorted({*signs} - {""})
+    if len(named) < 2 and not (named == ["%"] and ((signs == "") & (different != "0")).any()):
         return None
     shown = " and ".join(map(repr, named[:2])) if len(named) > 1 else "'%' in some cells and none in others"
     return f"is numbers with {shown}, which are read alike; write all in one unit"
+
+
+def signs_of(found: Any) -> Any:
+    """Return the currency or percent sign of each text ``(n,)``, "" for one without."""
+    if re.search(r"[^\d.,\n+-]", "\n".join(found)):
+        return found.str.extract(rf"({_CURRENCY}|%)")[0].fillna("")
+    return found.where(found == "", "")  # most columns have none, and to look for it takes long
 
 
 def _plain_digits(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
 NULLABLE = ("boolean", "bool[pyarrow]")
 #: A target of more classes than this, with fewer than four rows each, gets a word.
 MANY_CLASSES = 10
+#: So many classes that are numbers may be amounts.
+ORDERED = 5
 #: Below so many training and validation rows a model is validated in so many parts of them: 150 rows tell little.
 FOLDS = ((1_000, 5), (5_000, 3))
 
 
 def table(
-    data: str | Path | pd.DataFrame,
+    data: str | Path | pd.DataFrame | Any,
     target: str | Sequence[str],
     *,
     kind: Kind | None = None,
@@ -65,8 +68,9 @@ def table(
     meant gets a warning with its remedy: columns that name the rows, that hold or tell the target, that are numbers but for some cells,
     rows in two splits that lie beside each other in time. ``task.seen`` holds what was found, see ``summary.py``.
 
-    - ``data``: A data frame, or a file ``.csv``, ``.tsv``, ``.arff`` (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``; or a
-      folder of recordings, a file each, which ``group:file`` divides in place of ``random``; their ``file`` is no feature.
+    - ``data``: A data frame, or what makes one (of Arrow, Polars, NumPy; a dictionary of columns); a file ``.csv``, ``.tsv``, ``.arff``
+      (also packed), ``.parquet``, ``.json``, ``.xlsx``, see ``read``; or a folder of recordings, a file each, which ``group:file`` divides
+      in place of ``random``; their ``file`` is no feature.
     - ``target``: Column to predict, or several columns of 0 and 1 (multilabel).
     - ``kind``: None infers it: text, truth values and at most 20 different whole numbers are classes.
     - ``validation_share``: Share of the rows for validation; a ``test_share`` of 0 is for none.
@@ -87,6 +91,10 @@ def table(
     """
     if max_levels < 1:
         raise ValueError(f"max_levels must be at least 1, got {max_levels}; --set max_levels=32 is the default")
+    if hasattr(target, "dtype"):
+        raise ValueError("target must be the name of a column, or several, got values; put them into the table as a column")
+    import pandas as pd
+
     with noting() as said:
         wanted, several = [column.strip() for column in ([target] if isinstance(target, str) else target)], not isinstance(target, str)
         markers = _names(missing)
@@ -96,6 +104,8 @@ def table(
             recordings = path.is_dir()
             split = "group:file" if recordings and split == "random" else split
             data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
+        elif not isinstance(data, pd.DataFrame):  # of Arrow or Polars; of NumPy, or a dictionary
+            data = data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
         divides = [column for column in split_column(split)[1:] if column is not None]
         source = source or "the table"
         read_as = data.attrs.get("file")
@@ -117,6 +127,9 @@ def table(
             raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
         named = f"column {wanted if several else wanted[0]!r}"
         targets = _targets(values, named, source, kind, classes=wanted if several else None)
+        if kind is None and targets.kind == "classification" and values[0].dtype.kind in "iuf" and len(targets.classes) >= ORDERED:
+            said_of = f"the target is taken for {len(targets.classes)} classes, which are whole numbers"
+            warnings.warn(f"{source}: {said_of}; --kind regression predicts them as amounts", stacklevel=2)
         inputs = frame.drop(columns=wanted)
         how = readings(inputs, categorical)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
@@ -259,6 +272,13 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         levels = len({text for text in plain if text is not None})
         said = f"the target {column.name!r} is dates, taken for {levels} classes; --kind regression predicts them as days since 1970"
         warnings.warn(f"{source}: {said}", stacklevel=4)
+    labels = {text: re.split(r"\s*[;|,]\s*", re.sub(r"""[][{}'"]""", "", text)) for text in {*found} - {None}}
+    alone = {one[0] for one in labels.values() if len(one) == 1}
+    if joined := sorted(text for text, one in labels.items() if len(one) > 1 and alone & {*one}):
+        remedy = "make a column of 0 and 1 for each label, and predict them together by table(file, [columns])"
+        warnings.warn(
+            f"{source}: {joined[0]!r} in {column.name} seems to be several labels, and is a class of its own; {remedy}", stacklevel=4
+        )
     odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
     if odd and str(column.dtype) != "category":
         warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=4)

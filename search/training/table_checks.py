@@ -81,6 +81,11 @@ def warn_of_columns(
             shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
             warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
     notes = [f"{name!r} {reading.note} (--drop {typed(name)} leaves it out)" for name, reading in how.items() if reading.note]
+    unlike = [str(column["name"]) for column in columns if column.get("reason") == "never repeats"]
+    for name, values in [(name, frame[name]) for name in unlike] if frame is not None else ():
+        blank = np.array([text is None for text in texts(values)])
+        if blank.mean() > 0.5 and not blank[0]:
+            notes.append(f"{name!r} has a value in {(~blank).sum()} of {len(blank)} rows; if it holds for the rows below it, fill these in")
     for reason in ("names the rows", "never repeats"):
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
             option = f"; --keep {typed(*out)} uses it" if reason == "names the rows" else ""

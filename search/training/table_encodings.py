@@ -337,6 +337,7 @@ def lasted(column: Any, how: str = ".,") -> np.ndarray:
 
 #: What is written in another way before a date is read: those of East Asia, quarters, weeks, halves of the day, zones and JSON of .NET.
 _REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], ...] = (
+    (re.compile(r"\s{2,}"), " "),
     (re.compile(r"^(\d{4}) ?[年년] ?(\d\d?) ?[月월] ?(\d\d?) ?[日일]"), lambda found: "{}-{:0>2}-{:0>2}".format(*found.groups())),
     (
         re.compile(r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"),

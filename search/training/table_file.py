@@ -15,10 +15,7 @@ from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-try:
-    from .table_rows import flat, is_number, is_rule, read_arff, read_json, rows_of_data
-except ImportError:  # beside predict.py in an exported folder
-    from table_rows import flat, is_number, is_rule, read_arff, read_json, rows_of_data  # type: ignore[import-not-found,no-redef]
+from .table_rows import flat, is_number, is_rule, read_arff, read_json, rows_of_data, swallowed, unmarked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,7 +183,8 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     encoding = _encoding(head, names, learnt.get("encoding"))
     text = head.decode(encoding, "replace").rstrip("\0\x1a")
     escaped = _escapes(text)
-    text = _doubled(text) if escaped else text
+    marked = len(text) - len(unmarked(text, names))
+    text = _doubled(text) if escaped else unmarked(text, names)
     quote = "'" if _single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
     layout = _layout(text, names, quote, learnt.get("separator"), cut=cut)
     separator, above, width = layout.separator, layout.above, layout.width
@@ -194,13 +192,15 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     def rows(encoding: str) -> pd.DataFrame:
         source: Any = _member(path) or path
         errors: Any = "replace" if encoding == "cp1252" else "strict"
-        if escaped:
+        if escaped or marked:
             with get_handle(source, "rb", compression=packed, is_text=False) as opened:
-                source = io.BytesIO(_doubled(opened.handle.read().decode(encoding, errors)).encode(encoding, "replace"))
+                whole = unmarked(opened.handle.read().decode(encoding, errors), names)
+            source = io.BytesIO((_doubled(whole) if escaped else whole).encode(encoding, "replace"))
         # Every cell stays as it is written; no column is the index, and an empty line of a column alone is a value.
         kept: Any = {"header": None, "names": list(range(width)), "index_col": False, "dtype": str, "keep_default_na": False}
         kept |= {"skiprows": above, "skip_blank_lines": width > 1, "skipinitialspace": True, "quotechar": quote, "encoding": encoding}
-        found: pd.DataFrame = pd.read_csv(source, sep=separator, compression=None if escaped else packed, encoding_errors=errors, **kept)
+        kept |= {"sep": separator, "compression": None if escaped or marked else packed, "encoding_errors": errors}
+        found: pd.DataFrame = pd.read_csv(source, **kept)
         return found
 
     with warnings.catch_warnings():
@@ -237,6 +237,9 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     own = [name for name in names if name in header and (body[header.index(name)] == name).any()]
     if own and header != [str(k) for k in range(len(header))]:
         said = f"the column {own[0]!r} has its name among its values; if the file has no header, write one above its first line"
+        warnings.warn(f"{path}: {said}", stacklevel=4)
+    if lost := swallowed(body, separator):
+        said = f"a quote in {lost[0][:40]!r} takes in {lost[0].count(chr(10))} lines that look like rows; double or remove it"
         warnings.warn(f"{path}: {said}", stacklevel=4)
     surplus = (body.iloc[:, named:] != "").any(axis=1)
     if surplus.mean() > 0.5 and layout.fields == width:

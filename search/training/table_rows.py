@@ -24,7 +24,7 @@ _FOOTERS = re.compile(
 #: A text that stands alone behind the rows and is a note: marked as one, with a colon, or of several words.
 _NOTE = re.compile(r"[*†‡§¹²³#].*|[^:]+: .*|\S+( \S+){3,}")
 #: A line that is drawn below the header, as in Markdown and by databases.
-_RULE = r":?[-=]{2,}:?|[-=+]{5,}"
+_RULE = r":?[-=]{2,}:?|:-:?|-:|[-=+]{5,}"
 #: What stands in a row of units for columns that have none.
 _UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
 #: A sum may be rounded by this share of what it sums up.
@@ -49,6 +49,8 @@ def rows_of_data(
     if again:
         keep[again] = False
         said.append(f"left out {len(again)} rows that are the header again")
+    if mixed := [row for row in cells if several and row[0] in header and sorted(row) == sorted(header) and [*row] != [*header]]:
+        raise ValueError(f"a row is the header in another order, {', '.join(mixed[0])[:80]}; join files by the names of their columns")
     comments = [k for k, row in enumerate(cells) if several and row[0].startswith("#") and not any(row[1:])]
     if comments and sum(row[0].startswith("#") for row in cells) == len(comments):
         keep[comments] = False
@@ -71,6 +73,23 @@ def rows_of_data(
         elif stop < len(rows):
             stop = last  # an empty line between rows and notes
     return rows[:stop], said, units
+
+
+def swallowed(body: pd.DataFrame, separator: str) -> list[str]:
+    """Return the cells that hold lines which are rows: a quote opens in them, and closes where another one was meant to open."""
+    found = []
+    for cell in [cell for cell in body.to_numpy(dtype=object).ravel() if cell.count("\n") > 1]:
+        inner = [[text.strip() for text in line.split(separator)] for line in cell.split("\n")[1:-1]]
+        if all(len(row) == body.shape[1] for row in inner):
+            found += [cell] if any(text and (body.iloc[:, k] == text).any() for k, text in enumerate(inner[0])) else []
+    return found
+
+
+def unmarked(text: str, names: Collection[str]) -> str:
+    """Return a text without the ``# `` that NumPy writes before the header: before the last of such lines, if that has the ``names``."""
+    found = re.match(r"(?:#.*\r?\n)*?(# +)(.*)\r?\n(?!#)", text)
+    named = found and names and all(name in found[2] for name in names)
+    return text[: found.start(1)] + text[found.end(1) :] if found and named else text
 
 
 def is_rule(row: Collection[str]) -> bool:

@@ -11,10 +11,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-try:
-    from .columns import LARGEST, Reading, from_json, is_text, numbers, parse, plain_frame, texts, without_markers
-except ImportError:  # beside predict.py in an exported folder
-    from columns import LARGEST, Reading, from_json, is_text, numbers, parse, plain_frame, texts, without_markers  # type: ignore[import-not-found,no-redef]
+from .columns import LARGEST, Reading, from_json, is_text, numbers, parse, plain_frame, signs_of, texts, without_markers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +93,8 @@ def _spelt(name: str) -> str:
 
 def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
     """Say what training had not of the values of a column that it learnt: a sentence for each kind, with their number and an example."""
+    import pandas as pd
+
     name, found, said = column["name"], texts(values), list[str]()
     present = [text for text in found if text is not None]
 
@@ -109,6 +108,15 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
         read = list(zip(found, numbers(values, reading), strict=True))
         count([text for text, one in read if text is not None and np.isnan(one)], f"no {reading.kind}, counted as missing")
         count([text for text, one in read if text is not None and abs(one) >= LARGEST], "not finite, counted as missing")
+        if reading.kind == "number" and present:
+            here = pd.Series(present, dtype=object)
+            known, signs = "".join(signs_of(pd.Series([reading.how[2:]], dtype=object))), signs_of(here)
+            odd = here[(signs != known) & np.array([abs(one) > 0 for text, one in read if text is not None])].tolist()
+            count(
+                odd,
+                "read as numbers alone",
+                f"written with another sign than {known!r} of training" if known else "written with a sign that training had not",
+            )
     elif column["levels"]:
         strange = [text for text in as_levels(column, np.array(present, dtype=object)) if text not in column["levels"]]
         if column["other"]:  # of the rare ones no list is kept

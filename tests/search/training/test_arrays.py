@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from scipy.sparse import csr_matrix
 from sklearn.datasets import load_diabetes, load_digits, load_iris
 
 from joulefront.search.training.arrays import SETS, arrays, builtin, channel_statistics, dataset, sklearn_set
@@ -244,3 +245,14 @@ def test_splits_that_are_unlike_or_the_same_and_classes_that_never_occur_are_sai
     with pytest.warns(UserWarning, match="class '0'") as caught:
         dataset(own, own)
     assert "validation is the training dataset itself" in str(caught[0].message)
+
+
+def test_sparse_inputs_objects_and_tensors_with_gradients_are_read_and_lost_ones_refused():
+    inputs, labels = np.random.default_rng(0).integers(0, 9, (60, 3)).astype(np.float64), np.arange(60) % 2
+    usual = arrays(inputs, labels)
+    for other in (csr_matrix(inputs), inputs.astype(object), torch.tensor(inputs, requires_grad=True)):
+        assert arrays(other, labels).train.fingerprint() == usual.train.fingerprint()
+    with pytest.raises(ValueError, match=r"inputs must be numbers, as many in each example .*; cut or fill them"):
+        arrays([[1.0, 2.0], [1.0]] * 30, labels)
+    with pytest.raises(ValueError, match=r"inputs must be at most 2\*\*53, beyond which whole numbers are rounded"):
+        arrays(inputs.astype(np.int64) + 2**60, labels)
