@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import table_encodings as encodings
 from .columns import LARGEST, Reading, as_json, from_json, is_text, numbers, readings, texts
+from .table_encodings import (
+    COMPACT,
+    calendar_features,
+    calendar_names,
+    learn_calendar,
+    learn_means,
+    learn_words,
+    level_codes,
+    mean_features,
+    word_features,
+)
 from .table_surprises import as_levels
 from .text import StaticEmbedding, learn_text, text_features
 
@@ -88,7 +98,7 @@ def learn(
             "std": float(deviation[k]) if varies else 1.0,
             "missing": marked,
             **as_json(how.get(name, Reading())),
-            **(encodings.learn_calendar(values[:, k]) if how.get(name, Reading()).kind == "date" or frame[name].dtype.kind == "M" else {}),
+            **(learn_calendar(values[:, k]) if how.get(name, Reading()).kind == "date" or frame[name].dtype.kind == "M" else {}),
         }
         if frame[name].dtype.kind == "M" and "calendar" not in learnt[name]:  # where there is a calendar it says so
             learnt[name] |= as_json(Reading("date", "ISO8601"))
@@ -124,7 +134,7 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
                 features[:, position + 1] = missing[:, done]
             if column.get("calendar"):
                 end = position + len(_suffixes(column))
-                features[:, end - len(encodings.calendar_names(column)) : end] = encodings.calendar_features(column, values[:, done])
+                features[:, end - len(calendar_names(column)) : end] = calendar_features(column, values[:, done])
             done += 1
         elif column["type"] == "text":
             features[:, position : position + len(_suffixes(column))] = text_features(column, frame[str(column["name"])])
@@ -169,9 +179,7 @@ def _are_hashes(levels: list[str]) -> bool:
 def levels_with_means(columns: list[Column], frame: pd.DataFrame) -> dict[int, np.ndarray]:
     """Return the level of each row as ``level_codes`` does, ``(n,)``, of columns with mean targets, by the place of their first mean."""
     return {
-        len(feature_names(columns[:k])) + len(_levels(column)): encodings.level_codes(as_levels(column, texts(frame[str(column["name"])])))[
-            1
-        ]
+        len(feature_names(columns[:k])) + len(_levels(column)): level_codes(as_levels(column, texts(frame[str(column["name"])])))[1]
         for k, column in enumerate(columns)
         if "target" in column
     }
@@ -187,7 +195,7 @@ def _learn_levels(
     if not keep and len(levels) >= 4 and len(repeated) == 0 and _are_hashes(levels.tolist()):
         return {"name": name, "type": "dropped", "reason": "names the rows"}
     # The words are an input of the exported graph, by a name that another column may have.
-    words = encodings.learn_words(list(found)) if len(levels) > max_levels and shared else []
+    words = learn_words(list(found)) if len(levels) > max_levels and shared else []
     if len(levels) == 0 or (len(repeated) == 0 and not words) or (len(levels) == 1 and len(present) == len(found)):
         reason = "empty" if len(levels) == 0 else "constant" if len(levels) == 1 else "never repeats"
         return {"name": name, "type": "dropped", "reason": reason}
@@ -200,7 +208,7 @@ def _learn_levels(
         "levels": sorted(frequent),
         "other": 0 < len(frequent) < len(levels),
         "missing": len(present) < len(found),
-        **({"target": encodings.learn_means(found, goals)} if goals is not None and len(repeated) > max_levels else {}),
+        **({"target": learn_means(found, goals)} if goals is not None and len(repeated) > max_levels else {}),
         **({"words": words} if words else {}),
     }
 
@@ -209,9 +217,9 @@ def _mark_levels(column: Mapping[str, Any], values: np.ndarray, features: np.nda
     other, last = len(column["levels"]) if column["other"] else None, len(_levels(column))
     if "target" in column:
         count = len(column["target"]["prior"])
-        features[:, last : last + count] = encodings.mean_features(column["target"], values)
+        features[:, last : last + count] = mean_features(column["target"], values)
     if "words" in column:
-        features[:, features.shape[1] - len(column["words"]) :] = encodings.word_features(column["words"], list(values))
+        features[:, features.shape[1] - len(column["words"]) :] = word_features(column["words"], list(values))
     # One that did not occur in training is one of the others; where there were none, it has no feature.
     places, missing = {level: k for k, level in enumerate(column["levels"])}, last - 1 if column["missing"] else other
     where = [missing if text is None else places.get(text, other) for text in values]
@@ -224,7 +232,7 @@ def _suffixes(column: Mapping[str, Any]) -> list[str]:
         return []
     missing = ["?"] if column["missing"] else []
     if column["type"] == "numeric":
-        return ["", *missing, *encodings.calendar_names(column)]
+        return ["", *missing, *calendar_names(column)]
     if column["type"] == "text":
         return [*(f"~{k}" for k in range(len(column["components"]))), *missing]
     means = [f"~target{k or ''}" for k in range(len(column["target"]["prior"]))] if "target" in column else []
@@ -245,7 +253,7 @@ def is_numeric(dtype: Any) -> bool:
 def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) -> np.ndarray:
     """Return ``(n, columns)`` float64, NaN where missing, infinite or a marker (``LARGEST``)."""
     values = np.empty((len(frame), len(names)))
-    compact = any(reading.how.startswith(encodings.COMPACT) for reading in how.values())
+    compact = any(reading.how.startswith(COMPACT) for reading in how.values())
     if not compact and all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in frame.dtypes.loc[names]):
         values[:] = frame.loc[:, names].to_numpy(dtype=np.float64)  # all at once: ten thousand columns one by one take seconds
         names = []
