@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
@@ -126,6 +127,10 @@ def run(
         print(for_stream(said, sys.stderr), file=sys.stderr)
         _print_run(load(path), RunFolder.open(path), command, named)
 
+    known = (RunFolder.open(path).facts.get("origin") or {}) if RunFolder.exists(path) else {}
+    if known.get("code", origin["code"]) != origin["code"]:
+        said = f"{study.study} is other code than that of the trials in {path}; if its models differ, give a new --out"
+        warnings.warn(said, stacklevel=1)
     if unlimited and RunFolder.exists(path) and (reason := finished(RunFolder.open(path), found, no_stop=limits.no_stop)) is not None:
         return is_finished(reason)
     try:

@@ -6,12 +6,14 @@ keeps this source, the options and the command line.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import shlex
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -297,4 +299,11 @@ def origin_of(source: str, options: Mapping[str, Any], overrides: Mapping[str, A
     file, colon, function = source.rpartition(":") if ":" in source else (source, "", "")
     if file.endswith((".py", ".toml")) and Path(file).exists():
         source = str(Path(file).resolve()) + colon + function
-    return {"source": source, "options": given, "overrides": dict(overrides)}
+    return {"source": source, "options": given, "overrides": dict(overrides), "code": _code_of(Path(file or source))}
+
+
+def _code_of(path: Path) -> str:
+    """Return a check sum of a study file's code, but for comments and what makes the study of it; empty for other sources."""
+    body = ast.parse(path.read_bytes()).body if path.suffix == ".py" and path.exists() else []
+    text = "\n".join(text for text in map(ast.unparse, body) if "Study(" not in text)
+    return f"{zlib.crc32(text.encode()):08x}" if text else ""

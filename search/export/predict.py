@@ -349,6 +349,7 @@ def show(found: Sequence[Prediction], form: str) -> str:
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
         return text.getvalue()
     right = {"row", "value", "probability"}
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]  # a label may have several lines
     widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
     lines = [
         "  ".join(cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in zip(row, widths, header, strict=True))

@@ -275,10 +275,8 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     labels = {text: re.split(r"\s*[;|,]\s*", re.sub(r"""[][{}'"]""", "", text)) for text in {*found} - {None}}
     alone = {one[0] for one in labels.values() if len(one) == 1}
     if joined := sorted(text for text, one in labels.items() if len(one) > 1 and alone & {*one}):
-        remedy = "make a column of 0 and 1 for each label, and predict them together by table(file, [columns])"
-        warnings.warn(
-            f"{source}: {joined[0]!r} in {column.name} seems to be several labels, and is a class of its own; {remedy}", stacklevel=4
-        )
+        remedy = "make a column of 0 and 1 for each, and predict them together by table(file, [columns])"
+        warnings.warn(f"{source}: {joined[0]!r} in {column.name} seems to be several labels, but is one class; {remedy}", stacklevel=4)
     odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
     if odd and str(column.dtype) != "category":
         warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=4)
@@ -286,7 +284,7 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
 
 
 def _no_column(source: str, column: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(column, names, n=1)
+    near = [name for name in names if name.casefold() == column.casefold()] or difflib.get_close_matches(column, names, n=1)
     hint = f"; did you mean {near[0]!r}? It" if near else "; it"
     headless = "; if the file has no header, write one above its first line" if any(map(is_number, names)) and not near else ""
     return f"{source} has no column {column!r}{hint} has: {listed(names)}{headless}"

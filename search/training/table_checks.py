@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..formatting import names_text
 from .columns import MISSING, Reading, is_text, numbers, texts
+from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
 from .task import NEARLY_ALL, Targets, spelt_alike
 
@@ -83,7 +85,12 @@ def warn_of_columns(
     notes = [f"{name!r} {reading.note} (--drop {typed(name)} leaves it out)" for name, reading in how.items() if reading.note]
     unlike = [str(column["name"]) for column in columns if column.get("reason") == "never repeats"]
     for name, values in [(name, frame[name]) for name in unlike] if frame is not None else ():
-        blank = np.array([text is None for text in texts(values)])
+        found = texts(values)
+        files = [text for text in found if text is not None and Path(text).suffix.lower() in SUFFIXES | SOUNDS]
+        if len(files) > 0.5 * len(found):
+            remedy = "put them into a sub-folder for each class, and give the folder around these"
+            notes.append(f"{name!r} names files, e.g. {files[0]!r}, which are not read; {remedy}")
+        blank = np.array([text is None for text in found])
         if blank.mean() > 0.5 and not blank[0]:
             notes.append(f"{name!r} has a value in {(~blank).sum()} of {len(blank)} rows; if it holds for the rows below it, fill these in")
     for reason in ("names the rows", "never repeats"):

@@ -64,7 +64,8 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     if path.is_dir():
         return _read_folder(path, names)
     if not path.is_file():
-        raise FileNotFoundError(f"no table at {path}; give a CSV or Parquet file, or a folder of them")
+        remedy = "download it" if re.match(r"\w+:/", str(path)) else "give a CSV or Parquet file, or a folder of them"
+        raise FileNotFoundError(f"no table at {path}; {remedy}")
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     names = [name for name in names if not re.fullmatch(r"Unnamed: \d+", name)]  # it stands in no header
     try:

@@ -112,11 +112,8 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
             here = pd.Series(present, dtype=object)
             known, signs = "".join(signs_of(pd.Series([reading.how[2:]], dtype=object))), signs_of(here)
             odd = here[(signs != known) & np.array([abs(one) > 0 for text, one in read if text is not None])].tolist()
-            count(
-                odd,
-                "read as numbers alone",
-                f"written with another sign than {known!r} of training" if known else "written with a sign that training had not",
-            )
+            what = f"another sign than {known!r} of training" if known else "a sign that training had not"
+            count(odd, "read as numbers alone", f"written with {what}")
     elif column["levels"]:
         strange = [text for text in as_levels(column, np.array(present, dtype=object)) if text not in column["levels"]]
         if column["other"]:  # of the rare ones no list is kept

@@ -99,13 +99,18 @@ def test_a_continued_run_records_where_its_study_is_now(tmp_path: Path, rings_fi
     file = rings_file("fine")
     say("run", file, "--out", tmp_path / "r", "--trials", "1")
     moved = file.rename(tmp_path / "moved rings.py")
-    say("run", moved, "--out", tmp_path / "r", "--trials", "2")
+    assert "is other code" not in "".join(say("run", moved, "--out", tmp_path / "r", "--trials", "2"))
     facts = RunFolder.open(tmp_path / "r").facts
     assert facts["origin"]["source"] == str(moved.resolve())
     assert len(facts["sessions"]) == 2
     assert facts["sessions"][1]["command"] == shlex.join(["joulefront", "run", str(moved), "--out", str(tmp_path / "r"), "--trials", "2"])
     say("export", "--trust", tmp_path / "r", "--to", "safetensors", "-o", tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").exists()
+    moved.write_text(moved.read_text() + "\nDEPTH = 3\n")
+    with pytest.warns(
+        UserWarning, match="moved rings.py is other code than that of the trials in .*; if its models differ, give a new --out"
+    ):
+        say("run", moved, "--out", tmp_path / "r", "--trials", "2")
 
 
 def test_a_run_does_not_become_a_class_of_its_own_data(call: Callable[..., Any], tmp_path: Path) -> None:

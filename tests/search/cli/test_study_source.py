@@ -135,8 +135,23 @@ def test_paths_are_recorded_absolute_and_names_are_left_alone(tmp_path: Path, mo
             "smoke": True,
         },
         "overrides": {},
+        "code": "",
     }
     assert origin_of("digits", {"data": "http://nowhere/x.csv"}, {})["options"] == {"data": "http://nowhere/x.csv"}
+
+
+def test_the_code_of_a_study_file_is_known_without_comments_and_what_makes_the_study(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+
+    def code(text: str) -> str:
+        path.write_text(text)
+        return str(origin_of(str(path), {}, {})["code"])
+
+    made = "def make(a, task):\n    return Net(a['width'])\n"
+    asked = "def study():\n    return Study(space=Own(draw, make), trials=3)\n"
+    assert code(made + asked) == code("# mine\n\n" + made.replace("):", "):  # two") + asked.replace("3", "30")) != code(asked)
+    assert code(made.replace("Net", "Other") + asked) != code(made + asked) != ""
+    assert origin_of("digits", {}, {})["code"] == ""
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -200,3 +200,9 @@ def test_values_above_a_million_have_all_their_digits_before_the_point():
     rows = [predict.Prediction("flats.csv", k + 1, None, None, value) for k, value in enumerate((1234567.89, 2345678.9))]
     assert [line.split()[-1] for line in predict.show(rows, "table").splitlines()] == ["value", "1234568", "2345679"]
     assert predict.show(rows[:1], "table").split()[-1] == "1234568"
+
+
+def test_a_label_of_several_lines_is_one_line_of_the_table():
+    several = [predict.Prediction("t.csv", 1, "nein\nnie", 0.75)]
+    assert predict.show(several, "table").splitlines()[1:] == ["t.csv    1  nein nie        0.750"]
+    assert '"nein\nnie"' in predict.show(several, "csv")

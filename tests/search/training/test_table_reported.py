@@ -125,8 +125,8 @@ def test_the_header_that_numpy_writes_behind_a_hash_has_its_names(tmp_path, head
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (["red;round", "red", "blue"], "'red;round' in y seems to be several labels"),
-        (["\"['red', 'round']\"", "['red']", "['blue']"], "seems to be several labels"),
+        (["red;round", "red", "blue"], "'red;round' in y seems to be several labels, but is one class"),
+        (["\"['red', 'round']\"", "['red']", "['blue']"], "seems to be several labels, but is one class"),
         (["Smith; John", "Smith; Anna", "Ode"], ""),
         (["3", "4", "5", "6", "7", "8"], "the target is taken for 6 classes, which are whole numbers; --kind regression"),
         (["1", "2", "3"], ""),
@@ -191,3 +191,16 @@ def test_decimals_of_arrow_with_gaps_are_numbers_and_bytes_are_texts():
     decimals = pd.Series([Decimal("1.5"), None, Decimal("2.5")] * 20, dtype=pd.ArrowDtype(pa.decimal128(5, 2)))
     assert table(pd.DataFrame({"x": decimals, "y": LABELS}), "y").preprocessing["features"] == ["x", "x?"]
     assert texts(pd.Series([b"caf\xc3\xa9", b"2.0", "tea", None])).tolist() == ["café", "2", "tea", None]
+
+
+def test_names_of_images_in_a_table_are_told_from_images(tmp_path):
+    """Source: github.com/mindsdb/mindshub/issues/158."""
+    path = written(tmp_path, [f"photos/{k}.JPG" for k in range(60)])
+    assert "'x' names files, e.g. 'photos/0.JPG', which are not read; put them into a sub-folder for each class" in said_of(path)[1]
+
+
+def test_a_name_in_other_letters_and_an_address_get_their_own_remedy(tmp_path):
+    with pytest.raises(ValueError, match="has no column 'Y'; did you mean 'y'"):
+        table(written(tmp_path, range(60)), "Y")
+    with pytest.raises(FileNotFoundError, match=r"no table at https:/example.org/t.csv; download it"):
+        table("https://example.org/t.csv", "y")
