@@ -203,6 +203,6 @@ def test_values_above_a_million_have_all_their_digits_before_the_point():
 
 
 def test_a_label_of_several_lines_is_one_line_of_the_table():
-    several = [predict.Prediction("t.csv", 1, "nein\nnie", 0.75)]
+    several = [predict.Prediction("t.csv", 1, "nein\nnie", 0.75, None)]
     assert predict.show(several, "table").splitlines()[1:] == ["t.csv    1  nein nie        0.750"]
     assert '"nein\nnie"' in predict.show(several, "csv")
