@@ -169,6 +169,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     from ..training.cost import count
     from ..training.evaluate import predict_for
     from ..training.fit import fit
+    from ..training.recipe import kernels_apart
 
     candidate = space.sample(FixedTrial(job.params))
     candidate = candidate if job.patience else replace(candidate, recipe=replace(candidate.recipe, patience=None))
@@ -197,20 +198,21 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
             cost = count(model, task, candidate.recipe)
             parameters, flops = cost.parameters, cost.flops
         began = time.monotonic()
-        fitted = fit(
-            model,
-            task,
-            candidate.recipe,
-            epochs=job.epochs,
-            start=start,
-            seed=job.seed,
-            device=job.device,
-            phases=phases,
-            should_continue=after_epoch,
-            check_at=job.check_at,
-            features=job.features,
-            metric=job.metric,
-        )
+        with kernels_apart(candidate.architecture, candidate.recipe):
+            fitted = fit(
+                model,
+                task,
+                candidate.recipe,
+                epochs=job.epochs,
+                start=start,
+                seed=job.seed,
+                device=job.device,
+                phases=phases,
+                should_continue=after_epoch,
+                check_at=job.check_at,
+                features=job.features,
+                metric=job.metric,
+            )
         measured = float(np.clip(time.monotonic() - began, *CPU_INFERENCE_SECONDS)) if job.device == "cpu" else INFERENCE_SECONDS
         sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
         _keep_examples(job, task, fitted, phases)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 #: The best of the first models is trained again at the rungs that have between these shares of its epochs.
 SHORTER = (1 / 12, 2 / 5)
-#: Fields of a recipe that decide, with the architecture, which kernels ``torch.compile`` makes.
-KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,9 @@ class Lost:
 
 def of_the_same_kernels(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials that have compiled what a candidate compiles."""
-
-    def kernels(one: Candidate) -> tuple[Any, ...]:
-        return one.architecture, *(getattr(one.recipe, name) for name in KERNELS)
-
-    compiled = [trial for trial in trials if trial.energy.compiled]
-    return [trial for trial in compiled if kernels(space.sample(FixedTrial(trial.params))) == kernels(candidate)]
+    compiled = [(trial, space.sample(FixedTrial(trial.params))) for trial in trials if trial.energy.compiled]
+    wanted = (candidate.architecture, candidate.recipe.kernels)
+    return [trial for trial, one in compiled if (one.architecture, one.recipe.kernels) == wanted]
 
 
 def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:

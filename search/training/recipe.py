@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,10 @@ OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "bfloat16", "float16")
 AUGMENTATIONS = ("none", "shift", "flip_shift")
 FIXED_HORIZON = frozenset({"cosine", "one_cycle"})
+#: Fields that decide, with the architecture, which kernels ``torch.compile`` makes.
+KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
+#: Where PyTorch and Triton keep kernels.
+KERNEL_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,11 @@ class Recipe:
         """Whether a checkpoint can be continued to more epochs without changing what was trained before."""
         return self.schedule not in FIXED_HORIZON
 
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What decides, with the architecture, which kernels are compiled."""
+        return tuple(getattr(self, name) for name in KERNELS)
+
     def to_json(self) -> dict[str, Any]:
         """Return a plain dictionary that ``from_json`` reads back."""
         return asdict(self)
@@ -98,6 +109,31 @@ class Recipe:
         if unknown:
             raise ValueError(f"recipe has unknown keys {sorted(unknown)}; was it written by a newer version of joulefront?")
         return replace(cls(), **dict(data))
+
+
+@contextmanager
+def kernels_apart(architecture: Mapping[str, Any], recipe: Recipe) -> Iterator[None]:
+    """Keep what is compiled inside for trainings of this process that compile the same.
+
+    Another architecture would find some of its kernels there, and its compiling would cost what the order of the trials makes of it.
+    """
+    if not recipe.compile:
+        yield
+        return
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+    from torch._inductor.utils import clear_caches
+
+    before, own = {name: os.environ.get(name) for name in KERNEL_FOLDERS}, zlib.crc32(repr((architecture, recipe.kernels)).encode())
+    folder = os.path.join(cache_dir(), f"{os.getpid()}-{own:08x}")
+    os.environ.update(zip(KERNEL_FOLDERS, (folder, os.path.join(folder, "triton")), strict=True))
+    clear_caches()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+        clear_caches()
 
 
 def thread_choices(most: int | None = None) -> tuple[int, ...]:

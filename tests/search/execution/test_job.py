@@ -1,8 +1,10 @@
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,7 +12,10 @@ import torch
 from joulefront.search import Study
 from joulefront.search.execution import job as trainer
 from joulefront.search.execution.job import Job, Outcome, _finite, reason_of, seed_of, train
+from joulefront.search.space import FixedTrial
 from joulefront.search.training.checkpoint import load_checkpoint, load_weights
+from joulefront.search.training.recipe import KERNEL_FOLDERS
+from joulefront.search.training.results import TrainingFailed
 
 PARAMS = {"width": 8, "learning_rate": 0.03}
 
@@ -45,6 +50,34 @@ def go(
     outcome = train(job, study.space, study.load_task(), phases=notes, should_continue=should_continue)
     assert notes.open == 0
     return outcome
+
+
+@pytest.mark.slow
+def test_what_is_compiled_finds_the_kernels_of_its_like_alone(
+    rings: Callable[..., Study], job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[tuple[str | None, ...]] = []
+
+    def noted(*args: Any, **options: Any) -> None:
+        places.append(tuple(map(os.environ.get, KERNEL_FOLDERS)))
+        raise TrainingFailed("enough")
+
+    monkeypatch.setattr("joulefront.search.training.fit.fit", noted)
+    monkeypatch.setenv(KERNEL_FOLDERS[0], str(tmp_path))
+    monkeypatch.delenv(KERNEL_FOLDERS[1], raising=False)
+    plain = rings().space
+    trained = ((8, 0.03, True, 64), (8, 0.3, True, 64), (9, 0.03, True, 64), (8, 0.03, True, 32), (8, 0.03, False, 64))
+    for width, rate, compiled, size in trained:
+        recipe = replace(plain.sample(FixedTrial(PARAMS)).recipe, compile=compiled, batch_size=size)
+        sample = lambda draw, recipe=recipe: replace(plain.sample(draw), recipe=recipe)  # noqa: E731
+        space = cast(Any, SimpleNamespace(sample=sample, build=plain.build))
+        one = replace(job, params={"width": width, "learning_rate": rate})
+        assert train(one, space, rings().load_task(), phases=Notes(), should_continue=lambda _: True).failed == "enough"
+    first, like, wider, smaller, eager = places
+    assert first == like
+    assert len({first, wider, smaller, eager}) == 4
+    assert eager == (str(tmp_path), None) == tuple(map(os.environ.get, KERNEL_FOLDERS))
+    assert {str(Path(str(one)).parent) for one, _ in (first, wider, smaller)} == {str(tmp_path)}
 
 
 @pytest.mark.slow
