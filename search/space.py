@@ -267,7 +267,7 @@ def check_space(space: Space) -> None:
             space.sample(_Checked(seed))
         except SpaceError:
             raise
-        except Exception:  # e.g. a candidate that cannot be: it is rejected when it is proposed
+        except (Exception, SystemExit):  # e.g. a candidate that cannot be: it is rejected when it is proposed
             continue
 
 
@@ -343,7 +343,7 @@ class Sizes:
 
         try:
             cost = count(weightless(self._space, candidate, self._task), self._task, candidate.recipe)
-        except Exception:  # whatever a space raises for a candidate that it cannot build: it is rejected when it is proposed
+        except (Exception, SystemExit):  # whatever a space raises for a candidate that it cannot build: it is rejected when it is proposed
             return 0.0, 0.0
         return float(cost.parameters or 0), float(cost.flops or 0)
 
@@ -355,7 +355,7 @@ def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
     try:
         with torch.device("meta"):
             return space.build(candidate, task)
-    except Exception:  # a user's model may compute with its weights while it is built
+    except (Exception, SystemExit):  # a user's model may compute with its weights while it is built
         return space.build(candidate, task)
 
 
@@ -370,7 +370,7 @@ def check_outputs(space: Space, task: Task) -> None:
     from .training.splits_data import Excerpt
 
     outputs, shared, ran = None, set[int](), False
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):
         candidate = space.sample(RandomTrial(0))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             few = [Excerpt(split, FEW, most=1, seed=0) for split in (task.train, task.validation)]

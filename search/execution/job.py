@@ -223,7 +223,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         return replace(so_far(), failed=str(ended) or "ended from outside")
     except KeyboardInterrupt:
         return replace(so_far(), failed=INTERRUPTED, excused=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a model may call exit()
         if (said := full_disk(error)) is not None:
             return replace(so_far(), failed=said, excused=True, ends_study=True)
         return replace(so_far(), failed=reason_of(error))
@@ -274,7 +274,7 @@ def reason_of(error: BaseException) -> str:
         return f"out of memory: {text[:200]}" if text else "out of memory"
     if name in ("TrainingFailed", "TimeoutError"):
         return text
-    return f"{name}: {text}"[:300] + own_place(error)
+    return f"{name}: {text}".removesuffix(": ")[:300] + own_place(error)
 
 
 def _finite(value: float | None) -> float | None:

@@ -137,7 +137,7 @@ def probe(
         fitted, reason = watched(lambda: steps(model, small, recipe), Watch(within(WARM_UP_SECONDS)))
         if fitted is None:
             raise TimeoutError(reason)
-    except Exception as error:  # a candidate that cannot be trained is a finding, too
+    except (Exception, SystemExit) as error:  # a candidate that cannot be trained is a finding, too
         record = window.close(state="failed")
         return Probe(params, None, record.seconds, record.joules, failed=reason_of(error))
     finally:

@@ -31,16 +31,7 @@ from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, 
 from .probe import WarmUp, may_compile, warm_up_seconds
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
-SLOW_TO_LOAD = (
-    "timm",
-    "torchvision",
-    "sklearn.ensemble",
-    "sklearn.neighbors",
-    "sklearn.linear_model",
-    "scipy.optimize",
-    "pandas",
-    "optuna",
-)
+SLOW_LOADS = ("timm", "torchvision", "sklearn.ensemble", "sklearn.neighbors", "sklearn.linear_model", "scipy.optimize", "pandas", "optuna")
 #: What PyTorch loads with the first network of a process that is compiled, a second or more.
 COMPILER = ("torch._dynamo",)
 #: Arrays in a mapped file begin at multiples of this many bytes, as those of libraries do.
@@ -267,7 +258,7 @@ def context_for(device: str, more: Sequence[str] = ()) -> SpawnContext | ForkSer
     if device != "cpu" or not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(library for library in SLOW_TO_LOAD if library in sys.modules), *more])
+    context.set_forkserver_preload([__name__, *(library for library in SLOW_LOADS if library in sys.modules), *more])
     return context
 
 

@@ -113,7 +113,7 @@ def _projection(values: np.ndarray) -> float:
     """Weighted sum of all values, each with a weight of its own; of the size of the values themselves."""
     import numpy as np
 
-    flat = values.astype(np.float64).ravel()
+    flat = np.nan_to_num(values.astype(np.float64).ravel(), posinf=0.0, neginf=0.0)  # a model of one's own may take what is missing
     return round(float(flat @ np.cos(np.arange(1, flat.size + 1)) / np.sqrt(flat.size)), 9)
 
 

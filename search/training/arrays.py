@@ -110,30 +110,31 @@ def dataset(
             raise ValueError(f"{split} must have examples, got a dataset of length 0; see that it finds its files")
     if train is validation:
         warnings.warn(f"{name}: validation is the training dataset itself, so that quality looks too good; give another", stacklevel=2)
-    train, validation = _Named(train, "train"), _Named(validation, "validation")
-    test = None if test is None else _Named(test, "test")
-    item, other = train[0], validation[0]
-    for split, one in (("train", item), ("validation", other)):
-        if not isinstance(one, (tuple, list)) or len(one) != 2 or not isinstance(one[0], torch.Tensor):
-            shown = type(one).__name__ if not isinstance(one, (tuple, list)) else [type(part).__name__ for part in one]
-            said = f"items of {split} must be (tensor, target), got {shown}"
-            raise ValueError(f"{said}; add torchvision's ToTensor or pil_to_tensor as transform")
+    splits = {"train": train, "validation": validation, **({} if test is None else {"test": test})}
+    named = {split: _Named(part, split) for split, part in splits.items()}
+    item, other = named["train"][0], named["validation"][0]
     if (item[0].dtype == torch.uint8) != (other[0].dtype == torch.uint8):
         raise ValueError(f"items of all splits must be uint8 or none, got {item[0].dtype} and {other[0].dtype}; convert one of them")
     if classes is None and kind != "regression":
-        classes = getattr(train, "classes", None) or _numbered(train, kind, name)
+        classes = getattr(train, "classes", None) or _numbered(named["train"], kind, name)
+    shape, count = tuple(item[0].shape), len(classes or ()) if kind in ("classification", "anomaly") else None
+    for part in named.values():
+        part.expect(shape, count)
     preprocessing = {"kind": "own", "scale": 1 / 255 if item[0].dtype == torch.uint8 else 1.0, "mean": None, "std": None}
-    read_train, read_validation = (StreamData(part, kind=kind, workers=workers) for part in (train, validation))
-    read_test = None if test is None else StreamData(test, kind=kind, workers=workers)
-    shape = tuple(item[0].shape)
-    return Task(name, kind, read_train, read_validation, read_test, shape, tuple(map(str, classes or ())), preprocessing)
+    read = {split: StreamData(part, kind=kind, workers=workers) for split, part in named.items()}
+    return Task(name, kind, read["train"], read["validation"], read.get("test"), shape, tuple(map(str, classes or ())), preprocessing)
 
 
 class _Named(torch.utils.data.Dataset[Any]):
-    """A dataset whose errors name the example; everything else is its own."""
+    """A dataset whose errors name the example, of what cannot be read or trained on; everything else is its own."""
 
     def __init__(self, inner: Any, split: str) -> None:
         self._inner, self._split = inner, split
+        self.expect(None, None)
+
+    def expect(self, shape: tuple[int, ...] | None, classes: int | None) -> None:
+        """Refuse inputs of another shape, and targets that are not the number of one of so many classes."""
+        self._shape, self._classes = shape, classes
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # as while it is unpickled, when nothing is inside yet
@@ -144,13 +145,25 @@ class _Named(torch.utils.data.Dataset[Any]):
         return len(self._inner)
 
     def __getitem__(self, index: int) -> Any:
+        where = f"{index} of {self._split} must"
         try:
-            return self._inner[index]
-        except Exception as error:  # whatever a user's own code raises
-            if isinstance(error, IndexError) and index >= len(self):
-                raise  # so ends whoever reads all of them
-            said = f"the example {index} of {self._split} must be readable, got {type(error).__name__}: {error}{own_place(error)}"
+            item = self._inner[index]
+        except (Exception, SystemExit) as error:  # whatever a user's own code raises
+            said = f"the example {where} be readable, got {type(error).__name__}: {error}{own_place(error)}"
             raise ItemError(f"{said}; correct it, or leave it out of the dataset") from error
+        if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
+            shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
+            said = f"the example {where} be (tensor, target), got {shown}"
+            raise ItemError(f"{said}; add torchvision's ToTensor or pil_to_tensor as transform")
+        if self._shape not in (None, shape := tuple(item[0].shape)):
+            raise ItemError(f"the example {where} have the shape {self._shape} of the first, got {shape}; resize, crop or pad it")
+        try:
+            known = self._classes is None or bool(0 <= item[1] < self._classes)
+        except (TypeError, ValueError, RuntimeError):  # a text, nothing, several numbers
+            known = False
+        if not known:
+            raise ItemError(f"the target {where} be a class number below {self._classes}, got {item[1]!r}; number them from 0, or name all")
+        return item
 
 
 def builtin(
@@ -192,13 +205,8 @@ def task_of_arrays(
         mean, deviation = channel_statistics(inputs[parts[0]])
     if not np.isfinite([mean, deviation]).all():
         raise ValueError(f"inputs must be below 1e150 to be standardised, got {np.abs(inputs).max():.3g}; scale them")
-    image = inputs.ndim == 4
-    preprocessing: dict[str, Any] = {
-        "kind": "image" if image else "features",
-        "scale": 1 / 255 if inputs.dtype == np.uint8 else 1.0,
-        "mean": mean,
-        "std": deviation,
-    }
+    image, scale = inputs.ndim == 4, 1 / 255 if inputs.dtype == np.uint8 else 1.0
+    preprocessing: dict[str, Any] = {"kind": "image" if image else "features", "scale": scale, "mean": mean, "std": deviation}
     if image:
         preprocessing |= dict(zip(("channels", "height", "width"), inputs.shape[1:], strict=True))
     if inputs.dtype == np.uint8:
@@ -270,12 +278,10 @@ def _inputs(inputs: Any) -> np.ndarray:
         raise ValueError(f"inputs must be numbers, as many in each example ({error}); cut or fill them, table() reads texts") from error
     if array.ndim == 3:
         array = array[:, None]
-    elif (
-        array.ndim == 4
-        and array.shape[1] not in (1, 3, 4)
-        and (array.shape[3] in (1, 3, 4) or array.shape[1] == array.shape[2] > array.shape[3])
-    ):
-        array = np.moveaxis(array, -1, 1)
+    elif array.ndim == 4 and array.shape[1] not in (1, 3, 4):
+        _, height, width, last = array.shape
+        if last in (1, 3, 4) or height == width > last:
+            array = np.moveaxis(array, -1, 1)
     if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
         said = f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}"
         raise ValueError(f"{said}; use table() for columns of text")
@@ -292,7 +298,7 @@ def _inputs(inputs: Any) -> np.ndarray:
 
 def _numbered(train: Any, kind: Kind, name: str) -> list[str]:
     targets = getattr(train, "targets", None)
-    values = np.asarray([item[1] for item in train] if targets is None else targets)
+    values = np.asarray([train[k][1] for k in range(len(train))] if targets is None else targets)
     if kind == "multilabel":
         return [str(k) for k in range(values.shape[1])]
     if values.ndim != 1 or values.dtype.kind not in "biuf" or (values % 1).any() or not 0 <= values.min() <= values.max() < len(values):

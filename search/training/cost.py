@@ -115,7 +115,7 @@ def activation_bytes(model: torch.nn.Module, shape: tuple[int, ...], *, half: bo
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
             outputs = torch.func.functional_call(model, state, (inputs,))
-    except Exception:  # a user's forward may raise anything; the training itself reports it with more context
+    except (Exception, SystemExit):  # a user's forward may raise anything; the training itself reports it with more context
         return None
     finally:
         model.train(was_training)
@@ -146,7 +146,7 @@ def _flops(model: torch.nn.Module, device: torch.device, shape: tuple[int, ...])
             mode: Any = counter.mode  # its method is wrapped for what is compiled, and so loads torch._dynamo, too
             mode.__torch_dispatch__ = MethodType(inspect.unwrap(type(mode).__torch_dispatch__), mode)
             torch.func.functional_call(model, state, (torch.zeros((1, *shape), device=device),))
-    except Exception:  # a user's forward may raise anything; the training itself reports it with more context
+    except (Exception, SystemExit):  # a user's forward may raise anything; the training itself reports it with more context
         return None
     return int(counter.get_total_flops())
 

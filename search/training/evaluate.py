@@ -116,9 +116,26 @@ def _torch_scores(model: torch.nn.Module, task: Task, data: Data, recipe: Recipe
         # Twice the training batch: without gradients it needs less memory than a training step did.
         for inputs, wanted in data.batches(2 * recipe.batch_size, device=device, resolution=recipe.resolution):
             # Kept on the device until the end, so that no batch waits for a transfer.
-            scores.append(predictions(task.kind, model(laid_out(inputs, recipe))))
+            scores.append(predictions(task.kind, answered(model(laid_out(inputs, recipe)), task, len(wanted))))
             targets.append(wanted)
     return torch.cat(scores).cpu().numpy(), torch.cat(targets).cpu().numpy()
+
+
+def answered(outputs: Any, task: Task, count: int) -> torch.Tensor:
+    """Return what a network answered for ``count`` examples, if it is ``(count, task.outputs)`` floating point numbers.
+
+    Raises:
+        TrainingFailed: If it is anything else.
+    """
+    wanted, one = (count, task.outputs), task.kind == "regression"
+    if (
+        isinstance(outputs, torch.Tensor)
+        and outputs.is_floating_point()
+        and (outputs.shape == wanted or (one and outputs.numel() == count))
+    ):
+        return outputs
+    found = f"{outputs.dtype} {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    raise TrainingFailed(f"the model must return a tensor of floats {wanted}, got {found}; return its logits alone")
 
 
 def training_loss(kind: Kind, outputs: torch.Tensor, targets: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .captured import LEAST_STEPS, Capture, CapturedEpoch, NotCapturableError, Steps, cuda_graph
-from .evaluate import training_loss
+from .evaluate import answered, training_loss
 from .optimizer import Average, Patience, decay, learning_rate_factor, make_optimizer, portable_state, set_rate, trainable
 from .recipe import Recipe, autocast
 from .results import TrainingFailed
@@ -233,7 +233,7 @@ class Loop:
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean loss, without and with what the tactics add to it."""
         with autocast(self._recipe.precision, self._device):
-            outputs = self._forward(laid_out(inputs, self._recipe))
+            outputs = answered(self._forward(laid_out(inputs, self._recipe)), self._task, len(targets))
         loss = training_loss(self._task.kind, outputs, targets, label_smoothing=self._recipe.label_smoothing)
         penalty = total_penalty(self._tactics)
         return loss, loss if penalty is None else loss + penalty

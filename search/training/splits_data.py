@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from .recipe import Recipe
 from .table_encodings import goals_of, means_of_others, means_of_rows
-from .task import Data, Kind, Targets, Task
+from .task import Data, Device, Kind, Targets, Task
 
 #: Share of the side by which an image is shifted at most in each direction: 4 of 32 pixels, the usual for CIFAR.
 SHIFT = 1 / 8
@@ -128,13 +128,7 @@ class MemoryData(Data):
         return len(self.inputs)
 
     def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        seed: int | None = None,
-        resolution: int | None = None,
-        augment: str = "none",
+        self, batch_size: int, *, device: Device = "cpu", seed: int | None = None, resolution: int | None = None, augment: str = "none"
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield batches, see ``Data.batches``."""
         self._move(torch.device(device))
@@ -148,7 +142,7 @@ class MemoryData(Data):
             part = slice(first, first + batch_size)
             yield self.chosen(order[part], None if moves is None else moves[:, part], resolution)
 
-    def drawn(self, batch_size: int, *, seed: int, augment: str, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def drawn(self, batch_size: int, *, seed: int, augment: str, device: Device) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Draw what is random in an epoch: the order ``(n,)`` and each image's moves ``(3, n)``, in that order; on ``device``."""
         self._move(torch.device(device))
         generator = torch.Generator().manual_seed(seed)
@@ -274,13 +268,7 @@ class StreamData(Data):
         return len(self._dataset)  # type: ignore[arg-type]  # a Dataset need not have a length; this one does
 
     def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        seed: int | None = None,
-        resolution: int | None = None,
-        augment: str = "none",
+        self, batch_size: int, *, device: Device = "cpu", seed: int | None = None, resolution: int | None = None, augment: str = "none"
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield batches, see ``Data.batches``."""
         device = torch.device(device)
@@ -338,7 +326,7 @@ class Excerpt(Data):
         *,
         most: int | None = None,
         seed: int | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         stands_for: int | None = None,
     ) -> None:
         self.stands_for = min(size, len(data)) if stands_for is None else stands_for

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from .text import Embedded
 
+#: Where tensors lie.
+Device: TypeAlias = "torch.device | str"
 Kind = Literal["classification", "multilabel", "regression", "anomaly"]
 KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomaly")
 #: Whole numbers with at most this many distinct values are treated as classes.
@@ -43,13 +45,7 @@ class Data(Protocol):
         """Number of examples."""
 
     def batches(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        seed: int | None = None,
-        resolution: int | None = None,
-        augment: str = "none",
+        self, batch_size: int, *, device: Device = "cpu", seed: int | None = None, resolution: int | None = None, augment: str = "none"
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield ``(inputs, targets)`` on ``device``: normalised float32 inputs ``(b, *input_shape)``, targets ``(b,)`` or ``(b, k)``.
 

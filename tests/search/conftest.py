@@ -45,6 +45,11 @@ class Hungry(torch.nn.Linear):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
 
+class Exits(torch.nn.Linear):
+    def forward(self, x):
+        raise SystemExit(3)
+
+
 class Slow(torch.nn.Linear):
     def forward(self, x):
         import time
@@ -55,7 +60,7 @@ class Slow(torch.nn.Linear):
 
 def make(architecture, task):
     width = architecture["width"]
-    last = {"fine": torch.nn.Linear, "nan": Nan, "raises": Raises, "hungry": Hungry, "slow": Slow}
+    last = {"fine": torch.nn.Linear, "nan": Nan, "raises": Raises, "hungry": Hungry, "exits": Exits, "slow": Slow}
     kind = MODE if MODE != "some" else "raises" if width % 2 else "fine"
     return torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.ReLU(), last[kind](width, task.outputs))
 

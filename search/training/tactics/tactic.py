@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -160,6 +161,14 @@ def _detach_all(tactics: list[Tactic], columns: dict[str, float]) -> None:
     if not tactics:
         return
     try:
-        columns.update(tactics[-1].detach())
+        columns.update({name: _plain(value) for name, value in tactics[-1].detach().items()})
     finally:
         _detach_all(tactics[:-1], columns)
+
+
+def _plain(value: Any) -> Any:
+    """Return a column as a file may hold it: a number also where it is one of PyTorch or NumPy, None for NaN, and the rest as text."""
+    one = value.item() if getattr(value, "ndim", 1) == 0 else value
+    if isinstance(one, float) and not math.isfinite(one):
+        return None
+    return one if one is None or isinstance(one, str | float | int) else str(value)

@@ -152,7 +152,10 @@ def test_asked_to_stop_it_is_a_measured_point(rings: Callable[..., Study], job: 
     assert job.weights.exists()
 
 
-@pytest.mark.parametrize(("mode", "reason"), [("nan", "nan"), ("raises", "RuntimeError: my layer is broken"), ("hungry", "out of memory")])
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [("nan", "nan"), ("raises", "RuntimeError: my layer is broken"), ("hungry", "out of memory"), ("exits", "SystemExit: 3")],
+)
 def test_what_fails_is_an_outcome_and_leaves_no_weights(rings: Callable[..., Study], job: Job, mode: str, reason: str) -> None:
     outcome = go(rings(mode), job)
     assert reason in str(outcome.failed)
@@ -200,10 +203,12 @@ def test_a_candidate_has_one_seed_on_all_its_rungs() -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), "out of memory: CUDA"),
         (ValueError("bad\nshape"), "ValueError: bad shape"),
         (KeyError("width"), "KeyError: 'width'"),
+        (AssertionError(), "AssertionError"),
     ],
 )
 def test_reasons_are_one_line(error: Exception, reason: str) -> None:
     assert reason_of(error).startswith(reason)
+    assert not reason_of(error).endswith(": ")
     assert "\n" not in reason_of(error)
     assert len(reason_of(type(error)("x" * 5000))) <= 320
 

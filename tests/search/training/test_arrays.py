@@ -105,6 +105,26 @@ def test_an_example_that_an_own_dataset_cannot_read_is_named_by_its_number(worke
     assert pickle.loads(pickle.dumps(task.train)).fingerprint() == task.train.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (None, r"the example 3 of train must be \(tensor, target\), got NoneType"),
+        ((torch.zeros(3), 1), r"the example 3 of train must have the shape \(4,\) of the first, got \(3,\); resize"),
+        ((torch.zeros(4), "high"), "the target 3 of train must be a class number below 2, got 'high'"),
+        ((torch.zeros(4), torch.tensor([0, 1])), "the target 3 of train must be a class number below 2"),
+    ],
+)
+def test_an_example_unlike_the_first_is_named(item, words):
+    rows = [item if k == 3 else (torch.zeros(4), k % 2) for k in range(8)]
+    with pytest.raises(ValueError, match=words):
+        list(dataset(rows, rows[:2], classes=("low", "high")).train.batches(8))
+
+
+def test_the_classes_of_a_dataset_without_an_end_of_its_own_are_counted(monkeypatch):
+    monkeypatch.delattr(Own, "classes")
+    assert dataset(Own(), Own()).classes == ("0", "1")
+
+
 @pytest.mark.parametrize("item", [(np.zeros(3), 1), "text", (torch.zeros(3), 1, 2)])
 def test_items_that_are_no_pairs_are_refused(item):
     with pytest.raises(ValueError, match=r"must be \(tensor, target\)"):
@@ -220,7 +240,7 @@ def test_own_datasets_that_no_model_could_learn_are_refused(train, validation, w
 
 def test_a_class_number_of_validation_that_training_has_not_is_refused_by_name():
     parts = [[(torch.ones(3), label) for label in labels] for labels in ([0, 1, 0, 1], [0, 5])]
-    with pytest.raises(ValueError, match="class numbers from 0 to 1, got 0 to 5; number the classes"):
+    with pytest.raises(ValueError, match="the target 1 of validation must be a class number below 2, got 5; number them from 0"):
         fit(torch.nn.Linear(3, 2), dataset(*parts), Recipe(threads=1, batch_size=2), epochs=1)
 
 
@@ -240,7 +260,7 @@ def test_splits_that_are_unlike_or_the_same_and_classes_that_never_occur_are_sai
     own, bytes_ = ([(torch.zeros(3, dtype=kind), 1 + k % 2) for k in range(4)] for kind in (torch.float32, torch.uint8))
     with pytest.raises(ValueError, match=r"uint8 or none, got torch.float32 and torch.uint8; convert one of them"):
         dataset(own, bytes_)
-    with pytest.raises(ValueError, match=r"items of validation must be \(tensor, target\), got \['int', 'int'\]"):
+    with pytest.raises(ValueError, match=r"the example 0 of validation must be \(tensor, target\), got \['int', 'int'\]"):
         dataset(own, [(0, 0)])
     with pytest.warns(UserWarning, match="class '0'") as caught:
         dataset(own, own)

@@ -2,11 +2,16 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
+from joulefront.search.training.arrays import dataset
 from joulefront.search.training.evaluate import area_under_curve, quality
+from joulefront.search.training.fit import fit
+from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.results import TrainingFailed
 
 
 def probabilities(random, n, k, *, ties=False):
@@ -115,3 +120,29 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(pairs):
     positive = np.array([flag for _, flag in pairs])
     wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in scores[positive] for b in scores[~positive]]
     assert area_under_curve(scores, positive) == (pytest.approx(np.mean(wins)) if wins else None)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "got"),
+    [
+        ((torch.zeros(4, 3),), "tuple"),
+        ({"logits": torch.zeros(4, 3)}, "dict"),
+        (np.zeros((4, 3)), "ndarray"),
+        (None, "NoneType"),
+        (torch.zeros(4, 1), r"torch.float32 \(4, 1\)"),
+        (torch.zeros(3, 3), r"torch.float32 \(3, 3\)"),
+        (torch.zeros(()), r"torch.float32 \(\)"),
+        (torch.zeros(4, 3, dtype=torch.complex64), r"torch.complex64 \(4, 3\)"),
+        (torch.zeros(4, 3, dtype=torch.int64), r"torch.int64 \(4, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_model_that_answers_anything_but_a_row_an_example_is_told_so(outputs, got, mode):
+    class Odd(torch.nn.Linear):
+        def forward(self, x):
+            return outputs if self.training == (mode == "train") else super().forward(x)
+
+    rows = [(torch.zeros(2), k % 3) for k in range(4)]
+    task = dataset(rows, list(rows), classes="abc")
+    with pytest.raises(TrainingFailed, match=rf"must return a tensor of floats \(4, 3\), got {got}; return its logits alone"):
+        fit(Odd(2, 3), task, Recipe(threads=1, batch_size=4), epochs=1)

@@ -1,10 +1,13 @@
 """Settings become tactics; attaching and detaching is safe."""
 
+import json
 import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
+import torch
 
 from joulefront.search.training.tactics.tactic import TACTICS, NoOp, attached, make_tactics, settings_of, total_penalty, training_resolution
 
@@ -128,3 +131,27 @@ def test_every_tactic_is_detached_whatever_fails(fails_in):
 def test_the_seam_itself_needs_no_torch():
     code = "import sys; import joulefront.search.training.tactics.tactic; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_columns_of_any_kind_are_numbers_or_texts_that_a_file_holds():
+    class Reports(NoOp):
+        def detach(self):
+            return {
+                "tensor": torch.tensor(1.5),
+                "numpy": np.float32(0.5),
+                "count": np.int64(3),
+                "nan": float("nan"),
+                "none": None,
+                "list": [1],
+            }
+
+    with attached([Reports()], torch.nn.Linear(1, 1)) as columns:
+        pass
+    assert json.loads(json.dumps(columns, allow_nan=False)) == {
+        "tensor": 1.5,
+        "numpy": 0.5,
+        "count": 3,
+        "nan": None,
+        "none": None,
+        "list": "[1]",
+    }
