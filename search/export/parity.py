@@ -76,7 +76,7 @@ class Check:
                 f"its outputs differ by up to {self.max_abs_difference:.3g} (at most {self.tolerance:.3g} is allowed), "
                 f"{self.decisions_changed} of {self.examples} decisions differ"
             )
-        slack = 0.0 if self.metric in SHARES else self.tolerance
+        slack = 0.0 if self.metric in SHARES else self.tolerance * max(1.0, abs(self.quality_model))
         if not (abs(self.quality_model - self.quality_exported) <= slack or self.quality_model != self.quality_model):
             return f"its {self.split} {self.metric} is {self.quality_exported:.6g}, the model's {self.quality_model:.6g}"
         allowed, changed = (COARSE_TOLERANCE, COARSE_CHANGED) if self.coarse else (RAW_TOLERANCE, RAW_CHANGED)

@@ -252,7 +252,7 @@ def _regression(values: np.ndarray, targets: np.ndarray, scale: tuple[float, flo
     squared = float(((values - targets) ** 2).mean())
     spread = float(((targets - targets.mean()) ** 2).mean())
     # The convention of scikit-learn where the targets do not vary.
-    r2 = 1.0 - squared / spread if spread > 0 else float(squared == 0)
+    r2 = round(1.0 - squared / spread, 12) if spread > 0 else float(squared == 0)  # guessing has 0, and no rounding beside it
     return {"r2": r2, "rmse": squared**0.5 * unit, "mae": float(np.abs(values - targets).mean()) * unit, "loss": squared}
 
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -119,6 +120,7 @@ def task_of_files(
             parts[split].raw = Raw(files, tuple(name for name, _ in entries))
     labels_of = {split: np.array([label for _, label in entries], dtype=int) for split, entries in splits.items()}
     warn_of_absent_classes(str(files.path), found.classes, labels_of)
+    _warn_of_series(files, splits)
     whole = {**preprocessing, "mean": mean, "std": deviation}
     three = (parts["train"], parts["validation"], parts.get("test"))
     return Task(name or files.path.stem, "classification", *three, shape, found.classes, whole)
@@ -233,6 +235,22 @@ def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.
     plain = bool((example == example[:, :1, :1]).all())  # of one colour, or silent: whatever the files are
     marks[k] = hashlib.blake2b(data if plain else example.data, digest_size=12).digest()
     return example
+
+
+def _warn_of_series(files: Files, splits: Mapping[str, Entries]) -> None:
+    """Warn where the names of files tell that several are of one person or thing, as ``patient12_03.png``, and these lie in two splits."""
+    series: dict[str, Counter[str]] = {}
+    everything = [(split, *entry) for split, entries in splits.items() for entry in entries]
+    for split, name, _ in everything:
+        if stem := re.match(r"(.*[^ _-])[ _-]+[^ _-]+$", name.rpartition("/")[2].rpartition(".")[0]):
+            series.setdefault(stem[1], Counter())[split] += 1
+    several = {stem: where for stem, where in series.items() if where.total() > 1}
+    apart = [stem for stem, where in several.items() if len(where) > 1]
+    many = len(several) >= FEWEST * len({label for _, _, label in everything})  # fewer are names of the classes
+    if apart and many and 2 * sum(where.total() for where in several.values()) >= len(everything):
+        said = f"by their names, files are {len(several)} series, e.g. {apart[0]}_*, of which {len(apart)} lie in several splits"
+        remedy = "if one is of one person or thing, quality looks too good: divide them into train/, val/ and test/ yourself"
+        warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=5)
 
 
 def _warn_of_copies(files: Files, entries: Entries, splits: Mapping[int, str], marks: Mapping[int, bytes]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from .file_tree import UNREADABLE, Files, Found, find_classes, open_files
 from .files import SHARE, FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
@@ -153,7 +153,8 @@ def _probe(
     """Learn shape, tones (``white``, ``black`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set by some images."""
     where, entries, several, sizes, ends, upper, opaque = str(files.path), found.splits["train"], list[str](), [], [], [], []
     modes, grey = Counter[str](), True
-    kinds: dict[str, list[tuple[Any, int]]] = {f"{what} of the images": [] for what in ("mode", "size", "format", "EXIF orientation")}
+    looked = ("mode", "size", "format", "EXIF orientation", "colour profile")
+    kinds: dict[str, list[tuple[Any, int]]] = {f"{what} of the images": [] for what in looked}
     for k in spaced(len(entries), PROBED):
         try:
             with Image.open(io.BytesIO(files.read(entries[k][0]))) as image:
@@ -162,7 +163,7 @@ def _probe(
                 sizes.append((image.size[0], image.size[1]) if turned else (image.size[1], image.size[0]))
                 grey = grey and image.mode in GREY_MODES
                 modes[image.mode] += 1
-                told = (image.mode, f"{image.width} x {image.height}", image.format, orientation)
+                told = (image.mode, f"{image.width} x {image.height}", image.format, orientation, _profile(image))
                 for seen, value in zip(kinds.values(), told, strict=True):
                     seen.append((value, entries[k][1]))
                 if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # what phones write beside a photograph is no page
@@ -182,6 +183,11 @@ def _probe(
         except UNREADABLE:
             continue  # decoding reports it
     warn_of_giveaways(where, kinds, found.classes)
+    profiles = Counter(profile for profile, _ in kinds["colour profile of the images"])
+    if len(profiles) > 1:
+        shown = " and ".join(f"{count} of {name}" for name, count in profiles.most_common(3))
+        said = f"the images have several colour profiles, {shown}, which are not applied"
+        warnings.warn(f"{where}: {said}; convert them to sRGB, or their colours differ where their contents do not", stacklevel=4)
     if several:
         said = f"{len(several)} of {len(sizes)} images have several frames or pages, of which the first is used, e.g. {several[0]}"
         warnings.warn(f"{where}: {said}", stacklevel=4)
@@ -200,6 +206,15 @@ def _probe(
         return (channels, *sizes[0]), tones, sizes, modes
     side = int(min(MAX_SIDE, np.median([min(size) for size in sizes]))) if sizes else 32
     return (channels, side, side), tones, sizes, modes
+
+
+def _profile(image: Image.Image) -> str:
+    """Return the name of an image's colour profile, sRGB where there is none or it cannot be read."""
+    try:
+        named = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))).strip()
+    except (KeyError, OSError, ImportError, ImageCms.PyCMSError):
+        return "sRGB"
+    return "sRGB" if "srgb" in named.lower() else named
 
 
 def _tones(where: str, ends: np.ndarray) -> dict[str, Any]:

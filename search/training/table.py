@@ -24,7 +24,7 @@ from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
-from .task import Kind, Targets, Task, encode, keep_rows, noting, spelt_alike
+from .task import Kind, Targets, Task, encode, infer_kind, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def table(
         task = replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
     if folds is None:
         count = len(task.train) + len(task.validation)
-        folds = next((parts for most, parts in FOLDS if count < most), 0) if split == "random" else 0
+        folds = next((min(parts, count // 2) for most, parts in FOLDS if count < most), 0) if split == "random" else 0
     if folds and split != "random":
         raise ValueError(f"folds must be 0 with --split {split}: parts at random would undo it; leave out --set folds={folds}")
     return replace(task, folds=folds, seen={**task.seen, "warnings": said})
@@ -265,7 +265,9 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
         warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=4)
     if reading.kind in ("number", "duration"):
-        return parse(plain, reading)
+        values = parse(plain, reading)
+        coded = reading.kind == "number" and reading.how[2:] and kind != "regression"  # 2WD and 4WD, which stay what they are
+        return plain if coded and infer_kind(values[np.isfinite(values)]) == "classification" else values
     if reading.kind == "date":
         if kind == "regression":
             return parse(plain, reading) / 86_400.0

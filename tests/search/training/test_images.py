@@ -3,13 +3,14 @@ import json
 import struct
 import threading
 import time
+import warnings
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from joulefront.search.training import files as file_task
 from joulefront.search.training.fit import fit
@@ -296,3 +297,39 @@ def test_a_crop_that_rounding_would_put_outside_of_the_image_stays_inside():
         written = io.BytesIO()
         Image.new("RGB", size, (9, 9, 9)).save(written, "BMP")
         assert decode(written.getvalue(), (3, 203, 203)).shape == (3, 203, 203)
+
+
+def said_of(path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images(path)
+    return "\n".join(str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize(("spaces", "said"), [(["sRGB", "LAB", None], True), (["sRGB", None], False)])
+def test_colour_profiles_that_differ_are_said(tmp_path, spaces, said):
+    """Source: github.com/kohya-ss/sd-scripts/issues/2179, github.com/cgwire/zou/pull/1188."""
+    profiles = [None if one is None else ImageCms.ImageCmsProfile(ImageCms.createProfile(one)).tobytes() for one in spaces]
+    for k, profile in enumerate(profiles * 4):
+        for name in ("cat", "dog"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(RANDOM.integers(0, 256, (6, 6, 3)).astype(np.uint8)).save(tmp_path / name / f"{k}.png", icc_profile=profile)
+    assert ("have several colour profiles, 16 of sRGB and 8 of Lab identity built-in, which are not applied" in said_of(tmp_path)) == said
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("patient{0}{1}_{2}.png", "files are 20 series, e.g. patient"),
+        ("{0}{1:08}_nohash_{2}.png", "files are 20 series"),
+        ("img_{1}{2}.png", ""),
+        ("{1}{2}.png", ""),
+    ],
+)
+def test_files_of_one_person_in_several_splits_are_said_by_their_names(tmp_path, named, said):
+    """Source: github.com/UCSD-AI4H/COVID-CT/issues/11."""
+    for label, name in enumerate(("ill", "well")):
+        write(tmp_path, {f"{name}/{named.format(label, k // 3, k % 3)}": picture() for k in range(30)})
+    found = said_of(tmp_path)
+    assert said in found
+    assert said != "" or "series" not in found

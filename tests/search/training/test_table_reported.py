@@ -204,3 +204,16 @@ def test_a_name_in_other_letters_and_an_address_get_their_own_remedy(tmp_path):
         table(written(tmp_path, range(60)), "Y")
     with pytest.raises(FileNotFoundError, match=r"no table at https:/example.org/t.csv; download it"):
         table("https://example.org/t.csv", "y")
+
+
+@pytest.mark.parametrize("classes", [("2WD", "4WD"), ("$10", "$5"), ("0x", "1x", "2x")])
+def test_classes_that_are_numbers_with_a_unit_keep_it(tmp_path, classes):
+    path = written(tmp_path, range(60), labels=[classes[k % len(classes)] for k in range(60)])
+    assert said_of(path)[0].classes == classes
+    assert said_of(path, kind="regression")[0].kind == "regression"
+    assert said_of(written(tmp_path, range(60), labels=[f"{k * 1.3:.1f} kg" for k in range(60)]))[0].kind == "regression"
+
+
+def test_a_table_of_six_rows_is_validated_in_as_many_parts_as_it_has_rows_for():
+    task, _ = said_of(pd.DataFrame({"x": [1.5, 2.5, 3.0, 4.0, 5.5, 6.0], "y": ["p", "q"] * 3}), folds=None)
+    assert task.folds == 2
