@@ -121,19 +121,19 @@ def kernels_apart(architecture: Mapping[str, Any], recipe: Recipe) -> Iterator[N
         yield
         return
     from torch._inductor.runtime.cache_dir_utils import cache_dir
-    from torch._inductor.utils import clear_caches
+    from torch._inductor.utils import clear_inductor_caches  # its name in all releases since 2.6
 
     before, own = {name: os.environ.get(name) for name in KERNEL_FOLDERS}, zlib.crc32(repr((architecture, recipe.kernels)).encode())
     folder = os.path.join(cache_dir(), f"{os.getpid()}-{own:08x}")
     os.environ.update(zip(KERNEL_FOLDERS, (folder, os.path.join(folder, "triton")), strict=True))
-    clear_caches()
+    clear_inductor_caches()
     try:
         yield
     finally:
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({} if value is None else {name: value})
-        clear_caches()
+        clear_inductor_caches()
 
 
 def thread_choices(most: int | None = None) -> tuple[int, ...]:
