@@ -24,12 +24,15 @@ GPU_SPLIT_U = 0.30
 #: No window gets a number where nothing tells whose more than this share of the work was that was done while it overlapped others.
 MOST_UNTOLD = 0.2
 UNTOLD_CPU = (
-    "{:.0%} of the CPU work while windows of this process overlapped is told by no window's thread: a pool's threads did it, a window was "
-    "closed by another thread than opened it, or it holds another thread's windows. Let each window's own thread work and close it "
-    "(torch.set_num_threads(1), OMP_NUM_THREADS=1), or measure in processes; a window that lies inside of another thread's needs parent="
+    "{:.0%} of the CPU work while windows of this process overlapped is told by no window's thread: a pool's threads did it, tasks of an "
+    "event loop took turns, a window was closed by another thread than opened it, or it holds another thread's windows. Let each "
+    "window's own thread work and close it (torch.set_num_threads(1), OMP_NUM_THREADS=1), or measure in processes; a window that lies "
+    "inside of another thread's needs parent="
 )
 CROSSED = "shared(overlaps another window of its thread: each has the whole)"
-UNTOLD_GPU = "windows of several threads overlapped and nothing tells whose work it did: give each its devices=, or let one run at a time"
+UNTOLD_GPU = (
+    "windows of several threads or tasks overlapped and nothing tells whose work it did: give each its devices=, or let one run at a time"
+)
 
 
 class RecordBuilder:

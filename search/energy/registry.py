@@ -7,12 +7,15 @@ two ``measure`` calls are. So the registries of the ledgers that run tell each o
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from bisect import bisect_right, insort
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 from .attribution import WindowSnapshot
 from .host import Idle, idle_watts
@@ -24,6 +27,10 @@ from .windows import RESTS, Edge, Window, WindowFacts, WindowOwner, WindowUsage,
 IDLE_SECONDS = 1.0
 #: The registries of the ledgers that run in this process, by their sessions.
 _running: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
+#: Tasks of event loops that have opened windows, by their numbers.
+_tasks: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+#: Ids of the windows around what runs here; a task of an event loop has those of the place that made it.
+_around: ContextVar[tuple[str, ...]] = ContextVar("windows", default=())
 
 
 class Registry:
@@ -86,15 +93,25 @@ class Registry:
     def enter(self, window: Window, seconds: float | None = None) -> None:
         """Note that a window is open; ``seconds`` are those that its thread had used at its start.
 
-        One that does not run in parallel, opened while another is open in the same thread, lies inside of that one until it outlives it.
+        One opened while another is open in the same thread lies inside of that one until it outlives it, unless both run in parallel.
+        Tasks of an event loop take turns in one thread, each with windows of its own: what each of them uses no clock tells.
         """
-        window.opener = threading.get_native_id()
+        task = _task()
+        window.opener = threading.get_native_id() if task is None else task
         if window.here:
             window.note(window.t0_ns, seconds)
         with self._lock:
-            if window.facts.parent is None and not window.parallel:
-                window.inside = tuple(one.id for one in self._known() if _rival(one) and one.opener == window.opener)
+            if window.facts.parent is None:
+                around = _around.get() if task is not None else ()
+                window.inside = tuple(
+                    one.id
+                    for one in self._known()
+                    if _rival(one)
+                    and (one.opener == window.opener or one.id in around or (task is not None and _over(one)))
+                    and not (window.parallel and (one.parallel or one.facts.processes))
+                )
             self._open[window.id] = window
+        _around.set((*window.inside, window.id))
         if _rival(window):
             for peer in self._peers():
                 with peer._lock:
@@ -234,6 +251,22 @@ class Registry:
 
 
 _end = attrgetter("t1_ns")
+
+
+def _task() -> int | None:
+    """Return a number of the task that runs here, which is no thread's; None outside of event loops."""
+    asyncio = sys.modules.get("asyncio")  # who has tasks has loaded it
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    task = None if asyncio is None or loop is None else asyncio.current_task(loop)
+    if task is None:
+        return None
+    _tasks[-id(task)] = task
+    return -id(task)
+
+
+def _over(window: Window) -> bool:
+    """Whether a window was opened by a task that has ended, as a notebook's cell is one, so that what comes later lies inside of it."""
+    return window.opener is not None and window.opener < 0 and ((task := _tasks.get(window.opener)) is None or task.done())
 
 
 def _beside(usage: WindowUsage, window: Window | WindowUsage) -> bool:

@@ -138,7 +138,7 @@ class Window:
         ended_ns: When it ended, where that was before the call that closes it: what another process does begins (``t0_ns``) and ends at
             that process's instants of the monotonic clock, and who is told of them sets both.
         inside: Ids of the windows that it lies inside of.
-        opener: Native id of the thread that opened it; None when it was never open here.
+        opener: Native id of the thread that opened it, negative for a task of an event loop; None when it was never open here.
         crossed: Whether another window of its thread began inside of it and outlived it, or the other way round.
     """
 
@@ -212,6 +212,8 @@ class Window:
         """Note what its thread has used by now, or by then, where the thread that asks used ``own`` itself; for its owner."""
         if seconds is None and self._pid is not None:
             seconds = process_clock(self._pid)
+        elif self._pid is None and self.opener is not None and self.opener < 0:
+            return
         elif seconds is None and self.here and self.opener is not None:
             seconds = self._owner.thread_seconds(self.opener, own if self.opener == get_native_id() else None)
         if seconds is not None and (not self._nodes or t_ns > self._nodes[-1][0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -138,6 +139,23 @@ def crossing(ledger, wait):
     return first, second
 
 
+def test_a_window_that_names_its_devices_lies_inside_of_one_that_does_not_and_has_all_of_them(ledger, wait):
+    with ledger.window("study") as around:
+        with ledger.window("training", devices=("gpu:a",)) as inner:
+            wait(2)
+        wait(1)
+        first, second = (ledger.open("worker", devices=(name,)) for name in ("gpu:a", "gpu:b"))
+        wait(1)
+        second.close(cpu_seconds=0.0)
+        first.close(cpu_seconds=0.0)
+    assert inner.record.component("gpu:a").joules == pytest.approx(600, rel=1e-2)
+    assert inner.record.component("cpu:pkg0").joules == pytest.approx(100, rel=1e-2)
+    assert inner.record.component("gpu:a").attribution == "exclusive"
+    assert [one.record.component(name).joules for one, name in ((first, "gpu:a"), (second, "gpu:b"))] == pytest.approx([300, 150], rel=1e-2)
+    assert around.record.joules == pytest.approx(4 * sum(WATTS.values()), rel=1e-2)
+    assert ledger.partition().shares[around.id]["gpu:a"].joules == pytest.approx(1200, rel=1e-2)
+
+
 def test_a_window_that_outlives_the_one_around_it_is_a_window_of_its_own(ledger, wait):
     first, second = crossing(ledger, wait)
     shares = ledger.partition().shares
@@ -259,6 +277,54 @@ def test_a_window_that_crosses_another_of_its_thread_does_not_say_exclusive(ledg
     for window in crossing(ledger, wait):
         assert window.record.component("gpu:a").joules == pytest.approx(1200, rel=1e-2)
         assert all("each has the whole" in part.attribution for part in window.record.components)
+
+
+def test_tasks_of_an_event_loop_take_turns_and_no_clock_tells_whose_work_it_was(ledger, wait):
+    async def trial(seconds, devices=None):
+        with ledger.window("trial", devices=devices) as window:
+            for _ in range(2):
+                with ledger.window("epoch", kind="epoch", parent=window) as epoch:
+                    wait(seconds)
+                    await asyncio.sleep(0)
+        return window, epoch
+
+    async def main(*trials):
+        with ledger.window("main") as around:
+            return around, *await asyncio.gather(*trials)
+
+    with ledger.window("outer") as outer:
+        around, *found = asyncio.run(main(trial(1), trial(2)))
+    for window in (outer, around):
+        assert window.record.component("cpu:pkg0").joules == pytest.approx(6 * WATTS["cpu:pkg0"], rel=1e-2)
+        assert {part.attribution for part in window.record.components} == {"exclusive"}
+    for window in (one for pair in found for one in pair):
+        assert window.record.joules is None
+        assert all(part.attribution.startswith("shared") for part in window.record.components)
+        assert "tasks of an event loop took turns" in window.record.component("cpu:pkg0").reason
+    _, (alone, epoch) = asyncio.run(main(trial(1)))
+    assert alone.record.component("cpu:pkg0").joules == pytest.approx(2 * WATTS["cpu:pkg0"], rel=1e-2)
+    assert epoch.record.component("cpu:pkg0").joules == pytest.approx(WATTS["cpu:pkg0"], rel=1e-2)
+    _, (first, _), (second, _) = asyncio.run(main(trial(1, ("gpu:a",)), trial(2, ("gpu:b",))))
+    assert [first.record.component("gpu:a").attribution, second.record.component("gpu:b").attribution] == ["exclusive", "exclusive"]
+    assert first.record.component("gpu:a").joules == pytest.approx(6 * WATTS["gpu:a"], rel=1e-2)
+
+
+def test_a_window_that_a_cell_of_a_notebook_leaves_open_has_the_windows_of_later_cells_inside(ledger, wait):
+    async def cell(name):
+        return ledger.open(name)
+
+    async def notebook():
+        opened = []
+        for name in ("first", "second"):  # each cell is a task of its own
+            opened.append(await asyncio.get_running_loop().create_task(cell(name)))
+            wait(1)
+        return opened
+
+    first, second = asyncio.run(notebook())
+    second.close()
+    first.close()
+    for window, seconds in ((first, 2), (second, 1)):
+        assert window.record.component("cpu:pkg0").joules == pytest.approx(seconds * WATTS["cpu:pkg0"], rel=1e-2)
 
 
 def test_after_a_kill_parallel_trials_and_the_rest_are_the_machine(ledger, wait, tmp_path):
