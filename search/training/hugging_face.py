@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,13 @@ def hugging_face(
         return table(frame, target, seed=seed, device=device, name=path.name, source=str(path), **shares)  # type: ignore[arg-type]  # no text
     import datasets
 
-    raw = {key: split.cast_column(image, datasets.Image(decode=False)) for key, split in splits.items()}
+    # A published test split often has -1 for all of its labels.
+    known = {
+        key: [k for k, one in enumerate(split[target]) if one is not None and (one != -1 or names is None)] for key, split in splits.items()
+    }
+    if lost := sum(len(split) - len(known[key]) for key, split in splits.items()):
+        warnings.warn(f"{path}: left out {lost} examples without {target}, as test splits have", stacklevel=2)
+    raw = {key: split.select(known[key]).cast_column(image, datasets.Image(decode=False)) for key, split in splits.items() if known[key]}
     shape = _shape(next(iter(raw.values()))[0][image], resolution)
     pixels = np.stack([_decode(entry, shape, f"{path}, {key}, row {k}") for key in raw for k, entry in enumerate(raw[key][image])])
     labels = np.concatenate([np.asarray(split[target]) for split in raw.values()])

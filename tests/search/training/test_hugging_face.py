@@ -14,10 +14,10 @@ def datasets():
     return pytest.importorskip("datasets", reason="needs the extra joulefront[datasets]")
 
 
-def pictures(datasets, count):
+def pictures(datasets, count, labels=None):
     pixels = [Image.fromarray(RANDOM.integers(0, 256, (6, 5, 3)).astype(np.uint8)) for _ in range(count)]
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
-    return datasets.Dataset.from_dict({"img": pixels, "label": [k % 2 for k in range(count)]}, features=features)
+    return datasets.Dataset.from_dict({"img": pixels, "label": labels or [k % 2 for k in range(count)]}, features=features)
 
 
 def test_saved_images_become_a_task_with_their_own_splits(datasets, tmp_path):
@@ -27,6 +27,16 @@ def test_saved_images_become_a_task_with_their_own_splits(datasets, tmp_path):
     assert task.input_shape == (3, 6, 5)
     assert (len(task.train), len(task.validation), len(task.test)) == (16, 4, 6)
     assert hugging_face(tmp_path / "set", resolution=4).input_shape == (3, 4, 4)
+
+
+def test_images_without_a_label_are_left_out_with_a_word(datasets, tmp_path):
+    """Source: github.com/huggingface/datasets/issues/245."""
+    parts = {"train": pictures(datasets, 20, [-1, None] + [0, 1] * 9), "test": pictures(datasets, 6, [-1] * 6)}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "set")
+    with pytest.warns(UserWarning, match="left out 8 examples without label, as test splits have"):
+        task = hugging_face(tmp_path / "set", validation_share=0.2, test_share=0.2)
+    assert sum(map(len, (task.train, task.validation, task.test))) == 18
+    assert task.classes == ("cat", "dog")
 
 
 def test_columns_become_a_table(datasets, tmp_path):
