@@ -187,6 +187,24 @@ def fast_pulses(rng: random.Random, variant: Variant, begin: float) -> Load:
     return pulses(rng, Variant(variant.seed, (6.0, variant.hertz[1]), variant.jitter, variant.swing), begin)
 
 
+def duty_pulses(rng: random.Random, variant: Variant, begin: float) -> Load:
+    """Steps of 0.5 to 20 Hz that work for 10 to 90 % of their time; one length differs from the next by 3 to 20 %."""
+
+    def levels() -> Iterator[tuple[float, float]]:
+        order = list(range(10))
+        rng.shuffle(order)
+        for number in order:
+            period, duty = 2.0 / 40 ** ((number + rng.random()) / len(order)), rng.uniform(0.1, 0.9)
+            jitter, high, left = rng.uniform(0.03, 0.2), rng.uniform(180, 400), SECONDS / len(order)
+            while left > 1e-3:
+                for level, share in ((high, duty), (80.0, 1 - duty)):
+                    step = max(min(left, rng.uniform(1 - jitter, 1 + jitter) * period * share), 1e-3)
+                    left -= step
+                    yield step, level
+
+    return (*_levels(levels(), begin), [])
+
+
 def trials(rng: random.Random, variant: Variant, begin: float) -> Load:
     """Trainings of steps with rests between them; windows begin and end with the trainings."""
     own: list[tuple[float, float]] = []
@@ -245,6 +263,7 @@ LOADS: dict[str, Callable[[random.Random, Variant, float], Load]] = {
     "ramps": ramps,
     "slow pulses": slow_pulses,
     "fast pulses": fast_pulses,
+    "duty pulses": duty_pulses,
     "trials": trials,
     **({"recorded": recorded, "jagged": jagged} if TRACES else {}),
 }
