@@ -171,17 +171,16 @@ def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
 
 def _hint_for_data(path: Path) -> str:
     """Say what to do with a run folder, or data, given in the place of a study; empty where there are none, or no study reads them."""
-    from ..training.file_tree import SOUNDS, SUFFIXES
-    from ..training.table_file import TEXT, TYPED
+    from ..training.file_tree import READERS
 
     where, files = shlex.quote(str(path)), islice(path.rglob("*"), 1000) if path.is_dir() else (path,)
     kinds = {suffix.lower() for one in files for suffix in one.suffixes[-2:]}
     if RunFolder.exists(path):
         return f"it is a run folder: joulefront run STUDY --out {where} continues it; else "
-    if path.exists() and kinds & (TEXT | TYPED) and not kinds & (SUFFIXES | SOUNDS):
-        return f"for these data joulefront run table --data {where} --target COLUMN; else "
-    of_images = path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip")
-    return f"for these data joulefront run images --data {where}; else " if of_images else ""
+    study = next((study for study, known in READERS.items() if kinds & known), "images")
+    if not path.exists() or (study != "table" and path.is_file() and path.suffix.lower() != ".zip"):
+        return ""
+    return f"for these data joulefront run {study} --data {where}{' --target COLUMN' if study == 'table' else ''}; else "
 
 
 def _function(source: str) -> Callable[..., Any]:

@@ -9,12 +9,13 @@ import stat
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from .table_file import TEXT, TYPED
 from .task import spelt_alike
 
 SUFFIXES = frozenset(
@@ -23,6 +24,8 @@ SUFFIXES = frozenset(
 SOUNDS = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".voc"}
 )
+#: The bundled study that reads files with these endings.
+READERS = {"images": SUFFIXES, "sound": SOUNDS, "table": TEXT | TYPED}
 #: Recordings in formats that are not read.
 FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
 #: What people lay beside pictures and recordings; files of any other kind that is not read are counted.
@@ -162,8 +165,16 @@ def open_files(path: str | Path) -> Files:
         archive.names()
     except UNREADABLE as error:
         said = f"{path} is neither a folder nor a zip ({error})"
-        raise ValueError(f"{said}; give one with a sub-folder for each class, unpack other archives") from error
+        raise ValueError(
+            f"{said}; give one with a sub-folder for each class, unpack other archives{_reader([path.suffix.lower()])}"
+        ) from error
     return archive
+
+
+def _reader(suffixes: Iterable[str]) -> str:
+    """Return the end of a message: which bundled study reads the files; empty where none does."""
+    studies = [study for suffix in suffixes for study, known in READERS.items() if suffix in known]
+    return f"; joulefront run {studies[0]} reads those" if studies else ""
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,9 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     if not images:
         counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
         got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
-        raise ValueError(f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}")
+        raise ValueError(
+            f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}{_reader(kind for kind, _ in counted)}"
+        )
     foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() not in suffixes | BESIDE)
     if foreign:
         kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
