@@ -212,8 +212,7 @@ def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise StudyError(f"study file {str(path)!r} does not exist; give an existing .py file or one of: {', '.join(bundled_studies())}")
     name, folder = f"joulefront_user_study_{path.stem}", str(path.resolve().parent)
-    # Its folder is its package: `from . import helper` is the neighbour that `import helper` is.
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[folder])  # for `from . import helper`
     if spec is None or spec.loader is None:
         raise StudyError(f"study file {str(path)!r} is not a Python file; give a file that ends in .py")
     module = importlib.util.module_from_spec(spec)

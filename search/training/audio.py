@@ -16,7 +16,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from .file_tree import SOUNDS, UNREADABLE, Files, Found, find_classes, open_files
+from .file_tree import SOUNDS, Files, Found, find_classes, open_files, unreadable
 from .files import FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
 
@@ -213,7 +213,7 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
     lengths, rates, sounds, peaks = list[float](), Counter[str](), dict[str, float](), dict[str, float]()
     speeds, spans, formats = list[tuple[str, int]](), list[tuple[str, int]](), list[tuple[str, int]]()
     for name, label in (found.splits["train"][k] for k in spaced(len(found.splits["train"]), PROBED)):
-        with suppress(*UNREADABLE):  # decoding reports it
+        with suppress(*unreadable()):  # decoding reports it
             samples, rate = read_sound(files.read(name))  # not by the header, which may name more samples than there are
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import posixpath
 import re
 import stat
+import struct
+import sys
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -39,10 +43,17 @@ _BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
 SYSTEM = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db"}
 )
-#: What the readers of zips, images and recordings raise for bytes that they cannot read: damage ends in errors of any kind.
-UNREADABLE = (Exception,)
+#: What the readers of zips, images and recordings raise for bytes that they cannot read; no NameError, AttributeError or AssertionError.
+_OF_BYTES = (struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, SyntaxError, MemoryError)
+UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, *_OF_BYTES)
 #: A member of a zip of more bytes, and so many times those that it has in the zip, is a bomb: no image or recording is packed like that.
 BOMB_BYTES, BOMB_TIMES = 256 * 2**20, 100
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return what says that a file cannot be read, and no fault of ours: ``UNREADABLE``, and what Pillow raises for too many pixels."""
+    pillow = sys.modules.get("PIL.Image")
+    return UNREADABLE if pillow is None else (*UNREADABLE, pillow.DecompressionBombError)
 
 
 class Files(Protocol):
@@ -163,7 +174,7 @@ def open_files(path: str | Path) -> Files:
     archive = Zip(path)
     try:
         archive.names()
-    except UNREADABLE as error:
+    except unreadable() as error:
         said = f"{path} is neither a folder nor a zip ({error})"
         raise ValueError(
             f"{said}; give one with a sub-folder for each class, unpack other archives{_reader([path.suffix.lower()])}"
@@ -173,8 +184,7 @@ def open_files(path: str | Path) -> Files:
 
 def _reader(suffixes: Iterable[str]) -> str:
     """Return the end of a message: which bundled study reads the files; empty where none does."""
-    studies = [study for suffix in suffixes for study, known in READERS.items() if suffix in known]
-    return f"; joulefront run {studies[0]} reads those" if studies else ""
+    return next((f"; joulefront run {study} reads those" for one in suffixes for study, known in READERS.items() if one in known), "")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch
 
 from ..threads import cores
 from .arrays import channel_statistics
-from .file_tree import UNREADABLE, Files, Found
+from .file_tree import Files, Found, unreadable
 from .splits_data import ItemError, MemoryData, StreamData
 from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 
@@ -39,7 +39,7 @@ FEWEST = 5
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 Progress = Callable[[int, int], None]
 Entries = Sequence[tuple[str, int]]
-#: Turns the bytes of a file into an array; raises one of ``UNREADABLE`` for a broken one. Streaming pickles it.
+#: Turns the bytes of a file into an array; raises one of ``unreadable()`` for a broken one. Streaming pickles it.
 Decode = Callable[[bytes], np.ndarray]
 
 
@@ -225,7 +225,7 @@ def decode_named(files: Files, name: str, decode: Decode) -> np.ndarray:
     """Decode one file; one that cannot be read raises a ValueError that names it."""
     try:
         return np.ascontiguousarray(decode(files.read(name)))
-    except UNREADABLE as error:
+    except unreadable() as error:
         said = f"cannot read {files.path / name}: {_reason(error)[:120]}; remove it, or leave out what cannot be read"
         raise ItemError(f"{said} with --set skip_unreadable=true (Python: skip_unreadable=True)") from error
 

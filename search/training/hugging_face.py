@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from .arrays import task_of_arrays
-from .file_tree import UNREADABLE, split_of
+from .file_tree import split_of, unreadable
 from .images import GREY_MODES, decode
 from .table import table
 from .task import Task, complete_splits, encode
@@ -101,7 +101,7 @@ def _bytes(entry: Mapping[str, Any]) -> bytes:
 def _decode(entry: Mapping[str, Any], shape: tuple[int, int, int], where: str) -> np.ndarray:
     try:
         return decode(_bytes(entry), shape)
-    except UNREADABLE as error:
+    except unreadable() as error:
         raise ValueError(f"cannot read the image of {where}: {' '.join(str(error).split())[:120]}; remove this row") from error
 
 

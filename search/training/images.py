@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from .file_tree import UNREADABLE, Files, Found, find_classes, open_files
+from .file_tree import Files, Found, find_classes, open_files, unreadable
 from .files import SHARE, FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
 
@@ -180,7 +180,7 @@ def _probe(
                 if image.has_transparency_data:
                     light, alpha = np.asarray(image.convert("RGBA").convert("LA"), dtype=np.float64).transpose(2, 0, 1)
                     opaque += [float((light * alpha).sum() / alpha.sum())] if alpha.sum() > 0 and alpha.min() < 255 else []
-        except UNREADABLE:
+        except unreadable():
             continue  # decoding reports it
     warn_of_giveaways(where, kinds, found.classes)
     profiles = Counter(profile for profile, _ in kinds["colour profile of the images"])

@@ -96,8 +96,9 @@ def _read_folder(path: Path, names: Collection[str]) -> pd.DataFrame:
     tables = {one.relative_to(path).as_posix(): read(one) for one in paths}
     whole = {file: table for file, table in tables.items() if {*names} <= {*table.columns}}
     if not whole:
-        images = "" if tables else ", or try joulefront run images, or sound, --data FOLDER"
-        raise FileNotFoundError(f"no table with {', '.join(names) or 'columns'} in the folder {path}; give a CSV or Parquet file{images}")
+        raise FileNotFoundError(
+            f"no table with {', '.join(names) or 'columns'} in the folder {path}; give a CSV or Parquet file, or run images or sound"
+        )
     if left_out := ", ".join(file for file in tables if file not in whole):
         warnings.warn(f"{path}: left out {left_out}: no column {', '.join(names)}", stacklevel=4)
     first, known = next(iter(whole.items()))

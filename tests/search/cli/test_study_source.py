@@ -172,6 +172,10 @@ def test_data_in_the_place_of_a_study_get_the_command_that_learns_from_them(
     Path("my photos/one.jpg").touch()
     with pytest.raises(StudyError, match=r"for these data joulefront run images --data '[^ ]*my photos'; else give"):
         find_study(f"{before}my photos", {})
+    Path("calls").mkdir()
+    Path("calls/one.wav").touch()
+    with pytest.raises(StudyError, match=r"for these data joulefront run sound --data [^ ]*calls; else give"):
+        find_study(f"{before}calls", {})
     Path("photos.zip").touch()
     with pytest.raises(StudyError, match=r"for these data joulefront run images --data [^ ]*photos\.zip; else give"):
         find_study(f"{before}photos.zip", {})

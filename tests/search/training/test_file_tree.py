@@ -3,7 +3,9 @@
 import io
 import os
 import re
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +15,10 @@ from PIL import Image
 
 from joulefront.search.training import file_tree
 from joulefront.search.training.audio import audio
+from joulefront.search.training.file_tree import SOUNDS, Folder, find_classes, open_files
+from joulefront.search.training.files import decode_named
 from joulefront.search.training.images import images
+from joulefront.search.training.splits_data import ItemError
 from joulefront.search.training.summary import open_data
 
 
@@ -311,3 +316,33 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
 def test_a_class_in_other_capitals_in_another_split_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"Cat/ of the training split has no images.*is it cat/\?"):
         read(write(tmp_path, classes("train/cat", "train/dog", "test/Cat", "test/dog")))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NameError("typo"), NameError),
+        (AttributeError("typo"), AttributeError),
+        (zlib.error("damage"), ItemError),
+        (Image.DecompressionBombError("too many pixels"), ItemError),
+        (struct.error("short"), ItemError),
+    ],
+)
+def test_a_fault_of_ours_is_no_unreadable_file(tmp_path, error, kind):
+    def decode(data):
+        raise error
+
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(kind):
+        decode_named(Folder(tmp_path), "a.png", decode)
+
+
+def test_files_of_another_kind_get_the_study_that_reads_them(tmp_path):
+    for name in ("one.csv", "two.csv", "notes.docx"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"got 2 \.csv, 1 \.docx; joulefront run table reads those"):
+        find_classes(open_files(tmp_path))
+    with pytest.raises(ValueError, match="unpack other archives; joulefront run table reads those"):
+        open_files(tmp_path / "one.csv")
+    with pytest.raises(ValueError, match=r"got 2 \.csv, 1 \.docx; joulefront run table"):
+        find_classes(open_files(tmp_path), SOUNDS, noun="recordings")
