@@ -331,7 +331,7 @@ def hanging(text: str, width: int | None = None, *, indent: int = 2) -> str:
     """Break every line that is wider than a width, the terminal's by default; what goes on is indented by so much more than its line."""
     width = width or terminal_width()
     lines = []
-    for line in text.split("\n"):
+    for line in printable(text).split("\n"):
         lead = " " * (len(line) - len(line.lstrip()))
         more = lead + " " * indent
         lines += (

@@ -215,7 +215,7 @@ def parse(text: str | bytes) -> Any:
     raw = text if isinstance(text, str) else text.decode("utf-8")
     try:
         value = json.loads(raw, parse_constant=_number, parse_float=_number, parse_int=_whole)
-        return _printable(value) if "\\u" in raw or not raw.replace("\n", "").isprintable() else value
+        return printable_json(value) if "\\u" in raw or not raw.replace("\n", "").isprintable() else value
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -245,14 +245,15 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _printable(value: Any) -> Any:
+def printable_json(value: Any) -> Any:
+    """Return what was read from JSON with ``?`` in place of what no terminal should print."""
     if isinstance(value, str):
         if value.isprintable():
             return value
         return "".join("?" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign for sign in value)
     if isinstance(value, dict):
-        return {_printable(key): _printable(one) for key, one in value.items()}
-    return [_printable(one) for one in value] if isinstance(value, list) else value
+        return {printable_json(key): printable_json(one) for key, one in value.items()}
+    return [printable_json(one) for one in value] if isinstance(value, list) else value
 
 
 @cache

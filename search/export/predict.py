@@ -37,6 +37,9 @@ READS = {
 }
 #: White of images of 16 bits and more, and the ground of transparent ones, where the training said nothing else.
 WHITE, GROUND, CANCELLED = 65535.0, 255, 0.01
+#: Signs that would move a terminal's cursor or turn its writing, and what a spreadsheet would compute: a class may be called anything.
+_MOVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_FORMULA = re.compile(r"\A[=+@\t\r-](?=.*[(|!])", re.DOTALL)
 
 
 class Unusable(ValueError):  # noqa: N818 - what it is called in messages
@@ -336,17 +339,18 @@ def show(found: Sequence[Prediction], form: str) -> str:
     differing = 0 if spread == 0 else 4 + int(np.ceil(np.log10(max(largest / spread, 1.0))))
     places = min(17, max(6, differing, len(f"{largest:.0f}")))
     header = ["file", *(["row"] if several else []), *(["value"] if values else ["label", "probability"])]
+    shares = ["" if one.probability is None else format(one.probability, ".6g" if form == "csv" else ".3f") for one in found]
     rows = [
         [
             one.file,
             *([str(one.row)] if several else []),
-            *([repr(one.value) if form == "csv" else f"{one.value:.{places}g}"] if values else [one.label or "", _share(one, form)]),
+            *([repr(one.value) if form == "csv" else f"{one.value:.{places}g}"] if values else [one.label or "", share]),
         ]
-        for one in found
+        for one, share in zip(found, shares, strict=True)
     ]
     if form == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        csv.writer(text, lineterminator="\n").writerows([header, *([_FORMULA.sub(r"'\g<0>", cell) for cell in row] for row in rows)])
         return text.getvalue()
     right = {"row", "value", "probability"}
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]  # a label may have several lines
@@ -356,10 +360,6 @@ def show(found: Sequence[Prediction], form: str) -> str:
         for row in [header, *rows]
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _share(one: Prediction, form: str) -> str:
-    return "" if one.probability is None else f"{one.probability:.6g}" if form == "csv" else f"{one.probability:.3f}"
 
 
 def run(model: Model, files: Sequence[str], form: str = "table") -> int:
@@ -373,7 +373,7 @@ def run(model: Model, files: Sequence[str], form: str = "table") -> int:
     for line in [*dict.fromkeys(f"warning: {note.message}" for note in noted if note.category is UserWarning), *said]:
         print("".join(sign if sign.isprintable() else "?" for sign in line), file=sys.stderr)
     if found or form == "json":
-        sys.stdout.write(show(found, form))
+        sys.stdout.write(_MOVING.sub("?", show(found, form)))
     return 2 if said else 0
 
 

@@ -136,8 +136,10 @@ def connect(file: Path, mode: Mode) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={access}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)
     if mode != "read":
         return connection
+    views = "SELECT name FROM sqlite_master WHERE type = 'view' AND (name LIKE 'trial%' OR name LIKE 'stud%')"
     try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+        if found := connection.execute(views).fetchall():  # to read one may take for ever
+            raise sqlite3.DatabaseError(f"{found[0][0]} must be a table, got a view")
     except sqlite3.OperationalError as error:
         connection.close()
         if "readonly" not in str(error):
@@ -261,6 +263,10 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                 if lost is None or operation.__name__ != "set_trial_state_values":
                     raise
                 return True
+            except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+                if operation.__name__ != "_get_trials":
+                    raise
+                raise ValueError(f"the trials in {shown} cannot be read, {type(error).__name__}: {error}") from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 now = time.monotonic()
                 if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):

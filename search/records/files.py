@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
@@ -221,7 +222,8 @@ def lock(file: Path) -> Iterator[bool]:
     except ImportError:  # Windows has no flock: two sessions in one folder are then the user's care
         yield True
         return
-    with file.open("w") as opened:
+    # A folder of somebody else may hold a link to another file under this name, or a pipe: that is not emptied, this not waited for.
+    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b", buffering=0) as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

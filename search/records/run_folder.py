@@ -132,6 +132,8 @@ class RunFolder:
                 f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
                 "for example runs/digits"
             )
+        if strange := [str(one) for one in path.iterdir() if one.exists() and not one.is_file() and not one.is_dir()]:
+            raise StoreError(f"{strange[0]!r} must be a file, got a pipe or a device; remove it")
         version = _read(file, Versioned)["format"]
         if version != FORMAT:
             raise StoreError(
@@ -247,7 +249,7 @@ class RunFolder:
             study_now = study_now or self.study(read_only=True)
             try:
                 trials = all_from_optuna(study_now.get_trials(deepcopy=False), self._ended)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:  # Optuna sorts what it has read
                 damage = f"the database of {str(self.path)!r} is damaged ({error}); restore it from a copy, or run again"
                 raise StoreError(damage) from error
         return Run(
@@ -361,7 +363,7 @@ class RunFolder:
         return None if url is None else storage_url.with_password(str(url), self.given)
 
     def _is_readable(self) -> bool:
-        with contextlib.suppress(StoreError, RuntimeError):
+        with contextlib.suppress(ValueError, TypeError, RuntimeError):
             self.study(read_only=True).get_trials(deepcopy=False)
             return True
         return False
@@ -394,7 +396,7 @@ def _read(file: Path, kind: type[T]) -> T:
 def _broken_start(path: Path) -> Mapping[str, Any] | None:
     """Return the facts of a start that was broken off before its database was made, or None."""
     try:
-        facts = parse((path / STUDY_FILE).read_bytes())
+        facts = parse((path / STUDY_FILE).read_bytes()) if (path / STUDY_FILE).is_file() else None
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None

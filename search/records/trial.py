@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from ..energy import JOULES_PER_WH, Quality
-from ..energy.journal import fitted
+from ..energy.journal import fitted, printable_json
 from ..formatting import count_text, joules_text, plain
 
 if TYPE_CHECKING:
@@ -260,13 +260,13 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     Raises:
         ValueError: If a fact is of another type than we write.
     """
-    facts = dict(fitted(_Facts, trial.user_attrs.get(ATTRIBUTE, {}), f"trial {trial.number}"))
+    facts = dict(fitted(_Facts, printable_json(trial.user_attrs.get(ATTRIBUTE, {})), f"trial {trial.number}"))
     state: State = "complete" if trial.state.name == "COMPLETE" else "running" if not trial.state.is_finished() else "failed"
     if WORKER in trial.user_attrs:
         facts["hardware_id"] = facts.get("hardware_id") or trial.user_attrs[WORKER].get("hardware_id")
     if state == "failed" and not facts.get("reason"):
         facts["reason"] = "the process that trained it died"
-    params = {name: value for name, value in trial.params.items() if name != "epochs"}
+    params = printable_json({name: value for name, value in trial.params.items() if name != "epochs"})
     if isinstance(extra := facts.get("extra"), Mapping) and extra.get(MEMBERS):
         params = {"family": "ensemble"}
     facts.setdefault("epochs", trial.params.get("epochs", 0))
