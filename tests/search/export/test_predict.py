@@ -206,3 +206,18 @@ def test_a_label_of_several_lines_is_one_line_of_the_table():
     several = [predict.Prediction("t.csv", 1, "nein\nnie", 0.75, None)]
     assert predict.show(several, "table").splitlines()[1:] == ["t.csv    1  nein nie        0.750"]
     assert '"nein\nnie"' in predict.show(several, "csv")
+
+
+def test_a_class_of_any_name_moves_no_cursor_and_is_no_formula(capsys):
+    class Two:
+        def predict(self, files):
+            yield predict.Prediction("a.npy", None, "=cmd|' /C calc'!A0\x1b]0;x\x07", 0.75, None, {"\u202egpj": 0.75})
+            yield predict.Prediction("b.npy", None, "-1", 0.5, None)
+
+    printed = {}
+    for form in ("table", "csv", "json"):
+        predict.run(Two(), ["a.npy", "b.npy"], form)
+        printed[form] = capsys.readouterr().out
+        assert not set("\x1b\x07\u202e") & set(printed[form])
+    assert printed["csv"].splitlines() == ["file,label,probability", "a.npy,'=cmd|' /C calc'!A0?]0;x?,0.75", "b.npy,-1,0.5"]
+    assert printed["table"].splitlines()[1].split("  ")[1] == "=cmd|' /C calc'!A0?]0;x?"
