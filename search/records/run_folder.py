@@ -19,7 +19,7 @@ from . import database, storage_url
 from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
-from .files import StudyFile, Versioned, digest, lock, read_json, read_snapshot, write_json
+from .files import StudyFile, Versioned, content, digest, lock, read_json, read_snapshot, write_json
 from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
@@ -136,9 +136,8 @@ class RunFolder:
             raise StoreError(f"{strange[0]!r} must be a file, got a pipe or a device; remove it")
         version = _read(file, Versioned)["format"]
         if version != FORMAT:
-            raise StoreError(
-                f"{str(path)!r} was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
-            )
+            other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
+            raise StoreError(f"{str(path)!r} {other}")
         facts = storage_url.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile)))
         if facts.get("state") == CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
@@ -266,7 +265,7 @@ class RunFolder:
 
     def _shared_bill(self, study: optuna.Study) -> Bill:
         """Return the bill of all workers; this one's from its own file, which is newer."""
-        bills = {**SharedStudy(study).bills(), self.facts["worker"]: read_sessions(self.bill_file)}
+        bills = {**SharedStudy(study).bills(), str(self.facts.get("worker")): read_sessions(self.bill_file)}
         return add_up(session for sessions in bills.values() for session in sessions)
 
     def save_snapshot(self, study: optuna.Study) -> None:
@@ -395,8 +394,7 @@ def _read(file: Path, kind: type[T]) -> T:
 
 def _broken_start(path: Path) -> Mapping[str, Any] | None:
     """Return the facts of a start that was broken off before its database was made, or None."""
-    try:
-        facts = parse((path / STUDY_FILE).read_bytes()) if (path / STUDY_FILE).is_file() else None
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None
+    with contextlib.suppress(OSError, ValueError):
+        facts = parse(content(path / STUDY_FILE)) if (path / STUDY_FILE).is_file() else None
+        return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None
+    return None

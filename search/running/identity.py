@@ -331,7 +331,7 @@ def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:
 def _data_text(seen: Mapping[str, Any]) -> str:
     """Rows by split, what one example is, and what is predicted, of a fingerprint."""
     counts = splits_in({"fingerprint": {"data": seen}})
-    splits, classes = ", ".join(f"{count:,} {name}" for name, count in counts.items()), list(seen.get("classes") or ())
+    splits, classes = ", ".join(f"{count:,} {name}" for name, count in counts.items()), list(map(str, seen.get("classes") or ()))
     names = f" {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}" if classes else ""
     shape = " x ".join(map(str, seen.get("input_shape") or ()))
     goal = f"{len(classes)} classes{names}" if classes else str(seen.get("kind"))
