@@ -37,8 +37,9 @@ READS = {
 }
 #: White of images of 16 bits and more, and the ground of transparent ones, where the training said nothing else.
 WHITE, GROUND, CANCELLED = 65535.0, 255, 0.01
+#: Signs that would move a terminal's cursor or turn its writing, and what a spreadsheet would compute: a class may be called anything.
 _MOVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_FORMULA = re.compile(r"\A[=+@\t\r-](?=.*[(|!])", re.DOTALL)  # what a spreadsheet would compute, and above: what moves a cursor
+_FORMULA = re.compile(r"\A[=+@\t\r-](?=.*[(|!])", re.DOTALL)
 
 
 class Unusable(ValueError):  # noqa: N818 - what it is called in messages

@@ -137,7 +137,8 @@ def connect(file: Path, mode: Mode) -> sqlite3.Connection:
     if mode != "read":
         return connection
     try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name LIKE '%trial%'").fetchall():
+            raise sqlite3.DatabaseError("trials must be a table, got a view")  # to read it may take for ever
     except sqlite3.OperationalError as error:
         connection.close()
         if "readonly" not in str(error):
@@ -261,6 +262,10 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                 if lost is None or operation.__name__ != "set_trial_state_values":
                     raise
                 return True
+            except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+                if operation.__name__ != "_get_trials":
+                    raise
+                raise ValueError(f"the trials in {shown} cannot be read, {type(error).__name__}: {error}") from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 now = time.monotonic()
                 if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):

@@ -15,6 +15,7 @@ import numpy as np
 
 #: At most so many numbers (bits for accuracy) are kept of a trial; of more examples the same ones of every trial, evenly spread.
 MOST, MOST_BITS = 16_384, 262_144
+LARGEST_BYTES = 16 << 20  # no file of ours unpacks to more; one of some kB that is somebody else's may, to more than the memory
 #: Metrics that are the mean of right or wrong.
 SHARES = ("accuracy", "error")
 #: Resamples of the standard deviation of every trial of a search, and the seed: the same examples for every model.
@@ -82,8 +83,11 @@ class Examples:
     def load(cls, path: Path) -> Examples | None:
         """Read what `save` wrote, without running any code; None where there is no such file, or it is damaged."""
         try:
-            if not path.is_file() or sum(one.file_size for one in zipfile.ZipFile(path).infolist()) > 16 << 20:  # ours have less
+            if not path.is_file():
                 return None
+            with zipfile.ZipFile(path) as archive:
+                if sum(one.file_size for one in archive.infolist()) > LARGEST_BYTES:
+                    return None
             with np.load(path, allow_pickle=False) as kept:
                 given, shape = kept["given"], tuple(int(side) for side in kept["shape"])
                 if kept["bits"]:
@@ -91,7 +95,15 @@ class Examples:
                 found = cls(str(kept["metric"]), given, kept["targets"], int(kept["count"]))
         except Exception:  # numpy, zipfile and what unpacks them have their own for each kind of damage
             return None
-        return found if found.given.shape == shape and (found.metric in SHARES or len(found.given) == len(found.targets)) else None
+        return found if found.given.shape == shape and found._is_whole() else None
+
+    def _is_whole(self) -> bool:
+        """Whether `value` can be computed: both are numbers of the kinds that `of` gives, and of the same examples."""
+        kinds = ["float" if one.dtype.kind == "f" else str(one.dtype) for one in (self.given, self.targets)]
+        floats = {"r2": 2, "auc": 1}.get(self.metric, 0)
+        typed = kinds[:floats] == ["float"] * floats and {"bool", "uint8", "uint16"}.issuperset(kinds[floats:])
+        same = self.metric in SHARES or self.targets.shape in (self.given.shape, self.given.shape[:1])
+        return typed and same and self.given.ndim in (1, 2) and 0 < len(self.given) <= self.count
 
     def pairs_with(self, other: Examples) -> bool:
         """Whether both are of the same examples."""

@@ -132,6 +132,8 @@ class RunFolder:
                 f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
                 "for example runs/digits"
             )
+        if strange := [str(one) for one in path.iterdir() if one.exists() and not one.is_file() and not one.is_dir()]:
+            raise StoreError(f"{strange[0]!r} must be a file, got a pipe or a device; remove it")
         version = _read(file, Versioned)["format"]
         if version != FORMAT:
             other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"

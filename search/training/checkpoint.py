@@ -80,6 +80,8 @@ def is_sklearn_file(path: Path) -> bool:
     """Whether a weights file is one of skops'; nothing in it is made. A file that is no ZIP archive, as all are, raises ValueError."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(one.file_size for one in archive.infolist()) > path.stat().st_size:  # it may unpack to more than there is memory
+                raise ValueError("its parts are compressed, as ours never are")
             return "schema.json" in archive.namelist()
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise ValueError(f"{path} must be a weights file of this project, got one that is damaged or of another kind ({error})") from None
@@ -217,6 +219,7 @@ def check_weights(path: str | Path, sha256: str | None) -> None:
             raise DamagedError(f"{path} is damaged: its SHA-256 must be {str(sha256)[:12]}..., got {found[:12]}...")
         return
     try:
+        is_sklearn_file(path)
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except Exception as error:  # zipfile raises its own, and those of struct, zlib and the operating system

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from sklearn import metrics
 
 from joulefront.search.certainty import Evidence, _ends, choose, decimals_of, mcnemar, resampled, shares_differ, wilson
 from joulefront.search.front import Front
-from joulefront.search.records.examples import MOST, MOST_BITS, Examples, examples_of
+from joulefront.search.records.examples import LARGEST_BYTES, MOST, MOST_BITS, Examples, examples_of
 from joulefront.search.records.replicates import Plan, Repeat, Repeats, compare_replicates
 from joulefront.search.records.trial import Trial
 from joulefront.search.training.evaluate import quality
@@ -107,11 +110,45 @@ def test_a_damaged_file_is_none(tmp_path: Path) -> None:
     assert Examples.load(examples_of(tmp_path, 8)) is None
 
 
-def test_a_file_that_unpacks_to_more_than_any_of_ours_or_is_of_no_size_is_none(tmp_path: Path) -> None:
-    good = {"bits": np.array(True), "targets": np.zeros(0, np.uint8), "count": np.array(10**9), "metric": np.array("accuracy")}
-    for given, shape in ((np.zeros(17 << 20, np.uint8), 17 << 23), (np.zeros(8, np.uint8), 10**13)):
-        np.savez_compressed(tmp_path / "x.npz", given=given, shape=np.array([shape]), **good)
-        assert Examples.load(tmp_path / "x.npz") is None
+def test_a_file_of_somebody_else_is_none_or_can_be_computed(tmp_path: Path) -> None:
+    file, none, bits = tmp_path / "x.npz", np.zeros(0, np.uint8), np.arange(64, dtype=np.uint8) % 2 == 0
+    good = {"given": np.packbits(bits), "shape": np.array([64]), "bits": np.array(True), "targets": none, "count": np.array(64)}
+    good["metric"] = np.array("accuracy")
+    classes = {"bits": np.array(False), "metric": np.array("macro_f1")}
+    strange: list[dict[str, Any]] = [
+        {"shape": np.array([10**11])},  # TB
+        {"shape": np.array([0])},
+        {"count": np.array(5)},
+        {"given": np.packbits(np.zeros(LARGEST_BYTES * 8 + 8, bool)), "shape": np.array([LARGEST_BYTES * 8 + 8]), "count": np.array(10**9)},
+        {"given": np.full(64, 2.5), "bits": np.array(False)},
+        {**classes, "given": np.full(64, 2**40), "targets": np.full(64, 2**40)},
+        {**classes, "given": np.full(64, -2), "targets": np.full(64, -2)},
+        {**classes, "given": np.full(64, 0.5), "targets": np.full(64, 0.5)},
+        {**classes, "given": np.zeros((64, 2), bool), "targets": np.zeros((64, 1), bool), "shape": np.array([64, 2])},
+    ]
+    np.savez_compressed(file, **good)
+    assert (found := Examples.load(file)) is not None
+    assert found.value() == 0.5
+    for change in strange:
+        np.savez_compressed(file, **{**good, **change})
+        assert Examples.load(file) is None
+    np.savez_compressed(file, **good)
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["given.npy"] = parts["given.npy"].replace(b"(8,), }" + b" " * 12, b"(9999999999999,), }")
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    assert b"999" in parts["given.npy"]
+    assert Examples.load(file) is None  # 9 TB
+    place = whole.find(b"PK\x01\x02")
+    for at, value in ((place + 8, 1), (place + 10, 99), (place - 40, 255), (60, 255)):  # a password, another method, damage
+        file.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+        Examples.load(file)
+    file.unlink()
+    os.mkfifo(file)
+    assert Examples.load(file) is None
 
 
 def test_an_interval_from_a_part_of_the_examples_lies_around_the_quality_of_all() -> None:

@@ -246,6 +246,18 @@ def test_what_is_no_run_folder_is_never_advised_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", ["bill.json", "trials.json", "ledger.jsonl", "repeats.json"])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_never_waited_for(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "r")
+    for strange in (lambda: os.mkfifo(tmp_path / "r" / name), lambda: (tmp_path / "r" / name).symlink_to(os.devnull)):
+        strange()
+        with pytest.raises(StoreError, match=f"{name}' must be a file, got a pipe or a device; remove it"):
+            RunFolder.open(tmp_path / "r")
+        (tmp_path / "r" / name).unlink()
+    assert RunFolder.open(tmp_path / "r").run().trials == ()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_lock_that_is_a_link_or_a_pipe_empties_no_file_and_is_not_waited_for(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
     (tmp_path / "mine.txt").write_text("precious")
@@ -258,6 +270,29 @@ def test_a_lock_that_is_a_link_or_a_pipe_empties_no_file_and_is_not_waited_for(t
     os.mkfifo(tmp_path / "r" / ".lock")
     with store.lock(), pytest.raises(StoreError, match="another process"), store.lock():
         pass
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE trials SET number = NULL", "is damaged"),
+        ("UPDATE trials SET number = 'x'", "is damaged"),
+        ("UPDATE trials SET state = 'WHAT'", "study.db cannot be read, LookupError: 'WHAT'"),
+        ("UPDATE trials SET datetime_start = 5", "cannot be read, TypeError"),
+        ("UPDATE trial_values SET value = NULL", "cannot be read, AssertionError"),
+        ("UPDATE trial_params SET param_value = 9e999", "cannot be read, OverflowError"),
+        ("UPDATE trial_params SET distribution_json = '[]'", "cannot be read, TypeError"),
+        (f"UPDATE trial_user_attributes SET value_json = '{'[' * 9999}'", "cannot be read, RecursionError"),
+        ("ALTER TABLE trials RENAME TO rest; CREATE VIEW trials AS SELECT * FROM rest", "trials must be a table, got a view"),
+    ],
+)
+def test_rows_that_optuna_never_writes_are_damage_in_one_line(tmp_path: Path, change: str, said: str) -> None:
+    add(make(tmp_path / "r"), 0.9, 12.0)
+    with sqlite3.connect(tmp_path / "r" / "study.db") as connection:
+        connection.executescript(change)
+    with pytest.raises(StoreError, match=said) as caught:
+        RunFolder.open(tmp_path / "r").run()
+    assert "restore it" in str(caught.value)
 
 
 def test_signs_that_move_a_cursor_are_none_in_what_the_database_says(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import random
+import zipfile
 
 import pytest
 import torch
@@ -79,6 +80,21 @@ def test_a_file_with_foreign_types_is_not_read(tmp_path):
     skops.io.dump({"sklearn": torch.nn.Linear, "checkpoint": None}, tmp_path / "w")
     with pytest.raises(ValueError, match="TypeNode of torch"):
         load_checkpoint(tmp_path / "w", RandomForestClassifier())
+
+
+def test_weights_that_unpack_to_more_than_their_file_are_refused_before_anything_is_unpacked(tmp_path, spots, net, monkeypatch):
+    model = net(spots)
+    save_weights(tmp_path / "w", fit(model, spots, RECIPE, epochs=1), with_checkpoint=True)
+    with zipfile.ZipFile(tmp_path / "w") as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, part in parts.items():
+            packed.writestr(name, bytes(4_000_000) if name.endswith("data/0") else part)
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("it was unpacked"))
+    for read in (lambda file: load_checkpoint(file, model), lambda file: load_weights(file, model), lambda file: check_weights(file, None)):
+        with pytest.raises(ValueError, match="its parts are compressed, as ours never are"):
+            read(tmp_path / "bomb")
 
 
 @pytest.mark.slow
