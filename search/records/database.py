@@ -136,9 +136,10 @@ def connect(file: Path, mode: Mode) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={access}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)
     if mode != "read":
         return connection
+    views = "SELECT name FROM sqlite_master WHERE type = 'view' AND (name LIKE 'trial%' OR name LIKE 'stud%')"
     try:
-        if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name LIKE '%trial%'").fetchall():
-            raise sqlite3.DatabaseError("trials must be a table, got a view")  # to read it may take for ever
+        if found := connection.execute(views).fetchall():  # to read one may take for ever
+            raise sqlite3.DatabaseError(f"{found[0][0]} must be a table, got a view")
     except sqlite3.OperationalError as error:
         connection.close()
         if "readonly" not in str(error):

@@ -15,7 +15,8 @@ import numpy as np
 
 #: At most so many numbers (bits for accuracy) are kept of a trial; of more examples the same ones of every trial, evenly spread.
 MOST, MOST_BITS = 16_384, 262_144
-LARGEST_BYTES = 16 << 20  # no file of ours unpacks to more; one of some kB that is somebody else's may, to more than the memory
+#: No file of ours unpacks to more: one of some kB that is somebody else's may, to more than there is memory.
+LARGEST_BYTES = 16 << 20
 #: Metrics that are the mean of right or wrong.
 SHARES = ("accuracy", "error")
 #: Resamples of the standard deviation of every trial of a search, and the seed: the same examples for every model.

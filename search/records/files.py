@@ -19,6 +19,8 @@ from ..energy.journal import fitted, parse
 from ..whole_file import whole_file
 
 T = TypeVar("T")
+#: No file of a run folder that is read at once is larger; with 100,000 trials one has 0.8 GB.
+LARGEST_BYTES = 1 << 30
 
 
 class _Study(TypedDict):
@@ -34,6 +36,8 @@ class _Study(TypedDict):
 
 
 class _Hardware(TypedDict):
+    sockets: NotRequired[int | None]
+    memory_bytes: NotRequired[int | None]
     devices: NotRequired[Mapping[str, Any] | None]
 
 
@@ -128,6 +132,9 @@ class StudyFile(TypedDict):
     sessions: list[_Session]
     run_id: NotRequired[str]
     storage: NotRequired[str | None]
+    shared: NotRequired[str | None]
+    worker: NotRequired[str | None]
+    artifacts: NotRequired[str | None]
     origin: NotRequired[_Origin | None]
     intensity: NotRequired[Intensity | None]
     pue: NotRequired[float | None]
@@ -202,6 +209,13 @@ def read_snapshot(file: Path) -> Snapshot:
     return kept
 
 
+def content(path: Path) -> bytes:
+    """Return what a file holds; a ``ValueError`` where that is more than any of ours: a few bytes on a disk can stand for terabytes."""
+    if (size := path.stat().st_size) > LARGEST_BYTES:
+        raise ValueError(f"it has {size:,} bytes")
+    return path.read_bytes()
+
+
 def read_json(path: Path, kind: type[T], remedy: str) -> T:
     """Read a file that must hold one type, see `joulefront.search.energy.journal.fitted`.
 
@@ -209,7 +223,7 @@ def read_json(path: Path, kind: type[T], remedy: str) -> T:
         ValueError: If it does not; the message names the file, what is wrong, and the remedy.
     """
     try:
-        return fitted(kind, parse(path.read_bytes()), path.name)
+        return fitted(kind, parse(content(path)), path.name)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}); {remedy}") from error
 
@@ -222,6 +236,7 @@ def lock(file: Path) -> Iterator[bool]:
     except ImportError:  # Windows has no flock: two sessions in one folder are then the user's care
         yield True
         return
+    # A folder of somebody else may hold a link to another file under this name, or a pipe: that is not emptied, this not waited for.
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b", buffering=0) as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

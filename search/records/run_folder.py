@@ -19,7 +19,7 @@ from . import database, storage_url
 from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
-from .files import StudyFile, Versioned, digest, lock, read_json, read_snapshot, write_json
+from .files import StudyFile, Versioned, content, digest, lock, read_json, read_snapshot, write_json
 from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
@@ -395,6 +395,6 @@ def _read(file: Path, kind: type[T]) -> T:
 def _broken_start(path: Path) -> Mapping[str, Any] | None:
     """Return the facts of a start that was broken off before its database was made, or None."""
     with contextlib.suppress(OSError, ValueError):
-        facts = parse((path / STUDY_FILE).read_bytes()) if (path / STUDY_FILE).is_file() else None
+        facts = parse(content(path / STUDY_FILE)) if (path / STUDY_FILE).is_file() else None
         return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None
     return None

@@ -17,7 +17,7 @@ from helpers.trials import make_trial
 
 from joulefront.search.records import database
 from joulefront.search.records.database import DatabaseError, Mode
-from joulefront.search.records.files import write_json
+from joulefront.search.records.files import LARGEST_BYTES, write_json
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED
 
@@ -257,6 +257,15 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_never_waited_for(t
     assert RunFolder.open(tmp_path / "r").run().trials == ()
 
 
+@pytest.mark.parametrize("name", ["study.json", "bill.json"])
+def test_a_file_that_stands_for_terabytes_is_not_read(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "r")
+    (tmp_path / "r" / name).touch()
+    os.truncate(tmp_path / "r" / name, LARGEST_BYTES + 1)  # nothing is on the disk
+    with pytest.raises(ValueError, match=r"is damaged \(it has 1,073,741,825 bytes\); restore it from a copy"):
+        RunFolder.open(tmp_path / "r").run()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_lock_that_is_a_link_or_a_pipe_empties_no_file_and_is_not_waited_for(tmp_path: Path) -> None:
     store = make(tmp_path / "r")
@@ -373,7 +382,7 @@ def test_what_waiting_cannot_mend_is_named_with_its_remedy(
 
 def test_a_file_that_finds_no_space_is_named_and_leaves_no_half_of_itself(tmp_path: Path) -> None:
     program = (
-        "import pathlib, resource, signal, sys; from joulefront.search.records.files import write_json\n"
+        "import pathlib, resource, signal, sys; from joulefront.search.records.files import LARGEST_BYTES, write_json\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "write_json(pathlib.Path(sys.argv[1]), {'x': 'y' * 5000})"
     )
