@@ -139,6 +139,7 @@ def _done(arguments: list[str] | None) -> int:
         if arguments is None:  # SIGTERM tidies up as Ctrl-C does, and never looks like success
             signal.signal(signal.SIGTERM, terminate)
         streams.prepare(whole_process=arguments is None)
+        require_directory()
         with streams.plain_warnings():
             called = with_implied_values(words) or ["--help"]
             code = app(called, prog_name="joulefront", standalone_mode=False, obj=(words, arguments is None))
@@ -156,6 +157,14 @@ def _done(arguments: list[str] | None) -> int:
         said = "interrupted" + ("; what was measured is kept. Run the same command again to continue" if resumable else "")
         print(for_stream(said, sys.stderr), file=sys.stderr)
     return TERMINATED_CODE if terminated and code in (None, 0, INTERRUPT_CODE) else int(code or 0)
+
+
+def require_directory() -> None:
+    """Raise FileNotFoundError where the current directory was removed: no large library can be loaded in such a one."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current directory must exist, got one that was removed; change into another") from None
 
 
 def _end_process(code: int) -> None:

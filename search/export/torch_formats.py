@@ -89,6 +89,9 @@ class Safetensors(Exporter):
             raise ExportFailed(
                 f"trial {trained.trial.number} ({trained.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"
             ) from error
+        written = (folder / SAFETENSORS_FILE).read_bytes()
+        (folder / SAFETENSORS_FILE).unlink()  # its owner alone may read what the library has made
+        (folder / SAFETENSORS_FILE).write_bytes(written)
         return SAFETENSORS_FILE
 
     def load(self, trained: TrainedModel, folder: Path) -> Predictor:

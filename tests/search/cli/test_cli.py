@@ -70,6 +70,16 @@ def test_a_device_that_is_missing_names_the_one_that_is_present(call: Callable[.
     assert not Path("runs").exists()
 
 
+def test_a_directory_that_was_removed_is_told_before_libraries_fail_in_it(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("os.getcwd", gone)
+    refused(call("run", "digits"), "the current directory must exist, got one that was removed; change into another")
+
+
 def test_debug_lets_the_error_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match="digitz"):

@@ -73,6 +73,7 @@ def test_an_independent_reader_gets_the_quality_of_the_trial(case):
 
         model = ready.study.space.build(ready.study.space.sample(_stored(exported)), ready.task).eval()
         model.load_state_dict(load_file(exported.path / "model.safetensors"))
+        assert (exported.path / "model.safetensors").stat().st_mode == (exported.path / "config.json").stat().st_mode
         ask = lambda rows: model(torch.from_numpy(rows)).detach().numpy()  # noqa: E731
     else:
         import skops.io
