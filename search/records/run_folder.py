@@ -121,10 +121,8 @@ class RunFolder:
         file = path / STUDY_FILE
         if not path.exists():
             near = sorted(p.parent.name for p in path.parent.glob(f"*/{STUDY_FILE}")) if path.parent.is_dir() else []
-            raise StoreError(
-                f"run folder {str(path)!r} does not exist"
-                + (f"; there are: {', '.join(near)}" if near else "; start one with joulefront run")
-            )
+            remedy = f"there are: {', '.join(near)}" if near else "start one with joulefront run"
+            raise StoreError(f"run folder {str(path)!r} does not exist; {remedy}")
         if not file.is_file():
             if path.is_dir() and (path / DATABASE_FILE).is_file():
                 raise StoreError(f"{str(path)!r} has no {STUDY_FILE} (half written, or lost): restore it, or run in a new --out")
@@ -132,7 +130,8 @@ class RunFolder:
                 f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
                 "for example runs/digits"
             )
-        if strange := [str(one) for one in path.iterdir() if one.exists() and not one.is_file() and not one.is_dir()]:
+        read = (one for one in path.iterdir() if one.suffix != ".tmp" and one.exists())  # those are written, and never read
+        if strange := [str(one) for one in read if not one.is_file() and not one.is_dir()]:
             raise StoreError(f"{strange[0]!r} must be a file, got a pipe or a device; remove it")
         version = _read(file, Versioned)["format"]
         if version != FORMAT:
