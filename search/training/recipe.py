@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.util import Finalize
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +127,8 @@ def kernels_apart(architecture: Mapping[str, Any], recipe: Recipe) -> Iterator[N
 
     before, own = {name: os.environ.get(name) for name in KERNEL_FOLDERS}, zlib.crc32(repr((architecture, recipe.kernels)).encode())
     folder = os.path.join(cache_dir(), f"{os.getpid()}-{own:08x}")
+    if not os.path.isdir(folder):  # nobody else finds anything in it when this process has ended
+        Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)
     os.environ.update(zip(KERNEL_FOLDERS, (folder, os.path.join(folder, "triton")), strict=True))
     clear_inductor_caches()
     try:
