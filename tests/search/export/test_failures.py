@@ -189,6 +189,29 @@ class Branching(nn.Module):
         return y if y.sum() > 0 else -y
 
 
+class Undefined(nn.Linear):
+    """Gives numbers until it does not."""
+
+    factor = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.factor
+
+
+def test_a_model_of_no_numbers_is_called_that(make, tiny_space, tmp_path, monkeypatch):
+    class Odd(tiny_space):
+        def build(self, candidate: Any, task: Any) -> Any:
+            return Undefined()
+
+    ready = make("odd", "rows", space=Odd(("odd",), name="Undefined"), width=2)
+    monkeypatch.setattr(Undefined, "factor", torch.nan)
+    with pytest.raises(ExportFailed, match="trial 7 gives NaN or infinite outputs on the validation data; pick another trial"):
+        export(**ready.arguments, to="onnx", out=tmp_path / "model")
+
+
 @pytest.mark.parametrize(
     ("module", "to", "message"),
     [
