@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..formatting import read_names
 from .arrays import task_in_memory
 from .columns import LARGEST, MISSING, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
-from .table_checks import copies, telling_alone, typed, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, words_for_missing
+from .table_checks import copies, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, warn_of_telling, words_for_missing
 from .table_encodings import goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
@@ -93,43 +93,29 @@ def table(
         raise ValueError(f"max_levels must be at least 1, got {max_levels}; --set max_levels=32 is the default")
     if hasattr(target, "dtype"):
         raise ValueError("target must be the name of a column, or several, got values; put them into the table as a column")
-    import pandas as pd
-
     with noting() as said:
         wanted, several = [column.strip() for column in ([target] if isinstance(target, str) else target)], not isinstance(target, str)
-        markers = _names(missing)
-        path, recordings = None, False
-        if isinstance(data, str | Path):
-            path = Path(data).expanduser()
-            recordings = path.is_dir()
-            split = "group:file" if recordings and split == "random" else split
-            data, name, source = read(path, wanted), name or path.name.split(".")[0], source or str(path)
-        elif not isinstance(data, pd.DataFrame):  # of Arrow or Polars; of NumPy, or a dictionary
-            data = data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
+        given = _open(data, wanted, source)
+        source = given.source
+        split = "group:file" if given.recordings and split == "random" else split
         divides = [column for column in split_column(split)[1:] if column is not None]
-        source = source or "the table"
-        read_as = data.attrs.get("file")
-        frame = plain_frame(data)
-        unnamed = [name for name in frame.columns if UNNAMED.fullmatch(name) and name not in wanted]
-        drop, keep, categorical = (_names(given, frame.columns) for given in (drop, keep, categorical))
-        for column in (*wanted, *drop, *keep, *categorical, *divides, *(one.rpartition("=")[0] for one in markers if "=" in one)):
-            if column not in frame.columns:
-                raise ValueError(_no_column(source, column, [str(entry) for entry in frame.columns]))
+        drop, keep, categorical = (_names(names, given.frame.columns) for names in (drop, keep, categorical))
+        markers = _names(missing)
+        named_by_markers = [one.rpartition("=")[0] for one in markers if "=" in one]
+        _require_columns(given, [*wanted, *drop, *keep, *categorical, *divides, *named_by_markers])
         if clash := [column for column in divides if column in (*wanted, *drop)]:
             raise ValueError(f"--split {split} needs the column {clash[0]!r}, which is {'the target' if clash[0] in wanted else 'dropped'}")
-        frame = frame.drop(columns=[column for column in drop if column not in wanted])
+        frame = given.frame.drop(columns=[column for column in drop if column not in wanted])
         if len(twice := frame.columns[frame.columns.duplicated()]):
             raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
         frame = without_markers(frame, markers)
+
         values, labelled = _labels(frame, wanted, source, kind)
         frame = frame[labelled]
         if len(frame) < 4:
             raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
         named = f"column {wanted if several else wanted[0]!r}"
         targets = _targets(values, named, source, kind, classes=wanted if several else None)
-        if kind is None and targets.kind == "classification" and values[0].dtype.kind in "iuf" and len(targets.classes) >= ORDERED:
-            said_of = f"the target is taken for {len(targets.classes)} classes, which are whole numbers"
-            warnings.warn(f"{source}: {said_of}; --kind regression predicts them as amounts", stacklevel=2)
         inputs = frame.drop(columns=wanted)
         how = readings(inputs, categorical)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
@@ -138,8 +124,9 @@ def table(
         if split == "random" and (alike := alike_neighbours(inputs, how, targets)) is not None:
             warnings.warn(f"{source}: {alike}", stacklevel=2)
         again = [] if several else copies(inputs, how, targets.values, wanted[0], source, keep)
-        apart = {*(divides if split.startswith("group:") else ()), *(["file"] if recordings else ())} & {*inputs.columns}
+        apart = {*(divides if split.startswith("group:") else ()), *(["file"] if given.recordings else ())} & {*inputs.columns}
         inputs = inputs.drop(columns=[*again, *apart])
+
         goals = goals_of(targets)
         rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
         warn_of_rows(source, frame, parts)
@@ -148,10 +135,7 @@ def table(
         told = targets.values if kind is None and targets.kind == "regression" else None
         warn_of_columns(source, learnt, inputs if split == "random" else None, how, told)
         warn_of_codes(source, learnt, inputs, how)
-        for column, value in telling_alone([one for one in learnt if one["name"] not in keep], inputs, targets, parts):
-            score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
-            remedy = f"if it is known too late, --drop {typed(column)}; --keep {typed(column)} silences this"
-            warnings.warn(f"{source}: the column {column!r} tells the target almost alone ({score}); {remedy}", stacklevel=2)
+        warn_of_telling(source, [one for one in learnt if one["name"] not in keep], inputs, targets, parts)
         features = apply(learnt, inputs)
         if features.shape[1] == 0:
             why = ", ".join(f"{column['name']} ({column['reason']})" for column in learnt[:5])
@@ -160,23 +144,19 @@ def table(
         for place, codes in levels.items():
             assert known is not None  # what the means are of
             features[parts[0], place : place + known.shape[1]] = means_of_others(codes[parts[0]], known)
-        preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt}
-        preprocessing["features"] = feature_names(learnt)
-        preprocessing |= {"file": read_as} if read_as else {}
-        preprocessing |= {"markers": markers} if markers else {}
-        preprocessing |= {"unnamed": unnamed} if unnamed else {}
-        task = task_in_memory(name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
-        task = keep_rows(task, data if recordings or path is None else path, [np.flatnonzero(labelled)[part] for part in parts])
+
+        preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt, "features": feature_names(learnt)}
+        unnamed = [name for name in given.frame.columns if UNNAMED.fullmatch(name) and name not in wanted]
+        optional: dict[str, Any] = {"file": given.read_as, "markers": markers, "unnamed": unnamed}
+        preprocessing |= {key: value for key, value in optional.items() if value}
+        task = task_in_memory(name or given.name or "table", features, targets, parts, preprocessing, levels=levels, device=device)
+        task = keep_rows(task, given.kept, [np.flatnonzero(labelled)[part] for part in parts])
         reasons = {column: "asked for" for column in drop if column not in wanted}
         reasons |= {**dict.fromkeys(again, "the target again"), **dict.fromkeys(apart, "divides the rows into files or groups")}
         seen = {"split": split, "left_out": reasons, "missing_texts": odd_texts}
-        task = replace(task, seen=seen, embedded=Embedded.of(learnt, inputs.iloc[parts[0]]))
-    if folds is None:
-        count = len(task.train) + len(task.validation)
-        folds = next((min(parts, count // 2) for most, parts in FOLDS if count < most), 0) if split == "random" else 0
-    if folds and split != "random":
-        raise ValueError(f"folds must be 0 with --split {split}: parts at random would undo it; leave out --set folds={folds}")
-    return replace(task, folds=folds, seen={**task.seen, "warnings": said})
+        task = replace(task, seen=seen, embedded=Embedded.of(learnt, rows))
+    count = len(task.train) + len(task.validation)
+    return replace(task, folds=_parts(folds, split, count), seen={**task.seen, "warnings": said})
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -> np.ndarray:
@@ -200,6 +180,51 @@ def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -
     if (other := other_signs(columns, preprocessing.get("file"), rows)) is not None:
         warnings.warn(other, stacklevel=2)
     return features
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A user's table as it was read: ``kept`` is where its rows can be read again, ``read_as`` how the file was read."""
+
+    frame: pd.DataFrame
+    name: str
+    source: str
+    recordings: bool
+    kept: Any
+    read_as: dict[str, Any] | None
+
+
+def _open(data: str | Path | pd.DataFrame | Any, wanted: Sequence[str], source: str | None) -> _Given:
+    """Read a file or a folder of recordings, or make a data frame of what is one in another library."""
+    import pandas as pd
+
+    if isinstance(data, str | Path):
+        path = Path(data).expanduser()
+        recordings, read_in = path.is_dir(), read(path, wanted)
+        frame, source = plain_frame(read_in), source or str(path)
+        return _Given(frame, path.name.split(".")[0], source, recordings, read_in if recordings else path, read_in.attrs.get("file"))
+    if not isinstance(data, pd.DataFrame):  # of Arrow or Polars; of NumPy, or a dictionary
+        data = data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
+    return _Given(plain_frame(data), "table", source or "the table", False, data, data.attrs.get("file"))
+
+
+def _require_columns(given: _Given, columns: Sequence[str]) -> None:
+    names = [str(entry) for entry in given.frame.columns]
+    for column in columns:
+        if column not in given.frame.columns:
+            near = [name for name in names if name.casefold() == column.casefold()] or difflib.get_close_matches(column, names, n=1)
+            hint = f"; did you mean {near[0]!r}? It" if near else "; it"
+            headless = "; if the file has no header, write one above its first line" if any(map(is_number, names)) and not near else ""
+            raise ValueError(f"{given.source} has no column {column!r}{hint} has: {listed(names)}{headless}")
+
+
+def _parts(folds: int | None, split: str, rows: int) -> int:
+    """Return the parts of cross-validation, by default by the number of training and validation rows."""
+    if folds is None:
+        return next((min(parts, rows // 2) for most, parts in FOLDS if rows < most), 0) if split == "random" else 0
+    if folds and split != "random":
+        raise ValueError(f"folds must be 0 with --split {split}: parts at random would undo it; leave out --set folds={folds}")
+    return folds
 
 
 def _names(given: str | Collection[str], known: Collection[str] = ()) -> list[str]:
@@ -231,6 +256,9 @@ def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind |
     rows = len(values[0])
     raw = values[0] if classes is None else np.column_stack(values)
     targets = encode(raw, kind=kind or (None if classes is None else "multilabel"), classes=classes, name=named)
+    if kind is None and targets.kind == "classification" and values[0].dtype.kind in "iuf" and len(targets.classes) >= ORDERED:
+        said_of = f"the target is taken for {len(targets.classes)} classes, which are whole numbers"
+        warnings.warn(f"{source}: {said_of}; --kind regression predicts them as amounts", stacklevel=3)
     count = len(np.unique(values[0])) if targets.kind in ("classification", "regression") and classes is None else rows
     if kind is None and targets.kind == "regression" and count == 1:
         raise ValueError(f"{named} must have at least two values, got only {values[0][0]:g}")
@@ -283,13 +311,6 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     if odd and str(column.dtype) != "category":
         warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=4)
     return found
-
-
-def _no_column(source: str, column: str, names: list[str]) -> str:
-    near = [name for name in names if name.casefold() == column.casefold()] or difflib.get_close_matches(column, names, n=1)
-    hint = f"; did you mean {near[0]!r}? It" if near else "; it"
-    headless = "; if the file has no header, write one above its first line" if any(map(is_number, names)) and not near else ""
-    return f"{source} has no column {column!r}{hint} has: {listed(names)}{headless}"
 
 
 #: The same for what is in memory already.

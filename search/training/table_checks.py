@@ -166,6 +166,14 @@ def warn_of_rows(source: str, frame: pd.DataFrame, parts: tuple[np.ndarray, ...]
             warnings.warn(f"{source}: {said}; remove the copies, or --split group:COLUMN keeps them together", stacklevel=3)
 
 
+def warn_of_telling(source: str, columns: Sequence[Column], frame: pd.DataFrame, targets: Targets, parts: tuple[np.ndarray, ...]) -> None:
+    """Warn of the columns that predict the target almost alone."""
+    for column, value in telling_alone(columns, frame, targets, parts):
+        score = f"{'R²' if targets.kind == 'regression' else 'balanced accuracy'} {value:.3f}"
+        remedy = f"if it is known too late, --drop {typed(column)}; --keep {typed(column)} silences this"
+        warnings.warn(f"{source}: the column {column!r} tells the target almost alone ({score}); {remedy}", stacklevel=3)
+
+
 def telling_alone(
     columns: Sequence[Column], frame: pd.DataFrame, targets: Targets, parts: tuple[np.ndarray, ...]
 ) -> list[tuple[str, float]]:
