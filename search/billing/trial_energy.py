@@ -51,49 +51,31 @@ def trial_energy(
         shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
         compiled: Trials that have the same kernels, if they were compiled: the first paid for them, others found them in a cache.
     """
-    epochs = [record for record in phases if record.kind == "epoch"]
-    paid = [record for record in phases if record.kind == "compile"]
-    if paid:
-        known = (fitted(Record, one.energy.compiled, f"what trial {one.number} has compiled") for one in compiled if one.energy.compiled)
-        paid = [max((*paid, *known), key=lambda record: record.known_joules)]
+    paid = _compiling(phases, compiled)
     now = [r if r in phases else replace(r, t0_utc=whole.t0_utc, t0_ns=whole.t0_ns, t1_ns=whole.t1_ns) for r in (*shared, *paid)]
-    training = epochs if parent is not None else [*now, *(record for record in phases if record.kind == "setup"), *epochs]
+    first = [] if parent is not None else [*now, *(record for record in phases if record.kind == "setup")]
+    training = [*first, *(record for record in phases if record.kind == "epoch")]
     components = {} if parent is None else dict(parent.energy.components)
-    for record in training:
-        for part in record.components:
-            if part.counts:
-                components[part.name] = _plus(components.get(part.name), part)
+    for part in (part for record in training for part in record.components if part.counts):
+        components[part.name] = _plus(components.get(part.name), part)
     earlier = [] if parent is None else [parent]
     joules = sum_known([*(trial.train_joules for trial in earlier), *(record.joules for record in training)])
-    own_u, earlier_u = [record.u_random_joules for record in training], [trial.train_u_joules for trial in earlier]
-    split_up = any(part.attribution.startswith("shared") for part in whole.counting)
-    if split_up and own_u and None not in own_u:
-        # A model whose work draws more than its neighbours' does so in every window: the error of the split is one for all of them.
-        share = sum(record.known_joules for record in phases if record in training) / (whole.known_joules or 1.0)
-        own_u = [max(_quadrature(own_u) or 0.0, (whole.u_random_joules or 0.0) * share)]
-    u_joules = (sum_known if split_up else _quadrature)([*own_u, *earlier_u])
-    if u_joules is not None:  # one neighbour raises all windows of a trial alike
-        u_joules = hypot(u_joules, _foreign_joules(whole, training))
     before = 0.0 if parent is None else parent.energy.train_seconds
-    seconds = None if before is None else before + sum(record.seconds for record in training)
-    tests = [record for record in phases if record.kind == "inference"]
-    per_1000 = 1000.0 / predictions if predictions else 0.0
-    inference = tests[0].joules if tests and predictions else None
-    u_inference = tests[0].u_random_joules if tests and predictions else None
-    u_inference = None if u_inference is None else hypot(u_inference, _foreign_joules(whole, tests[:1]))
+    test = next((record for record in phases if record.kind == "inference" and predictions), None)
+    inference, u_inference = (None, None) if test is None else _per_1000(test, whole, predictions)
     return TrialEnergy(
         train_joules=joules,
-        train_u_joules=u_joules,
+        train_u_joules=_training_u_joules(whole, phases, training, parent),
         features_joules=parent.energy.features_joules if parent is not None else sum_known(record.joules for record in shared),
         increment_joules=whole.joules,
         evaluation_joules=sum_known(record.joules for record in phases if record.kind == "eval"),
         analysis_joules=sum_known(record.joules for record in phases if record.kind == "analysis"),
-        inference_joules_per_1000=None if inference is None else inference * per_1000,
-        inference_u_joules_per_1000=None if u_inference is None else u_inference * per_1000,
+        inference_joules_per_1000=inference,
+        inference_u_joules_per_1000=u_inference,
         grams_co2e=_grams(joules, training, parent, intensity, pue),
         components=components,
         quality=combined_quality([*(record.quality for record in training), *(trial.energy_quality for trial in earlier)]),
-        train_seconds=seconds,
+        train_seconds=None if before is None else before + sum(record.seconds for record in training),
         cpu_seconds=sum_known([*(trial.energy.cpu_seconds for trial in earlier), *(record.cpu_seconds for record in training)]),
         gpu_utilisation=_gpu_utilisation(training, parent),
         hardware_id=whole.hardware_id,
@@ -101,6 +83,35 @@ def trial_energy(
         compiled=dict(parent.energy.compiled) if parent is not None else replace(paid[0], hardware={}).to_json() if paid else {},
         contended=bool(whole.contended) or any(trial.energy.contended for trial in earlier),
     )
+
+
+def _compiling(phases: Sequence[Record], compiled: Iterable[Trial]) -> list[Record]:
+    """Return what compiling costs a model from scratch: the most of this trial and those with the same kernels; nothing without any."""
+    paid = [record for record in phases if record.kind == "compile"]
+    if not paid:
+        return []
+    known = (fitted(Record, one.energy.compiled, f"what trial {one.number} has compiled") for one in compiled if one.energy.compiled)
+    return [max((*paid, *known), key=lambda record: record.known_joules)]
+
+
+def _training_u_joules(whole: Record, phases: Sequence[Record], training: Sequence[Record], parent: Trial | None) -> float | None:
+    """Return the standard uncertainty of the energy of a model's training, what it continues included; None where a part's is unknown."""
+    own, earlier = [record.u_random_joules for record in training], [] if parent is None else [parent.train_u_joules]
+    split_up = any(part.attribution.startswith("shared") for part in whole.counting)
+    if split_up and own and None not in own:
+        # A model whose work draws more than its neighbours' does so in every window: the error of the split is one for all of them.
+        share = sum(record.known_joules for record in phases if record in training) / (whole.known_joules or 1.0)
+        own = [max(_quadrature(own) or 0.0, (whole.u_random_joules or 0.0) * share)]
+    found = (sum_known if split_up else _quadrature)([*own, *earlier])
+    # One neighbour raises all windows of a trial alike.
+    return None if found is None else hypot(found, _foreign_joules(whole, training))
+
+
+def _per_1000(test: Record, whole: Record, predictions: int) -> tuple[float | None, float | None]:
+    """Return the joules of 1,000 predictions and their standard uncertainty, from a window that held so many."""
+    scale, u_joules = 1000.0 / predictions, test.u_random_joules
+    u_joules = None if u_joules is None else hypot(u_joules, _foreign_joules(whole, [test])) * scale
+    return None if test.joules is None else test.joules * scale, u_joules
 
 
 def _foreign_joules(whole: Record, records: Sequence[Record]) -> float:
