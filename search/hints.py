@@ -7,12 +7,19 @@ not; `Hints` is the one place that looks. `Wrapper` is a space around another on
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .space import Candidate, FrozenPart, Space, Suggest, check_outputs
+from .space import Candidate, FrozenPart, RandomTrial, Space, SpaceError, Suggest, weightless
 from .training.task import Task
+
+#: Examples that a model sees which is only built to be looked at.
+FEW = 128
+#: A model of so many parameters predicts in less time than loading ``torch._dynamo`` takes, as tensors without values do: 1.4 CPU-seconds.
+CHEAP = 2**20
 
 
 class Hints:
@@ -185,3 +192,72 @@ class Wrapper(Space):
 
 def _none(_: Any) -> None:
     return None
+
+
+def check_outputs(space: Space, task: Task) -> None:
+    """Build a model and let it predict, before anything is paid for; what cannot be built or run here is found in its own trial.
+
+    Raises:
+        SpaceError: If it gives no tensor, or another number of outputs than the task has, or has trainable weights of another model.
+    """
+    import torch
+
+    from .training.splits_data import Excerpt
+
+    outputs, shared, ran, odd = None, set[int](), False, list[str]()
+    with suppress(Exception, SystemExit):
+        candidate = space.sample(RandomTrial(0))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            few = [Excerpt(split, FEW, most=1, seed=0) for split in (task.train, task.validation)]
+            small = replace(task, train=few[0], validation=few[1])
+            model, again = (weightless(space, candidate, small) for _ in range(2))
+            shared = {id(one) for one in model.parameters() if one.requires_grad} & {id(one) for one in again.parameters()}
+            lazy = torch.nn.parameter.is_lazy
+            odd = [name for name, one in model.named_parameters() if lazy(one) or one.dtype in (torch.float64, torch.float16)]
+            light = sum(one.numel() for one in model.parameters()) <= CHEAP
+            if light:
+                model, again = (space.build(candidate, small) for _ in range(2))
+            inputs = torch.randn(4, *task.shape_at(candidate.recipe.resolution), device=next(model.parameters()).device)
+            outputs = model.eval()(inputs)
+            ran = True
+            if light:
+                _warn_of_predictions(space.name, model, again, inputs)
+    if odd:
+        said = f"the model of the space {space.name!r} must have weights of float32 and of known sizes, got another {odd[0]!r}"
+        raise SpaceError(f"{said}; leave out .double() and .half(), give lazy layers their sizes")
+    if shared:
+        raise SpaceError(f"the space {space.name!r} must build each model anew, got one with weights of another; make them in the function")
+    if not ran:
+        return
+    if not isinstance(outputs, torch.Tensor):
+        said = f"the model of the space {space.name!r} must return a tensor (examples, {task.outputs}), got {type(outputs).__name__}"
+        raise SpaceError(f"{said}; return its logits alone, e.g. by a module around it")
+    found = int(outputs.shape[-1]) if outputs.ndim > 1 else 1
+    if found != task.outputs:
+        named = f" ({', '.join(task.classes[:5])}{', ...' if len(task.classes) > 5 else ''})" if task.classes else ""
+        raise SpaceError(
+            f"the model of the space {space.name!r} gives {found} outputs, the task has {task.outputs}{named}; build task.outputs"
+        )
+    if task.kind == "classification" and not outputs.is_meta and bool((outputs >= 0).all() & ((outputs.sum(-1) - 1).abs() < 1e-5).all()):
+        said = f"the model of the space {space.name!r} gives probabilities, of which the loss takes the softmax again"
+        warnings.warn(f"{said}; leave out its last softmax", stacklevel=2)
+
+
+def _warn_of_predictions(name: str, model: Any, again: Any, inputs: Any) -> None:
+    """Warn of a network that would predict otherwise when it is used: by chance, by its batch, or by what no file of its weights holds."""
+    import torch
+
+    model.train()(inputs)  # what a step leaves behind in it
+    again.load_state_dict(model.state_dict())
+    outputs = model.eval()(inputs)
+    found = {
+        "predicts otherwise each time": (model(inputs), "switch noise and dropout off where not self.training"),
+        "predicts an example otherwise beside others": (torch.cat([model(inputs[:2]), model(inputs[2:])]), "compute within each example"),
+        "holds what is not in its state_dict, and so is not stored": (again.eval()(inputs), "use register_buffer, Parameter or ModuleList"),
+    }
+    for what, (other, remedy) in found.items():
+        if not torch.allclose(outputs, other, rtol=1e-3, atol=1e-3 * float(outputs.abs().max()), equal_nan=True):
+            warnings.warn(
+                f"the model of the space {name!r} {what}: what is exported may differ from what was measured; {remedy}", stacklevel=4
+            )
+            return

@@ -7,11 +7,8 @@ stored parameters. `Sizes` counts parameters and FLOPs of a candidate before any
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -22,10 +19,6 @@ from .training.recipe import Recipe
 from .training.task import Task
 
 Number = TypeVar("Number", int, float)
-#: Examples that a model sees which is only built to be looked at.
-FEW = 128
-#: A model of so many parameters predicts in less time than loading ``torch._dynamo`` takes, as tensors without values do: 1.4 CPU-seconds.
-CHEAP = 2**20
 
 
 def canonical(space: Space, params: Mapping[str, Any]) -> str:
@@ -357,44 +350,3 @@ def weightless(space: Space, candidate: Candidate, task: Task) -> Any:
             return space.build(candidate, task)
     except (Exception, SystemExit):  # a user's model may compute with its weights while it is built
         return space.build(candidate, task)
-
-
-def check_outputs(space: Space, task: Task) -> None:
-    """Build a model and let it predict, before anything is paid for; what cannot be built or run here is found in its own trial.
-
-    Raises:
-        SpaceError: If it gives no tensor, or another number of outputs than the task has, or has trainable weights of another model.
-    """
-    import torch
-
-    from .training.splits_data import Excerpt
-
-    outputs, shared, ran = None, set[int](), False
-    with suppress(Exception, SystemExit):
-        candidate = space.sample(RandomTrial(0))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            few = [Excerpt(split, FEW, most=1, seed=0) for split in (task.train, task.validation)]
-            small = replace(task, train=few[0], validation=few[1])
-            model, again = (weightless(space, candidate, small) for _ in range(2))
-            shared = {id(one) for one in model.parameters() if one.requires_grad} & {id(one) for one in again.parameters()}
-            if "torch._dynamo" not in sys.modules and sum(one.numel() for one in model.parameters()) <= CHEAP:
-                model = space.build(candidate, small)
-            inputs = torch.zeros(2, *task.shape_at(candidate.recipe.resolution), device=next(model.parameters()).device)
-            outputs = model.eval()(inputs)
-            ran = True
-    if shared:
-        raise SpaceError(f"the space {space.name!r} must build each model anew, got one with weights of another; make them in the function")
-    if not ran:
-        return
-    if not isinstance(outputs, torch.Tensor):
-        said = f"the model of the space {space.name!r} must return a tensor (examples, {task.outputs}), got {type(outputs).__name__}"
-        raise SpaceError(f"{said}; return its logits alone, e.g. by a module around it")
-    found = int(outputs.shape[-1]) if outputs.ndim > 1 else 1
-    if found != task.outputs:
-        named = f" ({', '.join(task.classes[:5])}{', ...' if len(task.classes) > 5 else ''})" if task.classes else ""
-        raise SpaceError(
-            f"the model of the space {space.name!r} gives {found} outputs, the task has {task.outputs}{named}; build task.outputs"
-        )
-    if task.kind == "classification" and not outputs.is_meta and bool((outputs >= 0).all() & ((outputs.sum(-1) - 1).abs() < 1e-5).all()):
-        said = f"the model of the space {space.name!r} gives probabilities, of which the loss takes the softmax again"
-        warnings.warn(f"{said}; leave out its last softmax", stacklevel=2)

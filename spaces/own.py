@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..search.space import Candidate, SpaceError, Suggest, check_outputs, plain_choices
+from ..search.hints import check_outputs
+from ..search.space import Candidate, SpaceError, Suggest, plain_choices
 from ..search.training.recipe import Recipe
 from ..search.training.task import Task
 from .recipes import TACTIC, Family, RecipeRanges, parts_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from ..formatting import own_place
 from .splits_data import ItemError, MemoryData, StreamData
+from .table_checks import LOOKED_AT, classes_of, warn_of_examples, warn_of_scales, warn_of_shared
 from .task import Kind, Targets, Task, complete_splits, encode, target_scale, warn_of_absent_classes
 
 Pair = tuple[Any, Any]
@@ -48,6 +48,12 @@ def arrays(
     """
     pairs = {"train": (inputs, targets), "validation": validation, "test": test}
     given = {split: pair for split, pair in pairs.items() if pair is not None}
+    for split, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"{split} must be a pair (inputs, targets), got {type(pair).__name__}; weights of examples are not taken")
+        index, other = (one.index if hasattr(one, "iloc") else () for one in pair)
+        if len(index) and len(index) == len(other) and [*index] != [*other] and {*index} == {*other}:
+            raise ValueError("targets must be in the order of the inputs, got their index in another order; give targets.loc[inputs.index]")
     examples = [_inputs(pair[0]) for pair in given.values()]
     wanted = [np.asarray(pair[1]) for pair in given.values()]
     for part, label in zip(examples, wanted, strict=True):
@@ -55,6 +61,8 @@ def arrays(
             raise ValueError(f"inputs and targets must have the same length, got {len(part)} and {len(label)}")
         if part.shape[1:] != examples[0].shape[1:]:
             raise ValueError(f"all splits must have examples of one shape, got {examples[0].shape[1:]} and {part.shape[1:]}")
+        if (part.dtype == np.uint8) != (examples[0].dtype == np.uint8):
+            raise ValueError(f"inputs of all splits must be uint8 or none, got {examples[0].dtype} and {part.dtype}; convert one of them")
     # All splits are encoded together, so that a class has one number everywhere.
     encoded = encode(np.concatenate(wanted), kind=kind, classes=classes, name="targets")
     parts = complete_splits(
@@ -65,7 +73,11 @@ def arrays(
         seed=seed,
         stratified=encoded.kind in ("classification", "anomaly"),
     )
-    return task_of_arrays(name, np.concatenate(examples), encoded, parts, device=device)
+    everything = np.concatenate(examples)
+    warn_of_examples(name, everything, encoded, parts, given)
+    split_of = dict(zip(pairs, (everything[rows[:: len(rows) // LOOKED_AT + 1]] for rows in parts), strict=True))
+    warn_of_scales(name, {split: split_of[split] for split in given})
+    return task_of_arrays(name, everything, encoded, parts, device=device)
 
 
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
@@ -108,18 +120,24 @@ def dataset(
             raise ValueError(f"{split} must have a length and examples by number, got {type(part).__name__}; give a map-style Dataset")
         if len(part) == 0:
             raise ValueError(f"{split} must have examples, got a dataset of length 0; see that it finds its files")
-    if train is validation:
-        warnings.warn(f"{name}: validation is the training dataset itself, so that quality looks too good; give another", stacklevel=2)
     splits = {"train": train, "validation": validation, **({} if test is None else {"test": test})}
+    warn_of_shared(name, splits)
     named = {split: _Named(part, split) for split, part in splits.items()}
     item, other = named["train"][0], named["validation"][0]
     if (item[0].dtype == torch.uint8) != (other[0].dtype == torch.uint8):
         raise ValueError(f"items of all splits must be uint8 or none, got {item[0].dtype} and {other[0].dtype}; convert one of them")
+    if len(train) > 1 and item[0].numel() and item[0].data_ptr() == named["train"][1][0].data_ptr():  # type: ignore[arg-type]
+        raise ValueError("items of train must be tensors of their own, got the memory of the first again; return its clone()")
     if classes is None and kind != "regression":
-        classes = getattr(train, "classes", None) or _numbered(named["train"], kind, name)
-    shape, count = tuple(item[0].shape), len(classes or ()) if kind in ("classification", "anomaly") else None
+        classes, of_validation = classes_of(train), classes_of(validation)
+        if None not in (classes, of_validation) and classes != of_validation:
+            raise ValueError(f"classes of validation must be those of train in their order, got {of_validation} and {classes}; align them")
+        classes = classes or _numbered(named["train"], kind, name)
+    shape = tuple(item[0].shape)
     for part in named.values():
-        part.expect(shape, count)
+        part.expect(shape, kind, len(classes or ()))
+    looks = {split: [part[k][0].float().numpy() for k in range(0, len(part), len(part) // LOOKED_AT + 1)] for split, part in named.items()}
+    warn_of_scales(name, {split: np.stack(look) for split, look in looks.items()})
     preprocessing = {"kind": "own", "scale": 1 / 255 if item[0].dtype == torch.uint8 else 1.0, "mean": None, "std": None}
     read = {split: StreamData(part, kind=kind, workers=workers) for split, part in named.items()}
     return Task(name, kind, read["train"], read["validation"], read.get("test"), shape, tuple(map(str, classes or ())), preprocessing)
@@ -130,11 +148,11 @@ class _Named(torch.utils.data.Dataset[Any]):
 
     def __init__(self, inner: Any, split: str) -> None:
         self._inner, self._split = inner, split
-        self.expect(None, None)
+        self.expect(None, "multilabel", 0)
 
-    def expect(self, shape: tuple[int, ...] | None, classes: int | None) -> None:
-        """Refuse inputs of another shape, and targets that are not the number of one of so many classes."""
-        self._shape, self._classes = shape, classes
+    def expect(self, shape: tuple[int, ...] | None, kind: Kind, classes: int) -> None:
+        """Refuse inputs of another shape, and targets that are none of a kind of task with so many classes or labels."""
+        self._shape, self._kind, self._classes = shape, kind, classes
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # as while it is unpickled, when nothing is inside yet
@@ -154,16 +172,30 @@ class _Named(torch.utils.data.Dataset[Any]):
         if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], torch.Tensor):
             shown = type(item).__name__ if not isinstance(item, (tuple, list)) else [type(part).__name__ for part in item]
             said = f"the example {where} be (tensor, target), got {shown}"
-            raise ItemError(f"{said}; add torchvision's ToTensor or pil_to_tensor as transform")
-        if self._shape not in (None, shape := tuple(item[0].shape)):
+            raise ItemError(f"{said}; return such a pair, torchvision's ToTensor and pil_to_tensor make tensors")
+        inputs, target = item[0].detach(), item[1]
+        if self._shape not in (None, shape := tuple(inputs.shape)):
             raise ItemError(f"the example {where} have the shape {self._shape} of the first, got {shape}; resize, crop or pad it")
-        try:
-            known = self._classes is None or bool(0 <= item[1] < self._classes)
-        except (TypeError, ValueError, RuntimeError):  # a text, nothing, several numbers
-            known = False
-        if not known:
-            raise ItemError(f"the target {where} be a class number below {self._classes}, got {item[1]!r}; number them from 0, or name all")
-        return item
+        if not shape or inputs.layout != torch.strided or (inputs.is_floating_point() and not bool(torch.isfinite(inputs).all())):
+            raise ItemError(f"the example {where} be dense, finite and of a dimension at least, got {shape}; correct it, or leave it out")
+        if self._shape is not None:
+            target = self._target(target, where)
+        return inputs, target
+
+    def _target(self, target: Any, where: str) -> Any:
+        """Return a target of the kind that is expected."""
+        values, count, fits = np.asarray(target), self._classes
+        if self._kind == "multilabel":
+            wish, fits = f"{count} numbers 0 or 1", values.shape == (count,) and bool(np.isin(values, (0, 1)).all())
+        elif self._kind == "regression":
+            wish, fits = "one finite number", values.size == 1 and values.dtype.kind in "biuf" and bool(np.isfinite(values).all())
+        else:
+            wish, fits = f"a class number below {count}", values.ndim == 0 and values.dtype.kind in "biuf" and 0 <= float(values) < count
+        if not fits:
+            got = " ".join(repr(target).split())[:60]
+            remedy = "correct it" if self._kind in ("multilabel", "regression") else "number them from 0, or name all"
+            raise ItemError(f"the target {where} be {wish}, got {got}; {remedy}")
+        return torch.from_numpy(values) if self._kind == "multilabel" else target
 
 
 def builtin(
@@ -273,6 +305,7 @@ def _inputs(inputs: Any) -> np.ndarray:
     inputs = inputs.toarray() if hasattr(inputs, "toarray") else inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else inputs
     try:
         array = np.asarray(inputs)
+        array = np.stack(list(array)) if array.dtype.kind == "O" and array.ndim == 1 and np.ndim(array[0]) else array
         array = array.astype(np.float64) if array.dtype.kind == "O" and array.ndim > 1 else array
     except (ValueError, TypeError) as error:
         raise ValueError(f"inputs must be numbers, as many in each example ({error}); cut or fill them, table() reads texts") from error
@@ -282,7 +315,7 @@ def _inputs(inputs: Any) -> np.ndarray:
         _, height, width, last = array.shape
         if last in (1, 3, 4) or height == width > last:
             array = np.moveaxis(array, -1, 1)
-    if array.ndim not in (2, 4) or array.dtype.kind not in "biuf":
+    if array.ndim not in (2, 4) or array.dtype.kind not in "biuf" or 0 in array.shape[1:]:
         said = f"inputs must be numbers of shape (n, features), (n, h, w), (n, c, h, w) or (n, h, w, c), got {array.dtype} {array.shape}"
         raise ValueError(f"{said}; use table() for columns of text")
     if array.dtype == np.uint8 and array.ndim == 4:
@@ -302,7 +335,11 @@ def _numbered(train: Any, kind: Kind, name: str) -> list[str]:
     if kind == "multilabel":
         return [str(k) for k in range(values.shape[1])]
     if values.ndim != 1 or values.dtype.kind not in "biuf" or (values % 1).any() or not 0 <= values.min() <= values.max() < len(values):
-        got = f"{values.min()} to {values.max()}" if values.ndim == 1 and values.dtype.kind in "biuf" else f"e.g. {values[0]!r}"
+        got = (
+            f"{values.min()} to {values.max()}"
+            if values.ndim == 1 and values.dtype.kind in "biuf"
+            else f"e.g. {' '.join(repr(values[0]).split())[:60]}"
+        )
         raise ValueError(f"targets of train must be class numbers from 0, got {got}; number the classes")
     names = [str(k) for k in range(int(values.max()) + 1)]
     warn_of_absent_classes(name, names, {"training": values.astype(int)})

@@ -94,6 +94,9 @@ def audio(
         found = find_classes(files, SOUNDS, noun="recordings")
         lengths, rates, sounds = _lengths(files, found)
         _warn_of_length(str(files.path), lengths, sounds, seconds)
+        if seconds is not None and seconds > 10 * max(lengths, default=seconds):
+            wish = f"seconds must be at most 10 times the longest recording, {max(lengths):.3g} s, got {seconds:g}"
+            raise ValueError(f"{wish}; the rest would be silence, give seconds and not milliseconds or samples")
         if seconds is None:
             seconds = max(float(np.median(lengths)) if lengths else 1.0, window / sample_rate)
         how = Spectrogram(seconds, sample_rate, mels, window, hop)

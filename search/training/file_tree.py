@@ -13,7 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,16 +22,15 @@ from typing import Protocol
 from .table_file import TEXT, TYPED
 from .task import spelt_alike
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif", ".jp2"})
+SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 SOUNDS = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".voc"}
 )
 #: The bundled study that reads files with these endings.
 READERS = {"images": SUFFIXES, "sound": SOUNDS, "table": TEXT | TYPED}
 #: Recordings in formats that are not read.
-FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi"})
+FOREIGN_SOUNDS = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".mov", ".avi", ".webm", ".mka", ".3gp", ".ape", ".wv"})
 #: What people lay beside pictures and recordings; files of any other kind that is not read are counted.
 BESIDE = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".ini", ".py", ".ipynb", ".db"})
 SPLITS = dict.fromkeys(("train", "training"), "train")
@@ -39,6 +38,11 @@ SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test")
 #: What some write behind the name of a split: ``val_set``, ``train2017``.
 _BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
+#: Folders beside one another in sets for detection and segmentation, whose images have no class.
+_NO_CLASS = re.compile(r"(?i)(jpeg)?images?|imgs?|masks?|labels?|annotations?|image_?sets|segmentation_?(class|object)|gt|ground_?truth")
+_NUMBERED = re.compile(r"(?i)(fold|part|split|batch|chunk|shard)[ _-]?\d+")
+#: Files whose names say that they tell classes or splits.
+_LISTS = re.compile(r"(?i).*(label|meta|annot|split|list|train|valid|val|test|dev)[^/.]*\.(csv|tsv|txt|jsonl?|xlsx|parquet)")
 #: Folders that systems and editors leave behind, in lower case; hidden ones begin with a point.
 SYSTEM = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db"}
@@ -247,8 +251,13 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         raise ValueError(f"{where} has {len(loose)} {noun} outside of a class folder, for example {loose[0]}; {remedy}")
     known = [parts for parts in folders if len(parts) == depth + 1 and (not split_layout or parts[0] in named)]
     classes = tuple(sorted({parts[depth] for parts in known}))
+    lists = sorted(name for name, path in paths if len(path.parts) <= 2 and _LISTS.fullmatch(path.name))
     if len(classes) < 2:
-        raise ValueError(f"{where} has only one class folder, {classes[0]}/; a classification needs at least two")
+        read = f"; {lists[0]} is not read, move each of the {noun} into its class" if lists else ""
+        raise ValueError(f"{where} has only one class folder, {classes[0]}/; a classification needs at least two{read}")
+    _refuse_layout(where, classes)
+    if lists:
+        warnings.warn(f"{where}: {lists[0]} is not read; classes and splits are those of the folders", stacklevel=3)
     if strange := [name for name in classes if not name.isprintable()]:
         raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
     if deeper := sorted(parts for _, parts in images if len(parts) > depth + 2 and (not split_layout or parts[0] in named)):
@@ -272,10 +281,24 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     if empty := [name for name in classes if numbers[name] not in trained]:
         part = " of the training split" if split_layout else ""
         raise ValueError(
-            f"{where}: the class folder {empty[0]}/{part} has no {noun}; remove the folder or fill it ({len(empty)} empty)"
+            f"{where}: the class folder {empty[0]}/{part} has no {noun}; fill it, or move the folder elsewhere ({len(empty)} empty)"
             + "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
         )
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
+
+
+def _refuse_layout(where: Path, classes: Sequence[str]) -> None:
+    """Refuse folders that are no classes, with what would make them some; those that are parts of a set get a warning."""
+    shown = ", ".join(f"{name}/" for name in classes[:5])
+    if all(map(_NO_CLASS.fullmatch, classes)):
+        raise ValueError(f"{where} has {shown}, as for detection or segmentation, which are not learnt; give a folder for each class")
+    halves = [one.groups() for name in classes if (one := re.fullmatch(r"([^ _-]+)[ _-]+(.+)", name)) and split_of(one[1])]
+    if apart := [rest for rest, count in Counter(rest for _, rest in halves).items() if count > 1]:
+        moved = " and ".join(f"{split}/{rest}/" for split, rest in halves if rest == apart[0])
+        raise ValueError(f"{where} has {shown}, of which some are splits of one class; make {moved} of them, and so on")
+    if all(map(_NUMBERED.fullmatch, classes)):
+        remedy = "if these are parts of a set, put the files of all into a folder for each class"
+        warnings.warn(f"{where}: the classes are {shown}; {remedy}", stacklevel=4)
 
 
 def split_of(folder: str) -> str | None:

@@ -239,16 +239,21 @@ def _marked(decode: Decode, marks: dict[int, bytes], k: int, data: bytes) -> np.
 
 def _warn_of_series(files: Files, splits: Mapping[str, Entries]) -> None:
     """Warn where the names of files tell that several are of one person or thing, as ``patient12_03.png``, and these lie in two splits."""
-    series: dict[str, Counter[str]] = {}
+    series, classes = dict[str, Counter[str]](), dict[str, set[int]]()
     everything = [(split, *entry) for split, entries in splits.items() for entry in entries]
-    for split, name, _ in everything:
-        if stem := re.match(r"(.*[^ _-])[ _-]+[^ _-]+$", name.rpartition("/")[2].rpartition(".")[0]):
-            series.setdefault(stem[1], Counter())[split] += 1
+    for split, name, label in everything:
+        path = name.rpartition(".")[0]
+        found = re.match(r"(.*[^ _.-])[ _.-]+[^ _.-]+$", path.rpartition("/")[2])
+        stem = found[1] if found else path  # of one picture in two formats
+        series.setdefault(stem, Counter())[split] += 1
+        classes.setdefault(stem, set()).add(label)
     several = {stem: where for stem, where in series.items() if where.total() > 1}
     apart = [stem for stem, where in several.items() if len(where) > 1]
-    many = len(several) >= FEWEST * len({label for _, _, label in everything})  # fewer are names of the classes
+    # Fewer are names of the classes, unless they are in several of these.
+    shared = sum(len(classes[stem]) > 1 for stem in several)
+    many = len(several) >= FEWEST * len({label for _, _, label in everything}) or shared >= FEWEST
     if apart and many and 2 * sum(where.total() for where in several.values()) >= len(everything):
-        said = f"by their names, files are {len(several)} series, e.g. {apart[0]}_*, of which {len(apart)} lie in several splits"
+        said = f"by their names, files are {len(several)} series, e.g. {apart[0]}*, of which {len(apart)} lie in several splits"
         remedy = "if one is of one person or thing, quality looks too good: divide them into train/, val/ and test/ yourself"
         warnings.warn(f"{files.path}: {said}; {remedy}", stacklevel=5)
 

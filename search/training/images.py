@@ -151,7 +151,7 @@ def _probe(
     files: Files, found: Found, resolution: int | None
 ) -> tuple[tuple[int, int, int], dict[str, Any], list[tuple[int, int]], Counter[str]]:
     """Learn shape, tones (``white``, ``black`` and ``ground``, where they matter), sizes ``(h, w)`` and modes of a set by some images."""
-    where, entries, several, sizes, ends, upper, opaque = str(files.path), found.splits["train"], list[str](), [], [], [], []
+    where, entries, several, sizes, ends, upper, opaque, bands = str(files.path), found.splits["train"], list[str](), [], [], [], [], []
     modes, grey = Counter[str](), True
     looked = ("mode", "size", "format", "EXIF orientation", "colour profile")
     kinds: dict[str, list[tuple[Any, int]]] = {f"{what} of the images": [] for what in looked}
@@ -166,6 +166,7 @@ def _probe(
                 told = (image.mode, f"{image.width} x {image.height}", image.format, orientation, _profile(image))
                 for seen, value in zip(kinds.values(), told, strict=True):
                     seen.append((value, entries[k][1]))
+                bands += [getattr(image, "tag_v2", {}).get(277, 0)] * (image.mode in ("RGB", "RGBX"))  # samples per pixel of TIFF
                 if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # what phones write beside a photograph is no page
                     several.append(entries[k][0])
                 if _is_deep(image):
@@ -188,6 +189,9 @@ def _probe(
         shown = " and ".join(f"{count} of {name}" for name, count in profiles.most_common(3))
         said = f"the images have several colour profiles, {shown}, which are not applied"
         warnings.warn(f"{where}: {said}; convert them to sRGB, or their colours differ where their contents do not", stacklevel=4)
+    if max(bands, default=0) > 3:
+        said = f"images have {max(bands)} bands, of which red, green and blue are used; give arrays() with channels if others matter"
+        warnings.warn(f"{where}: {said}", stacklevel=4)
     if several:
         said = f"{len(several)} of {len(sizes)} images have several frames or pages, of which the first is used, e.g. {several[0]}"
         warnings.warn(f"{where}: {said}", stacklevel=4)

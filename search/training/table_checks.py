@@ -1,14 +1,14 @@
-"""What is probably not meant in a table: copies of the target, columns that tell it alone, neighbours in time in two splits."""
+"""What is probably not meant in a table or in arrays: copies of the target, columns that tell it alone, one example in two splits."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TELLING = 0.99
 #: So many columns are tried, each on at most so many training and validation rows.
 TRIED, ROWS = 200, 2_000
+#: So many examples of a split tell its scale; this many times the deviation, or deviations away, is another scale.
+LOOKED_AT, FAR = 32, 4.0
 #: A smaller validation split tells nothing: then every other row of training and validation.
 FEWEST = 20
 #: Days on which systems begin to count; share of the validation rows that are said if they are copies of training rows.
@@ -221,3 +223,57 @@ def words_for_missing(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
             odd = {str(text).strip(): int(count) for text, count in counts.items() if str(text).strip().lower() in MISSING - {""}}
             found |= {str(name): odd} if odd else {}
     return found
+
+
+def warn_of_shared(name: str, splits: Mapping[str, Any]) -> None:
+    """Warn of examples that are in two splits, where these are the same dataset or a ``Subset`` of it."""
+    parts: dict[str, tuple[Any, set[int]]] = {}
+    for split, whole in splits.items():
+        rows: Sequence[int] = range(len(whole))
+        while hasattr(whole, "dataset") and hasattr(whole, "indices"):
+            rows, whole = [int(whole.indices[k]) for k in rows], whole.dataset
+        for other, (another, others) in parts.items():
+            if whole is another and (both := len(others.intersection(rows))):
+                said = f"{both} of {len(rows)} examples of {split} are in {other}, too, so that quality looks too good"
+                warnings.warn(f"{name}: {said}; give others", stacklevel=3)
+        parts[split] = whole, {*rows}
+
+
+def classes_of(data: Any) -> list[str] | None:
+    """Return the names of the classes that a dataset, or the one of which it is a part, knows."""
+    while not hasattr(data, "classes") and hasattr(data, "dataset"):
+        data = data.dataset
+    found = getattr(data, "classes", None)
+    return [*map(str, found)] if isinstance(found, Iterable) and not isinstance(found, str) else None
+
+
+def warn_of_scales(name: str, splits: Mapping[str, np.ndarray]) -> None:
+    """Warn of splits ``(n, channels or features, ...)`` whose values lie on another scale than those of the training split."""
+    flat = {split: np.moveaxis(part, 1, 0).reshape(part.shape[1], -1).astype(np.float64) for split, part in splits.items()}
+    mean, deviation = flat["train"].mean(axis=1), flat["train"].std(axis=1) + 1e-12
+    for split, values in flat.items():
+        times, far = np.median(values.std(axis=1) / deviation), np.median(np.abs(values.mean(axis=1) - mean) / deviation)
+        if len(splits[split]) >= LOOKED_AT // 2 and (times >= FAR or times <= 1 / FAR or far >= FAR):
+            said = f"inputs of {split} have {times:.3g} times the deviation of those of train, and means {far:.3g} deviations away"
+            warnings.warn(f"{name}: {said}; prepare all splits alike", stacklevel=3)
+
+
+def warn_of_examples(name: str, inputs: np.ndarray, targets: Targets, parts: Sequence[np.ndarray], given: Collection[str]) -> None:
+    """Warn of inputs that are the target, of examples that are in two splits, and of what is probably not meant as a class."""
+    flat, rows, said = inputs.reshape(len(inputs), -1), inputs.ndim == 2, []
+    if told := [k for k in range(flat.shape[1]) if rows and np.array_equal(flat[:, k], targets.values)]:
+        said.append(f"inputs[:, {told[0]}] are the targets; leave that column out")
+    trained, others = ([hash(flat[k].tobytes()) for k in part] for part in parts[:2])
+    again, different = len([0 for mark in others if mark in known]) if (known := {*trained}) else 0, len({*trained, *others})
+    if again >= max(3, COPIES * len(others)) and (not rows or any(2 * len(np.unique(one)) >= different for one in flat.T)):
+        said.append(f"{again} of {len(others)} validation examples are training examples again: quality looks too good; remove the copies")
+    first = flat[:LOOKED_AT]
+    steps = [k for k in range(1, min(flat.shape[1] // 2, LOOKED_AT) + 1) if np.array_equal(first[1:, :-k], first[:-1, k:])]
+    if steps and len(first) > 2 and np.ptp(first) and "validation" not in given:
+        said.append("rows are windows of one series that overlap, in two splits; give validation= and test= from other times")
+    if blank := [one for one in targets.classes if one.strip().lower() in ("", "nan", "none", "null", "<na>", "n/a")]:
+        said.append(f"the class {blank[0]!r} may stand for missing targets; leave out their examples")
+    for twice in spelt_alike(targets.classes):
+        said.append(f"the classes {' and '.join(map(ascii, twice))} differ in capitals, blanks or accents only; join them if they are one")
+    for one in said:
+        warnings.warn(f"{name}: {one}", stacklevel=3)

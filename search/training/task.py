@@ -186,9 +186,9 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     """Turn raw values into targets.
 
     Values are ``(n,)`` numbers, truth values or text, or ``(n, k)`` zeros and ones, nothing missing; a kind of None is inferred.
-    ``classes`` are names of ``0..k-1`` when the values are such numbers, or of the labels; ``name`` is that of the values in messages. The
-    classes returned are sorted (numbers by value), and of an anomaly task the second one is the anomaly: the greater of two numbers, the
-    rarer of two texts.
+    ``classes`` are names of ``0..k-1`` when the values are such numbers, or of the labels, or texts in their order; ``name`` is that of the
+    values in messages. The classes returned are sorted (numbers by value), and of an anomaly task the second one is the anomaly: the
+    greater of two numbers, the rarer of two texts.
 
     Raises:
         ValueError: If the values do not fit the kind.
@@ -201,6 +201,8 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "regression":
         return Targets(kind, _numbers(values, name), ())
+    if classes is not None and (isinstance(classes, str) or len({*map(str, classes)}) < len(classes)):
+        raise ValueError(f"classes must be a list of different names, got {classes!r}; give each its own")
     if kind == "multilabel":
         if values.dtype.kind not in "biuf":
             raise ValueError(
@@ -212,12 +214,20 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         if len(values) > 1 and values.shape[1] > 1 and (values.sum(axis=1) == 1).all():
             warnings.warn(f"{name} have one label in each row; if they are classes, give {name}.argmax(1)", stacklevel=3)
         names = tuple(map(str, classes)) if classes is not None else tuple(f"label_{k}" for k in range(values.shape[1]))
+        if len(names) != values.shape[1]:
+            raise ValueError(f"classes must name the {values.shape[1]} labels of {name}, got {len(names)}; name each of them")
         return Targets(kind, values.astype(np.float32), names)
     if values.ndim != 1:
         raise ValueError(f"{name} must be one value for each example, got shape {values.shape}; rows of 0 and 1 are kind='multilabel'")
+    if values.dtype.kind == "f" and classes is not None and not (values % 1).any():
+        values = values.astype(np.int64)
     levels, numbers = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
     numbers = numbers.reshape(-1).astype(np.int64)
-    if classes is not None and values.dtype.kind in "biu":
+    if classes is not None and values.dtype.kind in "OU":
+        if foreign := {*levels} - {*map(str, classes)}:
+            raise ValueError(f"{name} must be of the named classes, got {str(min(foreign))!r}; name all, or leave out classes")
+        levels, numbers = np.asarray(classes).astype(str), np.array([[*map(str, classes)].index(level) for level in levels])[numbers]
+    elif classes is not None and values.dtype.kind in "biu":
         # Numbers are already positions in the names: a class that happens not to occur keeps its place.
         if strange := [int(level) for level in levels if level < 0 or level >= len(classes)]:
             said = f"{name} must be numbers of the {len(classes)} named classes, 0 to {len(classes) - 1}, got {strange[0]}"
@@ -226,7 +236,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     if kind == "anomaly":
         if len(levels) != 2:
             raise ValueError(f"{name} of an anomaly task must have two values (normal, anomaly), got {len(levels)}: {_few(levels)}")
-        if values.dtype.kind not in "biuf" and (numbers == 1).sum() > (numbers == 0).sum():
+        if classes is None and values.dtype.kind not in "biuf" and (numbers == 1).sum() > (numbers == 0).sum():
             levels, numbers = levels[::-1], 1 - numbers
     elif len(levels) < 2:
         raise ValueError(f"{name} must have at least two classes, got only {_few(levels) or 'no examples'}")

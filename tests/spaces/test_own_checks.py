@@ -1,6 +1,8 @@
 """What would break a search with an own space, or mislead it, is refused by name before the first trial."""
 
+import re
 import sys
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,3 +187,54 @@ def test_what_a_draw_has_not_is_named():
     space = Own(lambda trial: {"k": trial.number}, linear, recipe=RECIPE)
     with pytest.raises(AttributeError, match="has suggest_float, suggest_int and suggest_categorical, no number"):
         space.sample(RandomTrial(0))
+
+
+class Probe(torch.nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.linear, self.shift = kind, torch.nn.Linear(4, 2), torch.zeros(4)
+        self.plain = [torch.nn.Linear(4, 4)] if kind == "list" else []
+        self.norm = torch.nn.BatchNorm1d(4, track_running_stats=kind != "batch")
+
+    def forward(self, inputs):
+        if self.kind == "state" and self.training:
+            self.shift = self.shift + inputs.detach().mean(0) + 1
+        for layer in self.plain:
+            inputs = layer(inputs)
+        noise = 0.3 * torch.randn_like(inputs) if self.kind == "noise" else 0.0
+        return self.linear(self.norm(inputs - self.shift + noise))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("list", "holds what is not in its state_dict.*ModuleList"),
+        ("state", "holds what is not in its state_dict.*register_buffer"),
+        ("noise", "predicts otherwise each time"),
+        ("batch", "predicts an example otherwise beside others"),
+        ("", None),
+    ],
+)
+def test_a_model_that_would_predict_otherwise_when_it_is_used_gets_a_word(kind, words):
+    space = Own(lambda t: {"w": t.suggest_int("w", 1, 2)}, lambda a, task: Probe(kind), recipe=RECIPE)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        study(space).load_task()
+    said = " ".join(str(one.message) for one in caught)
+    assert bool(re.search(words, said)) if words else not said
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda a, task: torch.nn.LazyLinear(2),
+            "float32 and of known sizes.* give lazy layers their sizes",
+        ),
+        (lambda a, task: torch.nn.Linear(4, 2).double(), "must have weights of float32 .*; leave out .double"),
+        (lambda a, task: torch.nn.Linear(4, 2).half(), "must have weights of float32 .* and .half"),
+    ],
+)
+def test_weights_that_no_training_could_begin_with_are_refused_by_name(make, words):
+    with pytest.raises(ValueError, match=words):
+        study(Own(lambda t: {"w": t.suggest_int("w", 1, 2)}, make, recipe=RECIPE)).load_task()

@@ -65,7 +65,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
         write_image(tmp_path / "dark" / f"{number}.png", 20)
         write_image(tmp_path / "light" / f"{number}.png", 220)
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match=r"the class folder nothing/ has no images; remove the folder or fill it") as caught:
+    with pytest.raises(ValueError, match=r"the class folder nothing/ has no images; fill it, or move the folder elsewhere") as caught:
         find_study("images", {"data": str(tmp_path)}).load_task()
     assert "\n" not in str(caught.value)
 

@@ -1,8 +1,10 @@
 import pickle
 import struct
+import warnings
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -99,9 +101,9 @@ class Lost(Own):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_example_that_an_own_dataset_cannot_read_is_named_by_its_number(workers):
-    task = dataset(Own(), Lost(), workers=workers)
     with pytest.raises(ValueError, match=r"the example 17 of validation must be readable, got KeyError: 'no such file' \(test_arrays"):
-        list(task.validation.batches(8))
+        list(dataset(Own(), Lost(), workers=workers).validation.batches(8))
+    task = dataset(Own(), Own(), workers=workers)
     assert pickle.loads(pickle.dumps(task.train)).fingerprint() == task.train.fingerprint()
 
 
@@ -264,7 +266,7 @@ def test_splits_that_are_unlike_or_the_same_and_classes_that_never_occur_are_sai
         dataset(own, [(0, 0)])
     with pytest.warns(UserWarning, match="class '0'") as caught:
         dataset(own, own)
-    assert "validation is the training dataset itself" in str(caught[0].message)
+    assert "4 of 4 examples of validation are in train, too" in str(caught[0].message)
 
 
 def test_sparse_inputs_objects_and_tensors_with_gradients_are_read_and_lost_ones_refused():
@@ -276,3 +278,116 @@ def test_sparse_inputs_objects_and_tensors_with_gradients_are_read_and_lost_ones
         arrays([[1.0, 2.0], [1.0]] * 30, labels)
     with pytest.raises(ValueError, match=r"inputs must be at most 2\*\*53, beyond which whole numbers are rounded"):
         arrays(inputs.astype(np.int64) + 2**60, labels)
+
+
+WORDS = np.array(["cat", "dog"] * 50)
+SPREAD = np.random.default_rng(1).normal(size=(100, 4))
+
+
+def said_of(make, *arguments, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make(*arguments, **options)
+    return " ".join(str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "words"),
+    [
+        (pd.Series(WORDS, index=range(99, -1, -1)), {}, r"order of the inputs, got their index in another order; give targets.loc\[inputs"),
+        (WORDS, {"classes": ["cat", "owl"]}, "of the named classes, got 'dog'; name all, or leave out classes"),
+        (WORDS, {"classes": ["cat", "cat"]}, "a list of different names"),
+        (WORDS, {"classes": "cd"}, "a list of different names, got 'cd'"),
+        (np.eye(2)[np.arange(100) % 2], {"classes": ["a"]}, "name the 2 labels of targets, got 1"),
+        (WORDS, {"validation": (SPREAD, WORDS, np.ones(100))}, r"validation must be a pair \(inputs, targets\), got tuple"),
+    ],
+)
+def test_targets_and_splits_that_would_be_taken_for_others_are_refused(targets, options, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        arrays(pd.DataFrame(SPREAD), targets, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_classes_are_an_order_also_of_texts_and_of_whole_floats():
+    task = arrays(SPREAD, np.where(np.arange(100) < 20, "cat", "dog"), classes=["dog", "cat"])
+    assert task.classes == ("dog", "cat")
+    assert task.train.targets.sum() == 14  # the cats
+    assert arrays(SPREAD, np.arange(100) % 2.0, classes=["no", "yes"]).classes == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "options", "words"),
+    [
+        (np.c_[SPREAD, np.arange(100) % 2], np.arange(100) % 2, {}, "inputs[:, 4] are the targets"),
+        (np.repeat(SPREAD[:20], 5, axis=0), WORDS, {}, "of 16 validation examples are training examples again"),
+        (np.lib.stride_tricks.sliding_window_view(np.random.default_rng(0).normal(size=119), 20), WORDS, {}, "windows of one series"),
+        (SPREAD, WORDS, {"validation": (SPREAD[::-1] * 255 + 0.5, WORDS)}, "inputs of validation have 2"),
+        (SPREAD, np.where(np.arange(100) < 50, "", WORDS), {}, "the class '' may stand for missing targets"),
+        (SPREAD, np.where(np.arange(100) < 50, "Cat ", WORDS), {}, "the classes 'Cat ' and 'cat' differ in capitals"),
+    ],
+)
+def test_what_makes_quality_look_too_good_or_nothing_learnt_gets_a_word(inputs, targets, options, words):
+    assert words in said_of(arrays, inputs, targets, **options)
+
+
+def test_inputs_of_further_kinds_are_read_and_usual_ones_get_no_word():
+    usual = arrays(SPREAD, WORDS)
+    rows = np.empty(100, dtype=object)
+    rows[:] = list(SPREAD)
+    assert arrays(rows, WORDS).train.fingerprint() == usual.train.fingerprint()
+    assert said_of(arrays, SPREAD, WORDS) == said_of(arrays, SPREAD[:70], WORDS[:70], validation=(SPREAD[70:] * 2, WORDS[70:])) == ""
+    with pytest.raises(ValueError, match="got float64 \\(100, 0\\)"):
+        arrays(SPREAD[:, :0], WORDS)
+
+
+class Named(torch.utils.data.TensorDataset):
+    def __init__(self, *classes):
+        super().__init__(torch.tensor(SPREAD), torch.arange(100) % 2)
+        self.classes = classes
+
+
+def test_parts_of_one_dataset_keep_its_classes_and_are_told_where_they_overlap():
+    whole = Named("cat", "dog")
+    first, last, both = (torch.utils.data.Subset(whole, range(*ends)) for ends in ((0, 60), (60, 100), (40, 100)))
+    assert dataset(first, last).classes == ("cat", "dog")
+    assert said_of(dataset, first, last) == ""
+    assert "20 of 60 examples of validation are in train, too" in said_of(dataset, first, both)
+    assert "40 of 100 examples of test are in validation, too" in said_of(dataset, first, last, whole)
+    with pytest.raises(ValueError, match=r"classes of validation must be those of train in their order, got \['dog', 'cat'\]"):
+        dataset(whole, Named("dog", "cat"))
+    assert dataset(Named(), [(torch.zeros(4), 0)], classes=["a", "b"]).classes == ("a", "b")
+
+
+def items(make, count=40):
+    return [make(k) for k in range(count)]
+
+
+SHARED = torch.zeros(4)
+PLAIN = [(torch.tensor(row, dtype=torch.float32), k % 2) for k, row in enumerate(SPREAD[:40])]
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "words"),
+    [
+        (items(lambda k: (torch.full((4,), torch.nan if k == 7 else k), k % 2)), {}, "the example 7 of train must be dense, finite"),
+        (items(lambda k: (torch.tensor(1.0 * k), k % 2)), {}, "the example 0 of train must be .* of a dimension at least"),
+        (items(lambda k: (torch.eye(3).to_sparse(), k % 2)), {}, "the example 0 of train must be dense"),
+        (items(lambda k: (SHARED, k % 2)), {}, "tensors of their own, got the memory of the first again; return its clone"),
+        (items(lambda k: (torch.ones(4), torch.tensor([k % 3, 2]))), {"kind": "multilabel"}, "target 0 of train must be 2 numbers 0 or 1"),
+        (items(lambda k: (torch.ones(4), torch.ones(2))), {"kind": "regression"}, "one finite number, got tensor"),
+        (items(lambda k: (torch.ones(4), torch.ones(8, 8))), {}, "class numbers from 0, got e.g. array"),
+    ],
+)
+def test_examples_that_no_model_could_be_trained_on_are_refused_before_a_training(made, options, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        list(dataset(made, PLAIN, **options).train.batches(8))
+    assert "\n" not in str(caught.value)
+
+
+def test_own_datasets_whose_values_are_on_another_scale_get_a_word():
+    far = [(inputs / 255, label) for inputs, label in PLAIN]
+    assert "inputs of validation have 0.0039" in said_of(dataset, PLAIN, far)
+    values = [(inputs, inputs[:1]) for inputs, _ in PLAIN]
+    assert said_of(dataset, values[:20], values[20:], kind="regression") == ""
+    held = [(inputs.requires_grad_(), label) for inputs, label in PLAIN]
+    assert dataset(held, held[:4]).train.fingerprint()

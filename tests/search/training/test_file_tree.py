@@ -346,3 +346,28 @@ def test_files_of_another_kind_get_the_study_that_reads_them(tmp_path):
         open_files(tmp_path / "one.csv")
     with pytest.raises(ValueError, match=r"got 2 \.csv, 1 \.docx; joulefront run table"):
         find_classes(open_files(tmp_path), SOUNDS, noun="recordings")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("images", "masks"), "has images/, masks/, as for detection or segmentation, which are not learnt; give a folder for each class"),
+        (("train/images", "train/labels", "val/images", "val/labels"), "has images/, labels/, as for detection"),
+        (("Annotations", "JPEGImages", "ImageSets"), "as for detection or segmentation"),
+        (("train_cat", "train_dog", "test_cat"), "some are splits of one class; make test/cat/ and train/cat/ of them"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_with_what_would_be_some(tmp_path, names, words):
+    with pytest.raises(ValueError, match=words):
+        images(write(tmp_path, classes(*names, count=2)))
+
+
+def test_parts_of_a_set_and_lists_of_labels_beside_it_get_a_word(tmp_path):
+    root = write(tmp_path / "folds", {**classes("fold1", "fold2"), "labels.csv": b"file,label", "README.txt": b"labels"})
+    said = read(root)[2]
+    assert "the classes are fold1/, fold2/; if these are parts of a set, put the files of all into a folder for each class" in said
+    assert "labels.csv is not read; classes and splits are those of the folders" in said
+    (root / "labels.csv").unlink()
+    assert "is not read" not in read(root)[2]
+    with pytest.raises(ValueError, match=r"only one class folder, pictures/.*; labels\.csv is not read, move each of the images into"):
+        images(write(tmp_path / "kaggle", {**classes("pictures"), "labels.csv": b"file,label"}))

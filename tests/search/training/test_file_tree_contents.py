@@ -264,3 +264,32 @@ def test_a_format_of_recordings_that_tells_the_class_is_said(tmp_path):
         soundfile.write(tmp_path / "ab"[k % 2] / f"{k}{('.wav', '.flac')[k % 2]}", RANDOM.normal(size=800) / 10, 8000)
     with pytest.warns(UserWarning, match="the file format of the recordings tells the class"):
         audio(tmp_path)
+
+
+def banded(pixels):
+    """TIFF of any number of bands, which Pillow does not write."""
+    height, width, count = pixels.shape
+    sizes = struct.pack(f"<{count}H", *[8] * count)
+    extra = struct.pack(f"<{count - 3}H", *[0] * (count - 3))
+    data = pixels.tobytes()
+    behind = 8 + len(data)
+    tags = [(256, 1, width), (257, 1, height), (258, count, behind), (259, 1, 1), (262, 1, 2), (273, 1, 8), (277, 1, count)]
+    tags += [(278, 1, height), (279, 1, len(data)), (284, 1, 1), (338, count - 3, behind + len(sizes))]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, number, value) for tag, number, value in tags)
+    head = b"II*\0" + struct.pack("<I", behind + len(sizes) + len(extra))
+    return head + data + sizes + extra + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+def test_bands_beyond_three_are_said(tmp_path):
+    files = {f"{name}/{k}.tif": banded(RANDOM.integers(0, 256, (8, 8, 6), dtype=np.uint8)) for name in "ab" for k in range(10)}
+    assert "images have 6 bands, of which red, green and blue are used" in read(write(tmp_path, files))[2]
+
+
+def test_seconds_that_are_milliseconds_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            wavfile.write(tmp_path / name / f"{k}.wav", 8000, RANDOM.normal(size=4000).astype("float32"))
+    with pytest.raises(ValueError, match=r"at most 10 times the longest recording, 0\.5 s, got 500; .* not milliseconds"):
+        audio(tmp_path, seconds=500)
+    assert audio(tmp_path, seconds=2).preprocessing["seconds"] == 2

@@ -322,6 +322,8 @@ def test_colour_profiles_that_differ_are_said(tmp_path, spaces, said):
     [
         ("patient{0}{1}_{2}.png", "files are 20 series, e.g. patient"),
         ("{0}{1:08}_nohash_{2}.png", "files are 20 series"),
+        ("rec{0}{1}.part{2}.png", "files are 20 series, e.g. rec"),
+        ("speaker{1}-{2}.png", "files are 10 series, e.g. speaker"),  # in both classes
         ("img_{1}{2}.png", ""),
         ("{1}{2}.png", ""),
     ],
@@ -333,3 +335,14 @@ def test_files_of_one_person_in_several_splits_are_said_by_their_names(tmp_path,
     found = said_of(tmp_path)
     assert said in found
     assert said != "" or "series" not in found
+
+
+def test_one_picture_in_two_formats_is_said_and_further_formats_are_read(tmp_path):
+    for name in ("ill", "well"):
+        (tmp_path / name).mkdir()
+        for k in range(10):
+            one = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), np.uint8))
+            one.save(tmp_path / name / f"{k}.png")
+            one.save(tmp_path / name / f"{k}.avif")
+    assert "files are 20 series, e.g. ill/" in said_of(tmp_path)
+    assert len(images(tmp_path).train) == 28
