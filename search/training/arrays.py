@@ -184,7 +184,7 @@ class _Named(torch.utils.data.Dataset[Any]):
 
     def _target(self, target: Any, where: str) -> Any:
         """Return a target of the kind that is expected."""
-        values, count, fits = np.asarray(target), self._classes
+        values, count = np.asarray(target), self._classes
         if self._kind == "multilabel":
             wish, fits = f"{count} numbers 0 or 1", values.shape == (count,) and bool(np.isin(values, (0, 1)).all())
         elif self._kind == "regression":
