@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .table_encodings import COMPACT, COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
+from .table_encodings import COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,12 +203,13 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if vast.any() and (vast := vast & ~different.str.contains("inf", case=False)).mean() > 1 - MOST:
         return Reading(note=f"is text, for as numbers its values would be beyond all measure, e.g. {different[vast].iloc[0]!r}")
     share = float(counts[~strange].sum() / counts.sum())
-    shown = ", ".join(map(repr, different[strange][:3]))
+    shown = ", ".join(repr(text[:40]) for text in different[strange][:3])
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
         said = f"is numbers, among which {shown} counts as missing" if strange.any() else behind or _doubtful(different, style)
         signs = signs_of(different) if len(style) == 2 else different[:0]
         return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said)
-    note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if share > 0.5 else None
+    mostly = share > 0.5 or strange.mean() <= 1 - MOST
+    note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if mostly else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
         return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
     if np.isfinite(lasted(different)).mean() >= MOST and not any(np.isfinite(seconds_of(different, form)).all() for form in OF_DAY):
@@ -249,6 +250,8 @@ def _in_form(different: Any) -> str | None:
     days = different.str.fullmatch(r"\d\d?-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)")
     if 0 < days.mean() < 0.5:
         return f"is text with {different[days].iloc[0]!r}, which Excel makes of 5-9 and of MAY9; write again what it was"
+    if different.str.fullmatch(r"(?s)\[.*\]|\{.*\}").mean() >= MOST:
+        return f"is text, for its values are lists or objects, e.g. {different[0][:40]!r}; make a column of each part of them"
     forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
     usual = forms.mode()[0]
     alike = (forms == usual).mean() >= MOST and usual.startswith("0")
@@ -260,9 +263,9 @@ def _in_form(different: Any) -> str | None:
 
 def _doubtful(different: Any, style: str) -> str | None:
     """Say that numbers have several currencies, or percent signs in part, which are left out; or points that may be of thousands."""
-    if style[0] == "." and all(re.fullmatch(r"[+-]?(\d{1,3}|[1-9]\d{0,2}\.\d{3})", text) for text in different):
-        grouped = different.str.contains(".", regex=False)
-        if grouped.mean() > 0.5 and (not grouped.all() or different.str.endswith("0").mean() > 0.5):
+    if style[0] == "." and all(re.fullmatch(r"[^\d.,]*(\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.,]*", text) for text in different):
+        grouped, money = different.str.contains(".", regex=False), different.str.contains(_CURRENCY).any()  # which has two decimals
+        if grouped.mean() > 0.5 and (money or not grouped.all() or different.str.contains(r"0\D*$").mean() > 0.5):
             shown = different[grouped].iloc[0]
             return f"is read with decimal points, as {shown!r}; if these are of thousands, write the numbers without them"
     if (powers := different.str.fullmatch(r"\d+[eE]\d+")).any():
@@ -337,7 +340,7 @@ def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
     import pandas as pd
 
     if pd.api.types.is_datetime64_any_dtype(values) or (reading.kind == "date" and not is_text(values.dtype)):
-        if reading.how.startswith(COMPACT) and values.dtype.kind in "iuf":
+        if values.dtype.kind in "iufb":  # 20241231 is a day, where training had such; milliseconds since 1970 are none
             return parse(texts(values), reading)
         return since_1970(pd.to_datetime(values, utc=True))
     if not is_text(values.dtype):

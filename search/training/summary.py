@@ -43,7 +43,7 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
     path = Path(path).expanduser()
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
     zipped = path.is_file() and zipfile.is_zipfile(path) and not suffixes & (TEXT | TYPED)
-    endings = [Path(name).suffix.lower() for name in open_files(path).names()] if zipped or path.is_dir() else []
+    endings = [Path(name.removesuffix(".gz")).suffix.lower() for name in open_files(path).names()] if zipped or path.is_dir() else []
     inside = {*endings} & (TEXT | TYPED) and not {*endings} & (SUFFIXES | SOUNDS)
     if inside or (not path.is_dir() and (suffixes & (TEXT | TYPED) or (path.is_file() and target is not None and not zipped))):
         if target is None:

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ..formatting import read_names
 from .arrays import task_in_memory
-from .columns import LARGEST, MISSING, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
+from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
 from .table_checks import copies, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, warn_of_telling, words_for_missing
-from .table_encodings import goals_of, means_of_others
+from .table_encodings import OF_DAY, goals_of, means_of_others
 from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
-from .task import Kind, Targets, Task, encode, infer_kind, keep_rows, noting, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, encode, infer_kind, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -200,9 +200,9 @@ def _open(data: str | Path | pd.DataFrame | Any, wanted: Sequence[str], source: 
 
     if isinstance(data, str | Path):
         path = Path(data).expanduser()
-        recordings, read_in = path.is_dir(), read(path, wanted)
-        frame, source = plain_frame(read_in), source or str(path)
-        return _Given(frame, path.name.split(".")[0], source, recordings, read_in if recordings else path, read_in.attrs.get("file"))
+        read_in = read(path, wanted)
+        frame, source, recordings = plain_frame(read_in), source or str(path), bool(read_in.attrs.get("recordings"))
+        return _Given(frame, path.name.split(".")[0], source, recordings, read_in if path.is_dir() else path, read_in.attrs.get("file"))
     if not isinstance(data, pd.DataFrame):  # of Arrow or Polars; of NumPy, or a dictionary
         data = data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
     return _Given(plain_frame(data), "table", source or "the table", False, data, data.attrs.get("file"))
@@ -280,7 +280,11 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None
     plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
-    reading = infer(plain)
+    reading, different = infer(plain), len({*plain} - {None})
+    if reading.how in OF_DAY and (kind == "regression" or (kind is None and different > MAX_NUMERIC_CLASSES)):
+        reading = Reading("duration")  # as the times of a race, 0:59:30
+    if reading.kind == "duration" and kind != "classification":
+        warnings.warn(f"{source}: the target {column.name!r} is times or durations, predicted in seconds", stacklevel=4)
     if reading.kind == "truth":
         truths, named = parse(plain, reading), {0.0: False, 1.0: True}
         if reading.note:
@@ -299,8 +303,8 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     if reading.kind == "date":
         if kind == "regression":
             return parse(plain, reading) / 86_400.0
-        levels = len({text for text in plain if text is not None})
-        said = f"the target {column.name!r} is dates, taken for {levels} classes; --kind regression predicts them as days since 1970"
+        amounts = "seconds" if reading.how in OF_DAY else "days since 1970"
+        said = f"the target {column.name!r} is dates, taken for {different} classes; --kind regression predicts them as {amounts}"
         warnings.warn(f"{source}: {said}", stacklevel=4)
     labels = {text: re.split(r"\s*[;|,]\s*", re.sub(r"""[][{}'"]""", "", text)) for text in {*found} - {None}}
     alone = {one[0] for one in labels.values() if len(one) == 1}

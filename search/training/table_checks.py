@@ -16,7 +16,7 @@ from ..formatting import names_text
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
-from .task import NEARLY_ALL, Targets, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +27,18 @@ TELLING = 0.99
 TRIED, ROWS = 200, 2_000
 #: So many examples of a split tell its scale; this many times the deviation, or deviations away, is another scale.
 LOOKED_AT, FAR = 32, 4.0
+#: A value that alone has this share of the squared distances from the median is a slip, or decides everything.
+DECIDES = 0.9
 #: A smaller validation split tells nothing: then every other row of training and validation.
 FEWEST = 20
 #: Days on which systems begin to count; share of the validation rows that are said if they are copies of training rows.
 BEGINNINGS, COPIES = ("1900-01-01", "1970-01-01", "01.01.1900", "01.01.1970", "01/01/1900", "01/01/1970"), 0.05
 #: Names of columns whose values name a person or thing.
 _GROUPS = re.compile(r"(?i:.+[ _-]id)|.*[a-z]I[Dd]")
+#: Parts that data was divided into, and names of columns that weigh rows.
+_PARTS = re.compile(r"(?i)(train|test|val|valid|dev|hold-?out)(ing|idation|ation)?([ _-]?set)?")
+_DIVIDED = re.compile(r"(?i)is[ ._-]?(train|test|val|valid|validation)|(cv|k)?[ ._-]?folds?")
+_WEIGHTS = re.compile(r"(?i)(sample|case|survey|instance|obs(ervation)?|row)[ ._-]?w(eigh|g)?ts?|fnlwgt")
 #: Names of columns whose numbers are codes, and of those whose numbers may be times.
 _CODES = re.compile(r"(?i)(.*[ _-])?(plz|postleitzahl|zip|zip[ _-]?code|post(al)?[ _-]?code|fips|(tele)?phone|telefon(nummer)?|version)")
 _TIMES = re.compile(r"(?i).*(date|time|datum|zeit|stamp|epoch|month|monat|when|created|updated)|ts|.*_(at|ts)")
@@ -81,6 +87,11 @@ def warn_of_columns(
         if frame is not None and column["type"] != "dropped" and _GROUPS.fullmatch(name) and 20 <= frame[name].nunique() <= len(frame) / 2:
             said = f"{name!r} may name what several rows belong to; --split {quote(f'group:{name}')} keeps these in one split"
             warnings.warn(f"{source}: {said}, --drop {typed(name)} leaves it out", stacklevel=3)
+        parts = column["type"] == "categorical" and len(column["levels"]) > 1 and all(map(_PARTS.fullmatch, column["levels"]))
+        parts = parts or (column["type"] == "numeric" and _DIVIDED.fullmatch(name) is not None)
+        if parts or (column["type"] == "numeric" and _WEIGHTS.fullmatch(name)):
+            does = "names parts of the data, which are drawn anew" if parts else "is named like weights of the rows, which all count alike"
+            warnings.warn(f"{source}: {name!r} {does}; it is taken for a feature, and --drop {typed(name)} leaves it out", stacklevel=3)
         for twice in spelt_alike(column.get("levels", ()))[:1]:
             shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
             warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
@@ -99,8 +110,15 @@ def warn_of_columns(
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
             option = f"; --keep {typed(*out)} uses it" if reason == "names the rows" else ""
             notes.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
-    if amounts is not None and (amounts == np.round(amounts)).all() and (levels := len(np.unique(amounts))) * 5 <= len(amounts):
+    levels = 0 if amounts is None else len(np.unique(amounts))
+    if 0 < 5 * levels <= len(amounts) and (levels <= MAX_NUMERIC_CLASSES or (amounts == np.round(amounts)).all()):
         notes.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
+    if amounts is not None and len(amounts) >= FEWEST:
+        squares = (amounts - np.median(amounts)) ** 2
+        if squares.max() > DECIDES * squares.sum():
+            others = np.delete(amounts, squares.argmax())
+            said = f"{amounts[squares.argmax()]:.6g} in one row, far from all others ({others.min():.6g} to {others.max():.6g})"
+            notes.append(f"the target is {said}, which then decides the R² alone; correct this row or leave it out")
     if amounts is not None and (share := max(np.unique(amounts, return_counts=True)[1]) / len(amounts)) >= NEARLY_ALL:
         notes.append(f"the target is one value in {share:.1%} of the rows; predict whether it is that one, or leave these rows out")
     for one in notes:
@@ -193,11 +211,12 @@ def telling_alone(
     train, validation = (part[np.linspace(0, len(part) - 1, min(len(part), ROWS)).astype(int)] for part in halves)
     found = []
     rows = np.concatenate([train, validation])
-    for column in [column for column in columns if column["type"] in ("numeric", "categorical")][:TRIED]:
+    for column in [column for column in columns if column["type"] != "dropped"][:TRIED]:
         one = apply([column], frame[[column["name"]]].iloc[rows])
         there = np.full(len(rows), True)
         if column["missing"]:  # what is missing tells nothing, the others may tell all
-            there = one[:, 1 if column["type"] == "numeric" else len(column["levels"]) + bool(column["other"])] == 0
+            marks = {"numeric": 1, "text": -1}
+            there = one[:, marks.get(column["type"], len(column.get("levels", ())) + bool(column.get("other")))] == 0
         judged = there.copy()
         judged[: len(train)] = False
         if judged.sum() < FEWEST // 2 or np.ptp(targets.values[rows[judged]]) == 0:

@@ -234,8 +234,10 @@ def _short(values: np.ndarray) -> list[float]:
 def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
     """Tell how texts ``(n,)`` are dates: by one of ``FORMATS``, several with ``|`` between, or None; and what is to be said of them."""
     dates = different.map(in_english)
-    if dates.str.match(_DATE).mean() < MOST:
-        return None, None
+    if (like := dates.str.match(_DATE).to_numpy()).mean() < MOST:
+        held = ", ".join(repr(text[:40]) for text in different[~like][:3])
+        said = f"is text, for beside dates it holds {held}; correct or empty these cells to have dates"
+        return None, said if like.mean() >= 0.5 and date_form(different[like].reset_index(drop=True))[0] is not None else None
     forms, rest = list[str](), dates
     while len(rest) and len(forms) < FORMS:
         few = rest.iloc[np.unique(np.linspace(0, len(rest) - 1, 6).astype(int))]  # to try all forms on all dates takes long
@@ -251,7 +253,7 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
     mixed = len(forms) > 1 and (any(_reverse(form) in forms for form in forms) or {*forms} & {*OF_DAY, "%I %p"})
     if mixed or len(lost) > (1 - MOST) * len(dates):
         years = dates.str.extract(r"(?<!\d)(\d{4})(?!\d)")[0].astype(float)
-        far = ((years < YEARS[0]) | (years > YEARS[1])).to_numpy()
+        far = (((years < YEARS[0]) | (years > YEARS[1])) & dates.str.match(_DAY)).to_numpy()
         if far.mean() > 1 - MOST:
             beyond = f"days beyond the years {YEARS[0]} to {YEARS[1]}, e.g. {different[far].iloc[0]!r}"
             return None, f"is text, for it has {beyond}; write these as numbers, e.g. the year"

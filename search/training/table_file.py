@@ -15,7 +15,7 @@ from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .table_rows import flat, is_number, is_rule, read_arff, read_json, rows_of_data, swallowed, unmarked
+from .table_rows import doubled, escapes, flat, is_number, is_rule, read_arff, read_json, rows_of_data, single_quoted, swallowed, unmarked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +34,19 @@ SNIFFED = 2**18
 HEADING = 30
 #: The usual ones first; those from the blank on only where none of these gives the columns that are known.
 SEPARATORS = ",;\t| ~^:\x01\x1f"
+#: Names of parts in which Spark, Dask and others write one table; what divides their rows may stand in names of folders, as ``site=A``.
+_PART = re.compile(r"(?:.*/)?(?:part[-._]\d|[^/]+-\d{5}-of-\d{5})")
 #: How what is no table begins, and what to do.
 _NO_TABLES = {
     b"version https://git-lfs": "it is a pointer of Git LFS; git lfs pull fetches the file",
     **dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page; download the file itself"),
+    **dict.fromkeys((b"%pdf", b"{\\rtf", b"\x89png", b"\xff\xd8\xff", b"<?xml"), "it is a document or a picture; save its table as CSV"),
+    **dict.fromkeys(
+        (b"sqlite format 3", b"\x89hdf", b"orc\0", b"\x93numpy", b"obj\x01"), "it is a database or of another program; save it as CSV"
+    ),
 }
+#: A value of LIBSVM's files.
+_LIBSVM = re.compile(r"\d+:[-+.\deE]+")
 #: A text that Excel is kept from making a number of: ``="01"``.
 _EXCEL = r'^="(.*)"$'
 #: Encodings of single letters by more than one byte, or by other letters than Windows-1252, that a name in the header may tell.
@@ -53,7 +61,8 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     semicolon, tab, bar, blank, others). Lines above it get a warning, and so do a row of units below it and sums at the end, which are left
     out; what a shorter row lacks is empty; a column without name is ``Unnamed: k``. ``attrs["file"]`` of the frame is how the file was read
     (``encoding``, ``separator``, ``quote`` or ``sheet``): of another file that is ``learnt``, which decides where this one leaves it open.
-    The tables of a folder stand below one another, with a column ``file`` for their names; those without ``names`` are left out.
+    The tables of a folder stand below one another, with a column ``file`` for their names unless they are parts of one; those without
+    ``names`` are left out.
 
     Raises:
         FileNotFoundError: If the file does not exist, or a folder has none.
@@ -74,7 +83,7 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         if suffixes & PARQUET:
             return flat(pd.read_parquet(path))
         if suffixes & FEATHER:
-            return flat(pd.read_feather(path))
+            return flat(_read_arrow(path))
         if suffixes & EXCEL:
             return _read_excel(path, names, learnt or {})
         if suffixes & JSON:
@@ -92,8 +101,10 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
 def _read_folder(path: Path, names: Collection[str]) -> pd.DataFrame:
     import pandas as pd
 
-    paths = [one for one in sorted(path.rglob("[!._]*")) if one.suffix.lower() in TEXT | TYPED and "readme" not in one.name.lower()]
-    tables = {one.relative_to(path).as_posix(): read(one) for one in paths}
+    found = [one for one in sorted(path.rglob("[!._]*")) if "readme" not in one.name.lower()]
+    paths = [one for one in found if Path(one.stem if one.suffix.lower() in PACKED else one).suffix.lower() in TEXT | TYPED]
+    keys = {one: dict(part.split("=", 1) for part in one.relative_to(path).parts[:-1] if "=" in part) for one in paths}
+    tables = {one.relative_to(path).as_posix(): read(one).assign(**keys[one]) for one in paths}
     whole = {file: table for file, table in tables.items() if {*names} <= {*table.columns}}
     if not whole:
         raise FileNotFoundError(
@@ -105,9 +116,22 @@ def _read_folder(path: Path, names: Collection[str]) -> pd.DataFrame:
     for file, table in whole.items():
         if odd := sorted({*table.columns} ^ {*known.columns} | ({"file"} & {*known.columns})):
             raise ValueError(f"{path} must hold tables of the same columns, got {odd[0]!r} in one of {first} and {file}; move or rename it")
-    joined = pd.concat([table.assign(file=file) for file, table in whole.items()], ignore_index=True)
-    joined.attrs = known.attrs
+    parts = len(whole) == 1 or all(keys.values()) or all(map(_PART.match, whole))
+    joined = pd.concat([table.assign(**({} if parts else {"file": file})) for file, table in whole.items()], ignore_index=True)
+    joined.attrs = {**known.attrs, "recordings": not parts}
     return joined
+
+
+def _read_arrow(path: Path) -> pd.DataFrame:
+    """Read a file of Arrow, or a stream of its records, as datasets of Hugging Face lie on disk."""
+    import pandas as pd
+    from pyarrow import ipc
+
+    with path.open("rb") as file:
+        stream = file.read(4) == b"\xff\xff\xff\xff"
+        file.seek(0)
+        frame: pd.DataFrame = ipc.open_stream(file).read_pandas() if stream else pd.read_feather(path)
+    return frame
 
 
 def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
@@ -174,7 +198,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
 
     member = _member(path)
     with path.open("rb") as file:
-        packed: Any = None if member else "gzip" if file.read(2) == b"\x1f\x8b" else "infer"
+        packed: Any = None if member else "tar" if ".tar." in path.name else "gzip" if file.read(2) == b"\x1f\x8b" else "infer"
     with get_handle(member or path, "rb", compression=packed, is_text=False) as opened:
         head = opened.handle.read(SNIFFED)
     for mark, remedy in _NO_TABLES.items():
@@ -185,10 +209,10 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     cut, head = len(head) == SNIFFED, re.sub(rb"\0{4,}$", b"", head)
     encoding = _encoding(head, names, learnt.get("encoding"))
     text = head.decode(encoding, "replace").rstrip("\0\x1a")
-    escaped = _escapes(text)
+    escaped = escapes(text)
     marked = len(text) - len(unmarked(text, names))
-    text = _doubled(text) if escaped else unmarked(text, names)
-    quote = "'" if _single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
+    text = doubled(text) if escaped else unmarked(text, names)
+    quote = "'" if single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
     layout = _layout(text, names, quote, learnt.get("separator"), cut=cut)
     separator, above, width = layout.separator, layout.above, layout.width
 
@@ -198,7 +222,7 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
         if escaped or marked:
             with get_handle(source, "rb", compression=packed, is_text=False) as opened:
                 whole = unmarked(opened.handle.read().decode(encoding, errors), names)
-            source = io.BytesIO((_doubled(whole) if escaped else whole).encode(encoding, "replace"))
+            source = io.BytesIO((doubled(whole) if escaped else whole).encode(encoding, "replace"))
         # Every cell stays as it is written; no column is the index, and an empty line of a column alone is a value.
         kept: Any = {"header": None, "names": list(range(width)), "index_col": False, "dtype": str, "keep_default_na": False}
         kept |= {"skiprows": above, "skip_blank_lines": width > 1, "skipinitialspace": True, "quotechar": quote, "encoding": encoding}
@@ -222,15 +246,22 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     if above:
         warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
     header, body = [str(name).replace("\0", "").strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
+    if width > 1 and all(map(_LIBSVM.fullmatch, header[1:])):
+        raise ValueError("it is a file of LIBSVM; read it by sklearn.datasets.load_svmlight_file, and save it as CSV with a header")
     while len(body) and (last := "".join(body.iloc[-1])) and not last.strip("\0\x1a "):
         body = body.iloc[:-1]  # what some systems write behind the last row
     if width == 1:  # an empty line is a value that is missing, but at the end
         ends = re.search(r"(\r\n|\n|\r)*$", text)
         body = body.iloc[: max(0, len(body) - max(0, len(re.findall(r"\r\n|\n|\r", ends[0])) - 1))] if ends and not cut else body
-    body = body.replace(_EXCEL, r"\1", regex=True)
+    if marked_by_excel := [k for k in body if body[k].str.startswith('="').any()]:  # to look into every cell takes long
+        body[marked_by_excel] = body[marked_by_excel].replace(_EXCEL, r"\1", regex=True)
     data, units = _said_rows(path, header, body, learnt)
     body = body.iloc[data].reset_index(drop=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
+    there = [header.index(name) for name in names if name in header]
+    if there and layout.short and not learnt and len(layout.short) >= len(data) and (body.iloc[:, max(there) :] == "").all(axis=None):
+        why = f"is a {separator!r} part of a name, or are rows divided by another sign? Quote such a name, and divide all lines alike"
+        raise ValueError(f"no row has as many values as the header has names ({named}), and none a value of {header[max(there)]!r}: {why}")
     if short := [line for place, line in layout.short.items() if place in {*data.tolist()}]:
         warnings.warn(
             f"{path}: {len(short)} rows have fewer values than the header has names, first line {short[0]}; what they lack counts as "
@@ -313,30 +344,6 @@ def _encoding(head: bytes, names: Collection[str], learnt: str | None) -> str:
         told = [one for one in (*known, "cp1252", *_OTHERS) if strange and all(name in first.decode(one, "ignore") for name in strange)]
         return [*told, *known, "cp1252"][0]
     return "utf-8"
-
-
-def _escapes(text: str) -> bool:
-    r"""Whether quotes inside of quoted values have a backslash before them, as MySQL and Spark write: ``"12\" wide"``.
-
-    In most such lines the other quotes are in pairs, and all of them are not, or one with a backslash stands before neither end of a value.
-    """
-    lines = [line for line in text.splitlines() if '\\"' in line]
-    inside = any(re.search(r'\\"(?!"|\s*(?:[,;|\t]|$))', line) for line in lines)
-    others = [re.sub(r"\\.", "", line).count('"') for line in lines]
-    pairs = [count > 0 and count % 2 == 0 and (inside or line.count('"') % 2 == 1) for count, line in zip(others, lines, strict=True)]
-    return 2 * sum(pairs) > len(pairs)
-
-
-def _doubled(text: str) -> str:
-    """Return a text with doubled quotes in place of quotes behind a backslash, and one backslash in place of two."""
-    return re.sub(r'\\(["\\])', lambda found: '""' if found[1] == '"' else found[1], text)
-
-
-def _single_quoted(text: str) -> bool:
-    """Whether values are put into single quotes, and none into double ones; also where no value of this file holds a separator."""
-    lines = text.splitlines()[1:]
-    held = sum(re.search(r"(?:^|[,;\t|])\s*'[^']*'\s*(?:[,;\t|]|$)", line) is not None for line in lines)
-    return held > 0.5 * len(lines) and '"' not in text
 
 
 @dataclass(frozen=True)

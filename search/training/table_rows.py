@@ -92,6 +92,30 @@ def unmarked(text: str, names: Collection[str]) -> str:
     return text[: found.start(1)] + text[found.end(1) :] if found and named else text
 
 
+def escapes(text: str) -> bool:
+    r"""Whether quotes inside of quoted values have a backslash before them, as MySQL and Spark write: ``"12\" wide"``.
+
+    In most such lines the other quotes are in pairs, and all of them are not, or one with a backslash stands before neither end of a value.
+    """
+    lines = [line for line in text.splitlines() if '\\"' in line]
+    inside = any(re.search(r'\\"(?!"|\s*(?:[,;|\t]|$))', line) for line in lines)
+    others = [re.sub(r"\\.", "", line).count('"') for line in lines]
+    pairs = [count > 0 and count % 2 == 0 and (inside or line.count('"') % 2 == 1) for count, line in zip(others, lines, strict=True)]
+    return 2 * sum(pairs) > len(pairs)
+
+
+def doubled(text: str) -> str:
+    """Return a text with doubled quotes in place of quotes behind a backslash, and one backslash in place of two."""
+    return re.sub(r'\\(["\\])', lambda found: '""' if found[1] == '"' else found[1], text)
+
+
+def single_quoted(text: str) -> bool:
+    """Whether values are put into single quotes, and none into double ones; also where no value of this file holds a separator."""
+    lines = text.splitlines()[1:]
+    held = sum(re.search(r"(?:^|[,;\t|])\s*'[^']*'\s*(?:[,;\t|]|$)", line) is not None for line in lines)
+    return held > 0.5 * len(lines) and '"' not in text
+
+
 def is_rule(row: Collection[str]) -> bool:
     """Whether a row is a line that is drawn with dashes."""
     return any(row) and all(re.fullmatch(_RULE, text.strip()) for text in row if text)
@@ -136,16 +160,19 @@ def _is_note(row: np.ndarray, above: np.ndarray) -> bool:
 
 def _is_sum(row: np.ndarray, above: np.ndarray) -> bool:
     """Whether the numbers of a row are the sums of those above it: all of them, or one where a word says so."""
-    sums, others, word = 0, 0, False
+    words = [k for k, text in enumerate(row) if text and not is_number(text)]
+    word = any(_FOOTERS.fullmatch(row[k].rstrip(": ")) and not (above[:, k] == row[k]).any() for k in words)
+    if words and not word:
+        return False
+    sums = 0
     for text, column in zip(row, above.T, strict=True):
         if is_number(text):
             values = np.array([_number(one) for one in column if one])
             summed = bool(np.any(values) and abs(values.sum() - _number(text)) <= ROUNDED * np.abs(values).sum())
-            sums, others = sums + summed, others + (not summed)
-        elif text:
-            known = (column == text).any() or not _FOOTERS.fullmatch(text.rstrip(": "))
-            word, others = word or not known, others + known
-    return sums > 0 and (word or (others == 0 and (sums > 1 or not all(row))))
+            if summed == word:  # with a word one sum will do, without one all must be sums
+                return word
+            sums += summed
+    return not word and sums > 0 and (sums > 1 or not all(row))
 
 
 def _number(text: str) -> float:
@@ -245,7 +272,7 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
             inner = pd.DataFrame(present.map(list).tolist(), index=present.index).reindex(frame.index).rename(columns=str)
         else:
             continue
-        frame = pd.concat([frame.drop(columns=name), inner.add_prefix(f"{name}.")], axis=1)
+        frame = pd.concat([frame.drop(columns=name), flat(inner).add_prefix(f"{name}.")], axis=1)
     return frame
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import Reading, infer, is_text, numbers, texts
-from .task import Targets, split_indices
+from .task import Targets, spelt_alike, split_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,13 +69,21 @@ def split_rows(
         if when is None or len(np.unique(when[np.isfinite(when)])) < 3:
             raise ValueError(f"--split time:{column} needs at least 3 dates or numbers in that column, got {_few(values)}")
         _say_gaps(column, ~np.isfinite(when), "train")
-        return _by_time(when, (validation_share, test_share))
+        parts = _by_time(when, (validation_share, test_share))
+        _say_small(column, parts, (validation_share, test_share))
+        return parts
     groups = np.array([str(text) for text in texts(values)])
     needed = 2 + (test_share > 0)
     if len(np.unique(groups)) < needed:
-        raise ValueError(f"--split group:{column} needs at least {needed} different values in that column, got {_few(values)}")
+        remedy = "; join the files into one to divide their rows at random" if column == "file" else ""
+        raise ValueError(f"--split group:{column} needs at least {needed} different values in that column, got {_few(values)}{remedy}")
     _say_gaps(column, np.array([text is None for text in texts(values)]), "are one group")
-    return _deal(groups, targets, (1 - validation_share - test_share, validation_share, test_share), seed)
+    if twice := spelt_alike({*groups.tolist()}):
+        shown = " and ".join(map(repr, twice[0][:3]))
+        warnings.warn(f"{shown} in {column!r} differ in capitals or blanks only, and are two groups; spell them alike", stacklevel=3)
+    parts = _deal(groups, targets, (1 - validation_share - test_share, validation_share, test_share), seed)
+    _say_small(column, parts, (validation_share, test_share))
+    return parts
 
 
 def _by_time(when: np.ndarray, shares: tuple[float, float]) -> Parts:
@@ -94,6 +102,18 @@ def _by_time(when: np.ndarray, shares: tuple[float, float]) -> Parts:
 def _say_gaps(column: str, missing: np.ndarray, what: str) -> None:
     if missing.any():
         warnings.warn(f"{int(missing.sum())} of {len(missing)} rows have no {column!r}, by which they are split: they {what}", stacklevel=4)
+
+
+def _say_small(column: str, parts: Parts, shares: tuple[float, float]) -> None:
+    count = sum(map(len, parts))
+    small = [
+        (what, len(part))
+        for what, part, share in zip(("validate", "test"), parts[1:], shares, strict=True)
+        if len(part) < share * count / 2
+    ]
+    if small:
+        said = " and ".join(f"{rows} {what}" for what, rows in small)
+        warnings.warn(f"of {count} rows {said}, for many have one {column!r}; their qualities tell little", stacklevel=4)
 
 
 def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, float], seed: int) -> Parts:

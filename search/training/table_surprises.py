@@ -111,6 +111,9 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
         if reading.kind == "number" and present:
             here = pd.Series(present, dtype=object)
             known, signs = "".join(signs_of(pd.Series([reading.how[2:]], dtype=object))), signs_of(here)
+            unit = {"*ft": "ft"}.get(reading.how[2:], reading.how[2:])
+            if unit and not known and unit[0] != "*":  # what has another unit is no number; what has none may be of another
+                known, signs = unit, np.where(here.str.fullmatch(r"[\d.,+-]+"), "", unit)
             odd = here[(signs != known) & np.array([abs(one) > 0 for text, one in read if text is not None])].tolist()
             what = f"another sign than {known!r} of training" if known else "a sign that training had not"
             count(odd, "read as numbers alone", f"written with {what}")
