@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
@@ -110,19 +110,22 @@ def warn_of_columns(
         if out := [column["name"] for column in columns if column.get("reason") == reason]:
             option = f"; --keep {typed(*out)} uses it" if reason == "names the rows" else ""
             notes.append(f"left out {', '.join(map(repr, out[:10]))}, which {reason}{option}")
-    levels = 0 if amounts is None else len(np.unique(amounts))
-    if 0 < 5 * levels <= len(amounts) and (levels <= MAX_NUMERIC_CLASSES or (amounts == np.round(amounts)).all()):
-        notes.append(f"the target is taken for amounts, {levels} different ones; --kind classification makes classes of them")
-    if amounts is not None and len(amounts) >= FEWEST:
-        squares = (amounts - np.median(amounts)) ** 2
-        if squares.max() > DECIDES * squares.sum():
-            others = np.delete(amounts, squares.argmax())
-            said = f"{amounts[squares.argmax()]:.6g} in one row, far from all others ({others.min():.6g} to {others.max():.6g})"
-            notes.append(f"the target is {said}, which then decides the R² alone; correct this row or leave it out")
-    if amounts is not None and (share := max(np.unique(amounts, return_counts=True)[1]) / len(amounts)) >= NEARLY_ALL:
-        notes.append(f"the target is one value in {share:.1%} of the rows; predict whether it is that one, or leave these rows out")
+    notes += [] if amounts is None else [f"the target is {said}" for said in _said_of_amounts(amounts)]
     for one in notes:
         warnings.warn(f"{source}: {one}", stacklevel=3)
+
+
+def _said_of_amounts(amounts: np.ndarray) -> Iterator[str]:
+    levels, counts = np.unique(amounts, return_counts=True)
+    if len(levels) * 5 <= len(amounts) and (len(levels) <= MAX_NUMERIC_CLASSES or (levels == np.round(levels)).all()):
+        yield f"taken for amounts, {len(levels)} different ones; --kind classification makes classes of them"
+    if (share := counts.max() / len(amounts)) >= NEARLY_ALL:
+        yield f"one value in {share:.1%} of the rows; predict whether it is that one, or leave these rows out"
+    squares = (amounts - np.median(amounts)) ** 2
+    if len(amounts) >= FEWEST and squares.max() > DECIDES * squares.sum():
+        others, value = np.delete(amounts, squares.argmax()), amounts[squares.argmax()]
+        said = f"{value:.6g} in one row, far from all others ({others.min():.6g} to {others.max():.6g})"
+        yield f"{said}, which then decides the R² alone; correct this row or leave it out"
 
 
 def warn_of_codes(source: str, columns: Sequence[Column], frame: pd.DataFrame, how: Mapping[str, Reading]) -> None:

@@ -253,8 +253,9 @@ def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) ->
     if width == 1:  # an empty line is a value that is missing, but at the end
         ends = re.search(r"(\r\n|\n|\r)*$", text)
         body = body.iloc[: max(0, len(body) - max(0, len(re.findall(r"\r\n|\n|\r", ends[0])) - 1))] if ends and not cut else body
-    if marked_by_excel := [k for k in body if body[k].str.startswith('="').any()]:  # to look into every cell takes long
-        body[marked_by_excel] = body[marked_by_excel].replace(_EXCEL, r"\1", regex=True)
+    for k in range(width):
+        if body[k].str.startswith('="').any():  # to look into every cell takes long
+            body[k] = body[k].replace(_EXCEL, r"\1", regex=True)
     data, units = _said_rows(path, header, body, learnt)
     body = body.iloc[data].reset_index(drop=True)
     named = max((k + 1 for k, name in enumerate(header) if name), default=0)
