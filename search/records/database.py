@@ -134,15 +134,15 @@ def connect(file: Path, mode: Mode) -> sqlite3.Connection:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     access = {"create": "rwc", "write": "rw", "read": "ro"}[mode]
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={access}", uri=True, timeout=LOCK_SECONDS, check_same_thread=False)
-    if mode != "read":
+    if mode == "create":
         return connection
-    views = "SELECT name FROM sqlite_master WHERE type = 'view' AND (name LIKE 'trial%' OR name LIKE 'stud%')"
+    foreign = "SELECT name, type FROM sqlite_master WHERE type = 'trigger' OR type = 'view' AND (name LIKE 'trial%' OR name LIKE 'stud%')"
     try:
-        if found := connection.execute(views).fetchall():  # to read one may take for ever
-            raise sqlite3.DatabaseError(f"{found[0][0]} must be a table, got a view")
+        if found := connection.execute(foreign).fetchall():  # to read a view, or to write where a trigger is, may take for ever
+            raise sqlite3.DatabaseError(f"{found[0][0]} must be a table, got a {found[0][1]}")
     except sqlite3.OperationalError as error:
         connection.close()
-        if "readonly" not in str(error):
+        if mode == "write" or "readonly" not in str(error):
             raise
         return _rolled_back(file)
     return connection
@@ -182,7 +182,7 @@ def fail_open_trials(
 
     dead = []
     for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() if only is None else trial.number not in only:
+        if trial.state != TrialState.RUNNING or (only is not None and trial.number not in only):  # one that waits was not begun
             continue
         with contextlib.suppress(UpdateFinishedTrialError):  # its worker was just in time
             facts = {
@@ -324,4 +324,6 @@ def _explained(error: BaseException, file: Path | None, shown: str) -> str:
     if "locked" in cause_of(error):
         return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
     remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
+    if file is not None and re.search("no such (table|column)|malformed|not a database", cause_of(error)):
+        remedy = f"joulefront repair {str(file.parent)!r} makes it again"
     return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"

@@ -21,6 +21,8 @@ from ..whole_file import whole_file
 T = TypeVar("T")
 #: No file of a run folder that is read at once is larger; with 100,000 trials one has 0.8 GB.
 LARGEST_BYTES = 1 << 30
+#: Entry ``state`` of ``study.json`` until the database is made: the same command begins again.
+CREATING = "creating"
 
 
 class _Study(TypedDict):
@@ -214,6 +216,14 @@ def content(path: Path) -> bytes:
     if (size := path.stat().st_size) > LARGEST_BYTES:
         raise ValueError(f"it has {size:,} bytes")
     return path.read_bytes()
+
+
+def broken_start(file: Path) -> Mapping[str, Any] | None:
+    """Return what ``study.json`` says of a start that was broken off before its database was made, or None."""
+    with contextlib.suppress(OSError, ValueError):
+        facts = parse(content(file)) if file.is_file() else None
+        return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None
+    return None
 
 
 def read_json(path: Path, kind: type[T], remedy: str) -> T:

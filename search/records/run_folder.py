@@ -19,7 +19,7 @@ from . import database, storage_url
 from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
-from .files import StudyFile, Versioned, content, digest, lock, read_json, read_snapshot, write_json
+from .files import CREATING, StudyFile, Versioned, broken_start, digest, lock, read_json, read_snapshot, write_json
 from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
@@ -40,8 +40,6 @@ LEDGER_FILE = "ledger.jsonl"
 DATABASE_FILE = "study.db"
 SNAPSHOT_FILE = "trials.json"
 LOCK_FILE = ".lock"
-#: Entry ``state`` of ``study.json`` until the database is made: the same command begins again.
-CREATING = "creating"
 
 
 class StoreError(ValueError):
@@ -63,7 +61,7 @@ class RunFolder:
     @classmethod
     def exists(cls, path: Path) -> bool:
         """Whether there is a run in this folder, more than a start that was broken off."""
-        return (path / STUDY_FILE).is_file() and _broken_start(path) is None
+        return (path / STUDY_FILE).is_file() and broken_start(path / STUDY_FILE) is None
 
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, Any], *, storage: str | None = None) -> RunFolder:
@@ -78,7 +76,7 @@ class RunFolder:
             raise StoreError(f"--out {str(path)!r} is a file; a run needs a folder of its own")
         if any("\ud800" <= sign <= "\udfff" for sign in str(path.absolute())):
             raise StoreError(f"--out must be a path in UTF-8, got {str(path)!r}; choose another --out")
-        begun, made = _broken_start(path), not path.exists()
+        begun, made = broken_start(path / STUDY_FILE), not path.exists()
         if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         try:
@@ -227,13 +225,16 @@ class RunFolder:
         try:
             storage = BufferedStorage(storage, self._study_name) if alone and url is None else storage
             study: optuna.Study = optuna.load_study(study_name=self._study_name, storage=storage, sampler=sampler)
-            return study
         except KeyError as error:
             raise StoreError(
                 f"{str(self.path)!r}: the storage has no study {self._study_name!r}: it is half written, or another one; run in a new --out"
             ) from error
         except Exception as error:
-            raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); restore it from a copy") from error
+            raise StoreError(f"{str(self.path)!r}: the storage cannot be read ({cause_of(error)}); {self._remedy}") from error
+        stored, known = [one.name.lower() for one in study.directions], self.facts["study"]["directions"]
+        if stored != known:
+            raise StoreError(f"the directions of {str(self.path)!r} must be {known} as in {STUDY_FILE}, got {stored}; {self._remedy}")
+        return study
 
     def run(self, study_now: optuna.Study | None = None, *, bill: bool = True) -> Run:
         """Read everything that is known of this run; with the loaded study nothing is opened again, which takes longer than reading.
@@ -245,11 +246,7 @@ class RunFolder:
         trials = self._snapshot() if study_now is None and not shared else None
         if trials is None:
             study_now = study_now or self.study(read_only=True)
-            try:
-                trials = all_from_optuna(study_now.get_trials(deepcopy=False), self._ended)
-            except (ValueError, TypeError) as error:  # Optuna sorts what it has read
-                damage = f"the database of {str(self.path)!r} is damaged ({error}); restore it from a copy, or run again"
-                raise StoreError(damage) from error
+            _, trials = self.stored_trials(study_now)
         return Run(
             name=study["name"],
             path=self.path,
@@ -262,6 +259,14 @@ class RunFolder:
             repeats=read_repeats(self.path) if bill else Repeats(),
         )
 
+    def stored_trials(self, study: optuna.Study) -> tuple[list[FrozenTrial], tuple[Trial, ...]]:
+        """Return the trials of a study as Optuna has them and as ours; a ``StoreError`` where its rows are none that we write."""
+        try:
+            stored = study.get_trials(deepcopy=False)
+            return stored, all_from_optuna(stored, self._ended, len(self.facts["study"]["directions"]))
+        except (ValueError, TypeError, RecursionError) as error:  # Optuna sorts what it has read
+            raise StoreError(f"the database of {str(self.path)!r} is damaged ({error}); {self._remedy}") from error
+
     def _shared_bill(self, study: optuna.Study) -> Bill:
         """Return the bill of all workers; this one's from its own file, which is newer."""
         bills = {**SharedStudy(study).bills(), str(self.facts.get("worker")): read_sessions(self.bill_file)}
@@ -270,8 +275,8 @@ class RunFolder:
     def save_snapshot(self, study: optuna.Study) -> None:
         """Keep the trials beside the database: reading them needs no database library, which takes long to import; `repair` needs them."""
         database.keep(study)
-        stored = study.get_trials(deepcopy=False)
-        trials = [to_json(trial) for trial in all_from_optuna(stored, self._ended)]
+        stored, ours = self.stored_trials(study)
+        trials = [to_json(trial) for trial in ours]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
         facts = {"format": FORMAT, "mark": self._mark(), "digest": digest(trials, rest)}
         write_json(self.path / SNAPSHOT_FILE, {**facts, "trials": trials, "optuna": rest})
@@ -333,10 +338,8 @@ class RunFolder:
         It is called while no other session holds the folder.
         """
         study, own = self.study(), self.facts.get("worker")
-        if own is None:
-            return database.fail_open_trials(study, joules_by_number)
-        opened = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
-        left = {trial.number for trial in opened if trial.user_attrs.get(WORKER, {}).get("id") == own}
+        stored, _ = self.stored_trials(study)  # nothing is written to a damaged one
+        left = {trial.number for trial in stored if own is None or trial.user_attrs.get(WORKER, {}).get("id") == own}
         return database.fail_open_trials(study, joules_by_number, only=left)
 
     @contextlib.contextmanager
@@ -360,9 +363,13 @@ class RunFolder:
         url = self.facts.get("storage")
         return None if url is None else storage_url.with_password(str(url), self.given)
 
+    @property
+    def _remedy(self) -> str:
+        return "restore it from a copy" if self.facts.get("storage") else "joulefront repair makes it again, or restore it"
+
     def _is_readable(self) -> bool:
         with contextlib.suppress(ValueError, TypeError, RuntimeError):
-            self.study(read_only=True).get_trials(deepcopy=False)
+            self.stored_trials(self.study(read_only=True))
             return True
         return False
 
@@ -379,7 +386,7 @@ class RunFolder:
         except Exception as error:
             line = cause_of(error)
             if url is None:
-                raise StoreError(f"{str(file)!r} cannot be read ({line}); joulefront repair makes it again, or restore it") from error
+                raise StoreError(f"{str(file)!r} cannot be read ({line}); {self._remedy}") from error
             remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
             raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
 
@@ -389,11 +396,3 @@ def _read(file: Path, kind: type[T]) -> T:
         return read_json(file, kind, "restore it from a copy, or delete the folder and run again")
     except ValueError as error:
         raise StoreError(str(error)) from error
-
-
-def _broken_start(path: Path) -> Mapping[str, Any] | None:
-    """Return the facts of a start that was broken off before its database was made, or None."""
-    with contextlib.suppress(OSError, ValueError):
-        facts = parse(content(path / STUDY_FILE)) if (path / STUDY_FILE).is_file() else None
-        return facts if isinstance(facts, dict) and facts.get("state") == CREATING else None
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -270,20 +271,31 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     if isinstance(extra := facts.get("extra"), Mapping) and extra.get(MEMBERS):
         params = {"family": "ensemble"}
     facts.setdefault("epochs", trial.params.get("epochs", 0))
-    return from_json({**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())})
+    whole = {**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())}
+    try:
+        json.dumps(whole, allow_nan=False, default=str)
+    except ValueError:  # no file of ours could hold it
+        raise ValueError(f"trial {trial.number} must hold finite numbers alone, got NaN or infinity") from None
+    return from_json(whole)
 
 
-def all_from_optuna(stored: Sequence[FrozenTrial], ended: dict[int, tuple[FrozenTrial, Trial]]) -> tuple[Trial, ...]:
+def all_from_optuna(
+    stored: Sequence[FrozenTrial], ended: dict[int, tuple[FrozenTrial, Trial]], objectives: int | None = None
+) -> tuple[Trial, ...]:
     """Read all our trials back from Optuna's; those that have ended, which change no more, are kept in ``ended`` for the next time.
 
     Raises:
-        ValueError: If a fact is of another type than we write, or a trial continues none before it.
+        ValueError: If a fact is of another type than we write, a trial continues none before it, or a complete one lacks the value of one
+            of so many objectives.
     """
     for trial in stored:
         if trial.state.is_finished() and ended.get(trial.number, (None,))[0] is not trial:
             ended[trial.number] = trial, from_optuna(trial)
     found = tuple(ended[trial.number][1] if trial.state.is_finished() else from_optuna(trial) for trial in stored)
     check_order(found)
+    for trial in found:
+        if trial.state == "complete" and objectives not in (None, len(trial.values)):
+            raise ValueError(f"trial {trial.number} must have {objectives} values, one for each objective, got {len(trial.values)}")
     return found
 
 

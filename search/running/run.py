@@ -194,7 +194,8 @@ def run(
         intensity = carbon.nominal()
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = Budget.parse(budget) if isinstance(budget, str) else budget
-    prior = [RunFolder.open(folder).study(read_only=True).get_trials(deepcopy=False) for folder in warm_start]
+    earlier_runs = [RunFolder.open(folder) for folder in warm_start]
+    prior = [one.stored_trials(one.study(read_only=True))[0] for one in earlier_runs]
     if carbon is not None and storage is not None and not RunFolder.exists(path):
         raise StoreError(ALONE)
     place = study_folder(
@@ -258,7 +259,7 @@ def run(
             doing = "continuing " if finished else ""
             where, meters = f"{path} on {session.device}, {session.threads} thread(s)", meters_text(session.ledger, session.device)
             reporter.tell("start", f"{study.name}: {doing}in {where}, {meters}" + (f"; {raised}" if raised else ""))
-            machines = {one: (RunFolder.open(one).facts["sessions"] or [{}])[-1].get("hardware_id") for one in warm_start}
+            machines = {one.path: (one.facts["sessions"] or [{}])[-1].get("hardware_id") for one in earlier_runs}
             others = ", ".join(str(one) for one, where in machines.items() if where not in (None, session.ledger.hardware_id))
             rows = f"{len(task.train) + len(task.validation):,} rows beside the test"
             for said in (

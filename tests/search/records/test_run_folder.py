@@ -293,15 +293,40 @@ def test_a_lock_that_is_a_link_or_a_pipe_empties_no_file_and_is_not_waited_for(t
         ("UPDATE trial_params SET distribution_json = '[]'", "cannot be read, TypeError"),
         (f"UPDATE trial_user_attributes SET value_json = '{'[' * 9999}'", "cannot be read, RecursionError"),
         ("ALTER TABLE trials RENAME TO rest; CREATE VIEW trials AS SELECT * FROM rest", "trials must be a table, got a view"),
+        ("CREATE TRIGGER t AFTER UPDATE ON trials BEGIN DELETE FROM trial_values; END", "t must be a table, got a trigger"),
+        ("DELETE FROM trial_values WHERE objective = 1", "trial 0 must have 2 values, one for each objective, got 1"),
+        ("UPDATE trial_values SET value = NULL, value_type = 'INF_POS'", "trial 0 must hold finite numbers alone"),
+        ("UPDATE trial_user_attributes SET value_json = '{\"train_joules\": NaN}'", "trial 0 must hold finite numbers alone"),
+        (f"UPDATE trial_user_attributes SET value_json = '{'[' * 900}{']' * 900}'", "is damaged"),
+        ("UPDATE study_directions SET direction = 'MAXIMIZE'", r"directions of .* must be \['maximize', 'minimize'\]"),
     ],
 )
-def test_rows_that_optuna_never_writes_are_damage_in_one_line(tmp_path: Path, change: str, said: str) -> None:
-    add(make(tmp_path / "r"), 0.9, 12.0)
+def test_rows_that_optuna_never_writes_are_damage_in_one_line_whoever_reads_them_and_repaired(
+    tmp_path: Path, change: str, said: str
+) -> None:
+    store = make(tmp_path / "r")
+    add(store, 0.9, 12.0)
+    store.save_snapshot(store.study())
+    before = store.run().trials
     with sqlite3.connect(tmp_path / "r" / "study.db") as connection:
         connection.executescript(change)
-    with pytest.raises(StoreError, match=said) as caught:
-        RunFolder.open(tmp_path / "r").run()
-    assert "restore it" in str(caught.value)
+    stored = (tmp_path / "r" / "study.db").read_bytes()
+    (tmp_path / "r" / "trials.json").rename(tmp_path / "copy")
+    for use in (RunFolder.run, lambda folder: folder.fail_dead_trials({})):
+        with pytest.raises(StoreError, match=said) as caught:
+            use(RunFolder.open(tmp_path / "r"))
+        assert "joulefront repair makes it again, or restore it" in str(caught.value)
+    assert (tmp_path / "r" / "study.db").read_bytes() == stored, "nothing is written to what is damaged"
+    (tmp_path / "copy").rename(tmp_path / "r" / "trials.json")
+    folder, lost = RunFolder.repair(tmp_path / "r")
+    assert (folder.run().trials, lost) == (before, [])
+
+
+def test_a_trial_that_waits_was_not_begun_by_the_session_that_died(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    add(store, 0.9, 12.0)
+    store.study().enqueue_trial({"width": 3})
+    assert RunFolder.open(tmp_path / "r").fail_dead_trials({}) == []
 
 
 def test_signs_that_move_a_cursor_are_none_in_what_the_database_says(tmp_path: Path) -> None:
