@@ -324,6 +324,6 @@ def _explained(error: BaseException, file: Path | None, shown: str) -> str:
     if "locked" in cause_of(error):
         return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
     remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
-    if file is not None and re.search("no such (table|column)|malformed|not a database", cause_of(error)):
+    if file is not None and re.search("no such (table|column)|malformed|not a database|decode to UTF-8", cause_of(error)):
         remedy = f"joulefront repair {str(file.parent)!r} makes it again"
     return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"

@@ -9,11 +9,11 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
-from ..carbon.intensity import Intensity
+from ..carbon.intensity import Intensity, check_pue
 from ..energy import Record
 from ..energy.journal import fitted, parse
 from ..whole_file import whole_file
@@ -136,6 +136,7 @@ class StudyFile(TypedDict):
     storage: NotRequired[str | None]
     shared: NotRequired[str | None]
     worker: NotRequired[str | None]
+    beat_seconds: NotRequired[float | None]
     artifacts: NotRequired[str | None]
     origin: NotRequired[_Origin | None]
     intensity: NotRequired[Intensity | None]
@@ -226,14 +227,36 @@ def broken_start(file: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def read_json(path: Path, kind: type[T], remedy: str) -> T:
-    """Read a file that must hold one type, see `joulefront.search.energy.journal.fitted`.
+def check_study(facts: StudyFile) -> None:
+    """Check that entries of ``study.json`` belong together; a ``ValueError`` where one lacks what another needs."""
+    study = facts["study"]
+    if not len(study["objectives"]) == len(study["directions"]) > 0:
+        raise ValueError(f"study.json.study.directions must be one for each of its objectives, got {study['directions']}")
+    if facts.get("shared") is not None and (lacking := {"storage", "worker", "beat_seconds"} - {key for key in facts if facts.get(key)}):
+        raise ValueError(f"study.json of a shared study must have an entry {min(lacking)!r}, got none")
+    if (pue := facts.get("pue")) is not None:
+        check_pue(pue)
+
+
+def refuse_links(files: Iterable[Path]) -> None:
+    """Raise ValueError where one of the files that a session changes lies elsewhere, or is longer than any that it wrote."""
+    for file in files:
+        if file.is_symlink():
+            raise ValueError(f"{str(file)!r} must be the run's own, got a link to {str(file.readlink())!r}; move that to its place")
+        if file.is_file() and (size := file.stat().st_size) > LARGEST_BYTES:
+            raise ValueError(f"{str(file)!r} is damaged (it has {size:,} bytes); restore it from a copy")
+
+
+def read_json(path: Path, kind: type[T], remedy: str, check: Callable[[T], None] = lambda value: None) -> T:
+    """Read a file that must hold one type, see `joulefront.search.energy.journal.fitted`, and stand a check.
 
     Raises:
         ValueError: If it does not; the message names the file, what is wrong, and the remedy.
     """
     try:
-        return fitted(kind, parse(content(path)), path.name)
+        value = fitted(kind, parse(content(path)), path.name)
+        check(value)
+        return value
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}); {remedy}") from error
 

@@ -9,17 +9,17 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..energy.journal import parse
-from . import database, storage_url
+from . import database, files, storage_url
 from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of
 from .examples import examples_of
-from .files import CREATING, StudyFile, Versioned, broken_start, digest, lock, read_json, read_snapshot, write_json
+from .files import StudyFile, Versioned, lock, read_json, read_snapshot, write_json
 from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
@@ -61,7 +61,7 @@ class RunFolder:
     @classmethod
     def exists(cls, path: Path) -> bool:
         """Whether there is a run in this folder, more than a start that was broken off."""
-        return (path / STUDY_FILE).is_file() and broken_start(path / STUDY_FILE) is None
+        return (path / STUDY_FILE).is_file() and files.broken_start(path / STUDY_FILE) is None
 
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, Any], *, storage: str | None = None) -> RunFolder:
@@ -76,7 +76,7 @@ class RunFolder:
             raise StoreError(f"--out {str(path)!r} is a file; a run needs a folder of its own")
         if any("\ud800" <= sign <= "\udfff" for sign in str(path.absolute())):
             raise StoreError(f"--out must be a path in UTF-8, got {str(path)!r}; choose another --out")
-        begun, made = broken_start(path / STUDY_FILE), not path.exists()
+        begun, made = files.broken_start(path / STUDY_FILE), not path.exists()
         if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         try:
@@ -90,7 +90,7 @@ class RunFolder:
         with folder.lock():
             if cls.exists(path):
                 raise StoreError(f"another process has just begun the study in {str(path)!r}; wait for it, or give another --out")
-            folder.save_facts({**facts, "state": CREATING})
+            folder.save_facts({**facts, "state": files.CREATING})
             for file in path.glob(f"{DATABASE_FILE}*"):
                 file.unlink()
             (path / "artifacts").mkdir(exist_ok=True)
@@ -135,8 +135,8 @@ class RunFolder:
         if version != FORMAT:
             other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             raise StoreError(f"{str(path)!r} {other}")
-        facts = storage_url.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile)))
-        if facts.get("state") == CREATING:
+        facts = storage_url.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile, files.check_study)))
+        if facts.get("state") == files.CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file() and not lost_database:
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; joulefront repair makes it again, or restore it from a copy")
@@ -278,7 +278,7 @@ class RunFolder:
         stored, ours = self.stored_trials(study)
         trials = [to_json(trial) for trial in ours]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
-        facts = {"format": FORMAT, "mark": self._mark(), "digest": digest(trials, rest)}
+        facts = {"format": FORMAT, "mark": self._mark(), "digest": files.digest(trials, rest)}
         write_json(self.path / SNAPSHOT_FILE, {**facts, "trials": trials, "optuna": rest})
 
     @classmethod
@@ -352,6 +352,7 @@ class RunFolder:
         with lock(self.path / LOCK_FILE) as held:
             if not held:
                 raise StoreError(f"another process is running the study in {str(self.path)!r}; wait for it, or give another --out")
+            files.refuse_links(self.path / name for name in (LEDGER_FILE, DATABASE_FILE, "artifacts", "examples"))
             yield
 
     @property
@@ -391,8 +392,8 @@ class RunFolder:
             raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
 
 
-def _read(file: Path, kind: type[T]) -> T:
+def _read(file: Path, kind: type[T], *check: Callable[[T], None]) -> T:
     try:
-        return read_json(file, kind, "restore it from a copy, or delete the folder and run again")
+        return read_json(file, kind, "restore it from a copy, or delete the folder and run again", *check)
     except ValueError as error:
         raise StoreError(str(error)) from error

@@ -154,6 +154,8 @@ def epoch_energies(trial: Trial, trials: Sequence[Trial]) -> list[float] | None:
             return None
         chain.insert(0, parent)
     points = {int(point["epoch"] or 0): point.get("joules") for member in chain for point in member.curve}
+    if trial.epochs > len(points):
+        return None
     energies = [points.get(epoch) for epoch in range(1, trial.epochs + 1)]
     return None if any(value is None for value in energies) else [float(value) for value in energies if value is not None]
 

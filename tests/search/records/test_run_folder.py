@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -279,6 +280,41 @@ def test_a_lock_that_is_a_link_or_a_pipe_empties_no_file_and_is_not_waited_for(t
     os.mkfifo(tmp_path / "r" / ".lock")
     with store.lock(), pytest.raises(StoreError, match="another process"), store.lock():
         pass
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "study.db", "artifacts", "examples"])
+def test_a_session_changes_nothing_that_a_link_in_the_folder_leads_to(tmp_path: Path, name: str) -> None:
+    store = make(tmp_path / "r")
+    place, mine = tmp_path / "r" / name, tmp_path / "mine"
+    place.rename(mine) if place.exists() else mine.write_text("precious")
+    place.symlink_to(mine)
+    with pytest.raises(ValueError, match=f"{name}' must be the run's own, got a link to .*mine'; move that to its place"), store.lock():
+        pass
+
+
+def test_a_ledger_that_stands_for_terabytes_is_no_sessions(tmp_path: Path) -> None:
+    store = make(tmp_path / "r")
+    store.ledger_file.touch()
+    os.truncate(store.ledger_file, LARGEST_BYTES + 1)
+    with pytest.raises(ValueError, match=r"ledger.jsonl' is damaged \(it has 1,073,741,825 bytes\); restore it"), store.lock():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"pue": -5}, "pue must be a finite number >= 1"),
+        ({"shared": "rings"}, "of a shared study must have an entry 'beat_seconds'"),
+        ({"shared": "rings", "beat_seconds": 5.0, "storage": "sqlite:///x"}, "of a shared study must have an entry 'worker'"),
+        ({"objectives": []}, "directions must be one for each of its objectives"),
+    ],
+)
+def test_entries_of_study_json_that_do_not_belong_together_are_damage(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    facts = make(tmp_path / "r").facts
+    inner = {**facts["study"], **{key: value for key, value in changed.items() if key in facts["study"]}}
+    write_json(tmp_path / "r" / "study.json", {**facts, **changed, "study": inner})
+    with pytest.raises(StoreError, match=f"study.json' is damaged .*{said}.*; restore it from a copy"):
+        RunFolder.open(tmp_path / "r")
 
 
 @pytest.mark.parametrize(

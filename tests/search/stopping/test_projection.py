@@ -1,6 +1,7 @@
 """What a training will cost, told from its first epochs."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -96,4 +97,5 @@ def test_epochs_get_the_joules_of_their_windows_and_unknown_ones_stay_without():
 def test_a_lineage_whose_parent_is_of_other_hardware_is_unknown():
     child = trial(5, 2, [1.0], parent=0, first=2)
     assert epoch_energies(child, [child]) is None
+    assert epoch_energies(replace(child, parent=None, epochs=10**18), [child]) is None, "nor counted up to what a damaged file says"
     assert epoch_energies(child, [trial(4, 1, [1.0]), child]) is None
