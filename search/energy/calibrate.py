@@ -53,7 +53,7 @@ def busy_cores(count: int) -> Iterator[None]:
     if count < 0:
         raise ValueError(f"count must be >= 0, got {count}")
     pipe = subprocess.PIPE
-    spinners = [subprocess.Popen([sys.executable, "-S", "-c", SPIN], stdin=pipe, stdout=pipe) for _ in range(count)]
+    spinners = [subprocess.Popen([sys.executable, "-S", "-P", "-c", SPIN], stdin=pipe, stdout=pipe) for _ in range(count)]
     try:
         for spinner in spinners:
             assert spinner.stdout is not None

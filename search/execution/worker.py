@@ -36,6 +36,8 @@ SLOW_LOADS = ("timm", "torchvision", "sklearn.ensemble", "sklearn.neighbors", "s
 COMPILER = ("torch._dynamo",)
 #: Arrays in a mapped file begin at multiples of this many bytes, as those of libraries do.
 ALIGNED = 64
+#: With it Python looks for modules in no current directory.
+SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class DeviceError(RuntimeError):
@@ -121,7 +123,7 @@ class WorkerProcess:
         context = context_for(self._device, COMPILER if self._compiles else ())
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
-        with _interrupts_kept_from_children():
+        with _kept_from_children():
             self._process.start()
         theirs.close()
         self._ready = False
@@ -321,16 +323,20 @@ def _is_spoiled(outcome: Outcome, synchronize: Callable[[], object]) -> bool:
 
 
 @contextmanager
-def _interrupts_kept_from_children() -> Iterator[None]:
-    """Start a process that Ctrl-C does not reach while it starts: the parent decides when it ends."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _kept_from_children() -> Iterator[None]:
+    """Start a process that neither Ctrl-C reaches while it starts nor a file of the current directory under the name of a library.
+
+    The parent decides when it ends; where a process is given a command, Python would look for all libraries in that directory first.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    safe = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.environ.pop(SAFE_PATH) if safe is None else os.environ.update({SAFE_PATH: safe})
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_the_parent() -> None:

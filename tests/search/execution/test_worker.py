@@ -1,5 +1,6 @@
 """Worker processes: what they tell the parent, and what their death is."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from joulefront.search.energy import Ledger
 from joulefront.search.energy import Window as LedgerWindow
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.execution.job import InProcess, Outcome, Watch
-from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, context_for, gpu_components
+from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, _kept_from_children, context_for, gpu_components
 
 pytestmark = pytest.mark.slow
 #: A search that is killed in the middle of a training.
@@ -268,6 +269,20 @@ def test_a_worker_whose_parent_was_killed_ends_in_the_middle_of_its_training(stu
         time.sleep(0.05)
     assert not runs(worker)
     parent.stdout.close()
+
+
+def test_a_file_of_the_current_directory_with_the_name_of_a_library_is_not_run_by_a_worker_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("multiprocessing", "pickle", "torch", "optuna"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write(__name__)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    child = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    with _kept_from_children():
+        child.start()
+    child.join()
+    assert (child.exitcode, (tmp_path / "ran").exists(), "PYTHONSAFEPATH" in os.environ) == (0, False, False)
 
 
 def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
