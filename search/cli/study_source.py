@@ -12,11 +12,14 @@ import importlib.util
 import inspect
 import shlex
 import sys
+import sysconfig
 import textwrap
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from importlib.machinery import PathFinder
 from itertools import islice
 from pathlib import Path
 from types import UnionType
@@ -216,6 +219,9 @@ def _from_file(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise StudyError(f"study file {str(path)!r} is not a Python file; give a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
+    if hidden := _hidden_by(Path(folder)):
+        said = f"{', '.join(hidden)} in {folder!r} hides the library of that name from {path.name} and all that is loaded after it"
+        warnings.warn(f"{said}; rename what is not meant so", stacklevel=2)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as `python my_study.py` does: its neighbours can be imported, now, later and in the workers
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
@@ -225,6 +231,14 @@ def _from_file(path: Path) -> Any:
     except (Exception, SystemExit) as error:
         raise StudyError(f"study file {str(path)!r} raised {_where(error)}") from error
     return module
+
+
+def _hidden_by(folder: Path) -> list[str]:
+    """Return the modules of a folder that have the name of an installed library."""
+    modules = (one for one in sorted(folder.iterdir()) if one.suffix == ".py" or (one / "__init__.py").is_file())
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    specs = ((one.name, PathFinder.find_spec(one.stem, libraries)) for one in modules)
+    return [name for name, spec in specs if spec is not None and spec.origin is not None]
 
 
 def _import(name: str) -> Any:

@@ -213,3 +213,16 @@ def test_a_study_that_ends_the_process_is_an_error_that_names_its_line(tmp_path:
     (tmp_path / "ends.py").write_text(text)
     with pytest.raises(StudyError, match=rf"raised SystemExit: 3 \(ends\.py, line {text.count(chr(10))}\)"):
         find_study(str(tmp_path / "ends.py"), {})
+
+
+def test_a_neighbour_of_a_study_that_hides_a_library_gets_a_word(file: str, recwarn: pytest.WarningsRecorder) -> None:
+    folder = Path(file.partition(":")[0]).parent
+    (folder / "helper_of_mine.py").touch()
+    find_study(file, {})
+    assert not recwarn.list
+    (folder / "optuna.py").touch()
+    (folder / "json").mkdir()
+    (folder / "yaml").mkdir()  # no package, which Python prefers to look for elsewhere
+    (folder / "json" / "__init__.py").touch()
+    with pytest.warns(UserWarning, match=r"^json, optuna.py in .* hides the library of that name from .*; rename"):
+        find_study(file, {})
