@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..certainty import examples_text, folds_in, splits_in
-from ..formatting import count_text, grams_text, joules_text, percent, plain
+from ..formatting import count_text, grams_text, joules_text, percent, plain, printable
 from ..front import Front
 from ..records.run import machine_names
 from ..records.run_folder import Run
 from .model import TrainedModel
 from .parity import Check, origin
-from .usage import usage
+from .usage import code, markdown, usage
 
 LIBRARIES = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "joulefront", "skops": "sklearn", "native": "joulefront"}
 #: Names of stored qualities in a card; ``model-index`` has them as well.
@@ -60,15 +60,16 @@ def model_card(
     data = ModelCardData(
         library_name=LIBRARIES.get(to, to),
         pipeline_tag=_task_type(trained),
-        tags=["joulefront", "energy", _family(trained), to],
+        tags=["joulefront", "energy", printable(_family(trained)), to],
         metrics=[check.metric],
-        model_name=f"{trained.study}-trial-{trial.number}",
+        model_name=printable(f"{trained.study}-trial-{trial.number}"),
         eval_results=results,
         **_emissions(trained, run),
     )
     sections = [
-        f"# {trained.study}, trial {trial.number}",
-        f"{trained.type_name} of the family `{_family(trained)}`, trained on {task.name} for {count_text(trial.epochs, 'epoch')}"
+        f"# {markdown(trained.study)}, trial {trial.number}",
+        f"{markdown(trained.type_name)} of the family {code(_family(trained))}, trained on {markdown(task.name)} for "
+        + count_text(trial.epochs, "epoch")
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
@@ -96,8 +97,8 @@ def _results(trained: TrainedModel, check: Check) -> list[Any]:
     return [
         EvalResult(
             task_type=_task_type(trained),
-            dataset_type=trained.task.name.lower().replace(" ", "-"),
-            dataset_name=trained.task.name,
+            dataset_type=printable(trained.task.name).lower().replace(" ", "-"),
+            dataset_name=printable(trained.task.name),
             dataset_split=split,
             metric_type=check.metric,
             metric_name=METRICS.get(check.metric, check.metric),
@@ -139,7 +140,7 @@ def _emissions(trained: TrainedModel, run: Run | None) -> dict[str, Any]:
         emissions["geographical_location"] = str(intensity["zone"])
     if hardware := _hardware(trained, run):
         emissions["hardware_used"] = hardware
-    return {"co2_eq_emissions": emissions}
+    return {"co2_eq_emissions": {name: printable(one) if isinstance(one, str) else one for name, one in emissions.items()}}
 
 
 def _site(run: Run | None) -> str:
@@ -170,7 +171,7 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
     front = None if run is None or not run.trials else Front.of(run)
     if front is None or not len(front):
         return []
-    trial, name = trained.trial, front.objectives[0]
+    trial, name = trained.trial, markdown(front.objectives[0])
     lines = []
     standing = front.standing(trial)
     if standing.low is not None and standing.high is not None:
@@ -193,7 +194,9 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
         picked = f", {' and '.join(named)}" if named else ""
         which = f"number {place} from the cheapest of the {len(front)} models on the front of {name} against energy"
         lines.append(f"{subject} is {which}{picked}.")
-        lines += [front.choice.why[:1].upper() + front.choice.why[1:].rstrip(".") + "."] if front.choice.pick == trial.number else []
+        lines += (
+            [markdown(front.choice.why[:1].upper() + front.choice.why[1:].rstrip(".") + ".")] if front.choice.pick == trial.number else []
+        )
     return [" ".join(lines)]
 
 
@@ -213,7 +216,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     for key, value in trained.trial.quality.items():
         if (key != "error" if key != check.metric else not own) and math.isfinite(value):
             optimised = " (what the search optimised)" if key == check.metric and not trained.refitted else ""
-            rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key, key)} | {_shown(key, value)} |")
+            rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key) or markdown(key)} | {_shown(key, value)} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
     notes = (
@@ -253,10 +256,11 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         lines.append("\n| component | energy | quality | meter |\n|---|---:|---|---|")
         for name, part in trial.components.items():
             known = "unknown" if part.joules is None else f"{plain(part.joules, 4)} J"
-            lines.append(f"| {name} | {known} | {part.quality} | {part.source} |")
+            lines.append(f"| {markdown(name)} | {known} | {part.quality} | {markdown(part.source)} |")
         lines.append("")
     lines += [
-        f"The energy of the pretraining of {one['model']} is {_pretraining(one)} and not included." for one in _pretrained(trained, run)
+        f"The energy of the pretraining of {markdown(one['model'])} is {_pretraining(one)} and not included."
+        for one in _pretrained(trained, run)
     ]
     if trial.grams_co2e is not None:
         lines.append(f"Carbon: {grams_text(trial.grams_co2e)}, the energy times the intensity of the grid{_site(run)}.")
@@ -276,31 +280,32 @@ def _energy(trained: TrainedModel, run: Run | None) -> str:
         again = f"; training finalists again took {joules_text(run.bill.again_joules)} more" if run.bill.again_joules else ""
         spent = f"{joules_text(run.bill.search_joules)} on {len(run.trials)} trials"
         lines.append(f"The whole search spent {spent}, failed ones and overhead included{again}.")
-        lines += [gaps] if (gaps := run.bill.gaps()) else []
+        lines += [markdown(gaps)] if (gaps := run.bill.gaps()) else []
     if hardware := _hardware(trained, run):
-        lines.append(f"Hardware: {hardware}.")
+        lines.append(f"Hardware: {markdown(hardware)}.")
     return "\n".join(lines)
 
 
 def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
-    lines = [f"- study `{trained.study}`, trial {trained.trial.number}, seed {seed}"]
+    lines = [f"- study {code(trained.study)}, trial {trained.trial.number}, seed {seed}"]
     session = _session(trained, run)
     if session.get("command"):
-        lines.append(f"- command: `{session['command']}`")
+        lines.append(f"- command: {code(session['command'])}")
     versions = session.get("versions") or {}
     if versions:
-        lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+        lines.append("- versions: " + markdown(", ".join(f"{name} {version}" for name, version in versions.items())))
     for one in _pretrained(trained, run):
         size, licence = f"{one['bytes'] / 1e6:.1f} MB", one["licence"] or "licence unknown"
-        lines.append(f"- pretrained weights: `{one['model']}` from {one['origin']} ({licence}, {size}, SHA-256 `{one['sha256']}`)")
+        whose = markdown(f"{one['origin']} ({licence}, {size}")
+        lines.append(f"- pretrained weights: {code(one['model'])} from {whose}, SHA-256 {code(one['sha256'])})")
     if seen := (_facts(run).get("fingerprint") or {}).get("data"):
         shown = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
         counts = ", ".join(f"{split} {count:,}" for split, count in splits_in(_facts(run)).items())
         folds = f" ({folds_in(_facts(run))} folds of training and validation)" if folds_in(_facts(run)) else ""
-        lines.append(f"- data: {trained.task.name}, {counts} examples{folds}, fingerprint `{shown}`")
+        lines.append(f"- data: {markdown(trained.task.name)}, {counts} examples{folds}, fingerprint `{shown}`")
     recipe = ", ".join(f"{name} = {value}" for name, value in sorted(trained.candidate.to_json()["recipe"].items()) if value is not None)
-    lines.append(f"- recipe: {count_text(trained.trial.epochs, 'epoch')}, {recipe}")
-    lines.append("- parameters: " + ", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items())))
+    lines.append(f"- recipe: {count_text(trained.trial.epochs, 'epoch')}, {markdown(recipe)}")
+    lines.append("- parameters: " + markdown(", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items()))))
     lines.append("- architecture and recipe in full: `config.json`")
     return "\n".join(lines)
 

@@ -77,8 +77,8 @@ def earlier_files(out: Path) -> tuple[str, ...]:
 
 
 def write_readable_json(file: Path, data: Any) -> None:
-    """Write JSON that people can read as well."""
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Write JSON that people can read as well; halves of signs, as names of files may have, are escapes in it."""
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def check_push(repository: str, network: bool) -> None:

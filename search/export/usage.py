@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .model import TrainedModel
+from ..formatting import printable
+
+if TYPE_CHECKING:
+    from .model import TrainedModel
 
 _PACKAGES = {"image": " pillow", "audio": " soundfile", "table": " pandas"}
 _FROM_FILES = """import sys
@@ -16,6 +20,26 @@ model = Model(".")
 for found in model.predict(sys.argv[1:]):
     print(found)  # a file that cannot be read is a message
 """
+
+
+def markdown(text: str) -> str:
+    r"""Return a text as Markdown in which nothing of it is markup, in one line: names may come from data and folders of somebody else.
+
+    >>> print(markdown("<b> [a](x) | snake_case"), markdown("*a*"))
+    \<b\> \[a\](x) \| snake_case \*a\*
+    """
+    return re.sub(r"([\\`*\[\]<>|~&$#]|(?<!\w)_|_(?!\w))", r"\\\1", printable(" ".join(text.split())))
+
+
+def code(text: str) -> str:
+    """Return a text as Markdown's code, in one line, between more backticks than it has.
+
+    >>> code("a"), code("a`b")
+    ('`a`', '`` a`b ``')
+    """
+    text = printable(" ".join(text.split()))
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return f"{'`' * (longest + 1)} {text} {'`' * (longest + 1)}" if longest else f"`{text or ' '}`"
 
 
 def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
@@ -67,7 +91,7 @@ def _inputs(trained: TrainedModel, takes: str) -> str:
             f"second, of any length; {how['seconds']:g} s about the middle count."
         )
     if takes == "table":
-        named = ", ".join(f"`{column['name']}` ({_meaning(column)})" for column in how["columns"] if column["type"] != "dropped")
+        named = ", ".join(f"{code(column['name'])} ({_meaning(column)})" for column in how["columns"] if column["type"] != "dropped")
         return f"`model.onnx` takes one input `(batch, 1)` for each column: {named}."
     shape = ", ".join(map(str, trained.task.input_shape if takes == "array" else trained.input_shape))
     if takes == "array":
@@ -89,11 +113,11 @@ def _outputs(trained: TrainedModel, takes: str) -> str:
         return f"It gives `{trained.output_name}`."
     if task.kind == "regression":
         target = task.preprocessing.get("target")
-        return "It gives `values (batch,)` in the unit of " + (f"the column `{target}`." if target else "the data.")
+        return "It gives `values (batch,)` in the unit of " + (f"the column {code(str(target))}." if target else "the data.")
     if trained.output_name == "scores":
         return "It gives scores `(batch, 2)`, normal and anomaly, which add up to 1 and are no probabilities; above 0.5 it is an anomaly."
     classes = task.classes or ("normal", "anomaly")
-    names = ", ".join(classes[:10]) + (f", ... ({len(classes)} in all)" if len(classes) > 10 else "")
+    names = ", ".join(map(markdown, classes[:10])) + (f", ... ({len(classes)} in all)" if len(classes) > 10 else "")
     return f"It gives a probability for each class `(batch, {task.outputs})`: {names}."
 
 

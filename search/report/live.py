@@ -8,7 +8,6 @@ the one nested attribute that Optuna holds. What is written there is lost with i
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..export.usage import markdown
 from ..formatting import energies, joules_text
 from ..front import Front
 from ..records.run_folder import Run, RunFolder, StoreError
@@ -145,24 +145,19 @@ def attributes(trial: Trial) -> dict[str, Any]:
 def note(run: Run, front: Front) -> str:
     """What a study found so far, as Markdown in which no text of a run is markup."""
     bill = run.bill.total_joules
-    lines = [_plain(str((run.facts.get("study") or {}).get("description") or run.name)), "", "The page to decide on: [/](/)", ""]
+    lines = [markdown(str((run.facts.get("study") or {}).get("description") or run.name)), "", "The page to decide on: [/](/)", ""]
     if front.members:
         named = {"sensible": front.sensible(), "best": front.best(), "knee": front.knee(), "cheapest": front.cheapest()}
         shown, unit = energies([trial.train_joules for trial in named.values()])
         for (word, trial), joules in zip(named.items(), shown, strict=True):
-            quality = f"{_plain(front.objectives[0])} {front.quality_text(trial.values[0])}"
+            quality = f"{markdown(front.objectives[0])} {front.quality_text(trial.values[0])}"
             lines.append(f"- **{word}**: trial {trial.number}, {quality}, {joules} {unit}")
-        lines += ["", f"The sensible one is {_plain(front.choice.why)}."]
-        lines += [_plain(gained)] if (gained := over_default(front)) else []
-        lines.append(f"Energy is {_plain(how_energy_is_known(front))}; what could not be measured is counted nowhere.")
+        lines += ["", f"The sensible one is {markdown(front.choice.why)}."]
+        lines += [markdown(gained)] if (gained := over_default(front)) else []
+        lines.append(f"Energy is {markdown(how_energy_is_known(front))}; what could not be measured is counted nowhere.")
     if bill is not None:
-        lines.append(f"The search has taken {joules_text(bill)} so far. {_plain(run.bill.gaps() or '')}".rstrip())
+        lines.append(f"The search has taken {joules_text(bill)} so far. {markdown(run.bill.gaps() or '')}".rstrip())
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """A text with Markdown's and HTML's own characters escaped, in one line."""
-    return re.sub(r"([\\`*_{}\[\]()#+!<>|~&$-])", r"\\\1", " ".join(text.split()))
 
 
 def _template(frozen: FrozenTrial, flat: dict[str, Any]) -> FrozenTrial:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -224,6 +228,50 @@ def test_the_cards_code_prepares_rows_of_a_table_as_the_training_does(make, run_
     names = run_card(tmp_path / "model", tmp_path / "rows.csv")
     np.testing.assert_allclose(names["inputs"], table.prepare(task.preprocessing, tmp_path / "rows.csv"), atol=1e-6)
     assert names["values"].shape[0] == 7
+
+
+#: What would be markup, the end of a line or of the front matter, or a sign that turns the writing, if a card took names as they are.
+STRANGE = "](javascript:1) ![i](http://x/i.png) <b onclick=x>`y`|*z* _w_ &lt; $q$ # \x1b[31m\n---\n# head\n```\nx"
+
+
+def test_no_name_of_a_stranger_is_markup_in_a_card(make, run, tmp_path):
+    generator = np.random.default_rng(1)
+    frame = pd.DataFrame({f"a{STRANGE}": generator.normal(size=80), "town": generator.choice([f"m{STRANGE}", "n"], 80)})
+    frame[f"t{STRANGE}"] = np.where(frame.iloc[:, 0] > 0, f"k{STRANGE}", f"l{STRANGE}")
+    task = replace(table.table(frame, f"t{STRANGE}"), name=f"d{STRANGE}")
+    ready = make("mlp", task)
+    components = {f"c{STRANGE}": ComponentEnergy(3.0, None, "measured", f"s{STRANGE}")}
+    quality, params = {**ready.trial.quality, f"q{STRANGE}": 0.5}, {**ready.trial.params, STRANGE: STRANGE}
+    trial = ready.but(components=components, quality=quality, params=params).trial
+    (session,) = FACTS["sessions"]
+    hardware = {"cpu_model": f"h\ud800\u202e{STRANGE}"}
+    facts = {**FACTS, "sessions": [{**session, "command": f"x{STRANGE}", "versions": {STRANGE: STRANGE}, "hardware": hardware}]}
+    arguments = {**ready.arguments, "trial": trial, "study": replace(ready.study, name="<b>`y`|*z* [a](b) ![i](x) # ---")}
+    export(**arguments, to="onnx", out=tmp_path / "model", run=replace(run, facts=facts))
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.to_dict()["library_name"] == "onnx"
+    found = list(walk(MarkdownIt("commonmark").enable("table").parse(card.text)))
+    kinds = {one.type for one in found}
+    assert not kinds & {"link_open", "image", "html_inline", "html_block", "hr"}, kinds
+    headings = [after.content for one, after in pairwise(found) if one.type == "heading_open"]
+    assert len(headings) == 7, headings
+    assert {len(row) for row in cells(found)} <= {4}, "every row of a table has as many cells as its head"
+    text = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
+    assert json.loads((tmp_path / "model" / "classes.json").read_text(encoding="utf-8")) == list(task.classes)
+
+
+def walk(tokens: list[Any]) -> Iterator[Any]:
+    for one in tokens:
+        yield one
+        yield from one.children or ()
+
+
+def cells(tokens: list[Any]) -> Iterator[list[Any]]:
+    opened = [k for k, one in enumerate(tokens) if one.type == "tr_open"]
+    for begin in opened:
+        end = next(k for k in range(begin, len(tokens)) if tokens[k].type == "tr_close")
+        yield [one for one in tokens[begin:end] if one.type in ("td_open", "th_open")]
 
 
 def test_a_model_that_reads_free_text_says_what_it_needs_elsewhere():

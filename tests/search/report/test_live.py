@@ -124,7 +124,7 @@ def test_the_note_names_the_models_as_the_page_does_and_no_text_of_a_run_is_mark
     assert run.copy is not None
     told = get_note(run.copy.study)
     assert f"**sensible**: trial {data['choice']['sensible']}," in told
-    assert r"\<b\>\[x\]\(javascript:alert\(1\)\)\</b\>" in told
+    assert r"\<b\>\[x\](javascript:alert(1))\</b\>" in told
     assert "[x](" not in told
     assert any(
         key.startswith("dashboard:plot_data:front:") for key in run.copy.study._storage.get_study_system_attrs(run.copy.study._study_id)
