@@ -16,6 +16,8 @@ from .front import Front
 from .records.replicates import Repeats
 from .records.trial import Trial
 
+#: What a spreadsheet would compute: an objective of somebody else may be called anything.
+_FORMULA = re.compile(r"\A[=+@\t\r-](?=.*[(|!])", re.DOTALL)
 _SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 
@@ -69,12 +71,12 @@ def to_rows(front: Front, predictions: int, only: Trial | None = None) -> list[d
     return [_row(front, used, trial, predictions) for trial in (used.members if only is None else (original(used, only),))]
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what ``to_rows`` did as CSV with a header; unknown is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["trial"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+def to_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> str:
+    """Return rows, such as those of ``to_rows``, as CSV with a header of their keys; unknown is empty, a spreadsheet's formula a text."""
+    text, names = io.StringIO(), keys or list(rows[0] if rows else ["trial"])
+    cells = [names, *([row.get(name) for name in names] for row in rows)]
+    shown = ([_FORMULA.sub(r"'\g<0>", one) if isinstance(one, str) else one for one in row] for row in cells)
+    csv.writer(text, lineterminator="\n").writerows(shown)
     return text.getvalue()
 
 

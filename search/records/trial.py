@@ -263,8 +263,8 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     """
     facts = dict(fitted(_Facts, printable_json(trial.user_attrs.get(ATTRIBUTE, {})), f"trial {trial.number}"))
     state: State = "complete" if trial.state.name == "COMPLETE" else "running" if not trial.state.is_finished() else "failed"
-    if WORKER in trial.user_attrs:
-        facts["hardware_id"] = facts.get("hardware_id") or trial.user_attrs[WORKER].get("hardware_id")
+    if (worker := fitted(_Attributes, trial.user_attrs, f"trial {trial.number}").get("worker")) is not None:
+        facts["hardware_id"] = facts.get("hardware_id") or worker.get("hardware_id")
     if state == "failed" and not facts.get("reason"):
         facts["reason"] = "the process that trained it died"
     params = printable_json({name: value for name, value in trial.params.items() if name != "epochs"})
@@ -304,6 +304,18 @@ class _Facts(TypedDict):
 
     record: NotRequired[_Totals]
     extra: NotRequired[_Extra]
+
+
+class _Worker(TypedDict):
+    id: NotRequired[str]
+    hardware_id: NotRequired[str | None]
+
+
+class _Attributes(TypedDict):
+    """What a trial has beside its facts, see ``WORKER``."""
+
+    worker: NotRequired[_Worker]
+    key: NotRequired[str]
 
 
 class _Totals(TypedDict):

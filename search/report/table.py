@@ -5,8 +5,6 @@ The keys of the rows are stable and name their units.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..energy.record import sum_known
 from ..formatting import Unit, digits, percent, plain, unit_for
 from ..hypervolume import LOGARITHMIC
+from ..lifetime import to_csv as rows_to_csv
 from ..records.replicates import ENOUGH, row_of
 from .facts import TYPICAL_SPREAD, over_default, scale_share
 
@@ -124,14 +123,11 @@ def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
 
 def to_csv(front: Front, trials: Iterable[Trial] | None = None) -> str:
     """Return the rows as CSV with a header; ``params``, and ``members`` of an ensemble, are JSON, unknown is empty."""
-    text = io.StringIO()
     rows, keys = to_rows(front, trials), keys_of(front)
     if any("members" in row for row in rows):
         keys.insert(keys.index("params") + 1, "members")
-    writer = csv.DictWriter(text, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: json.dumps(v, sort_keys=True) if k in ("params", "members") else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
+    flat = [{k: json.dumps(v, sort_keys=True) if k in ("params", "members") else v for k, v in row.items()} for row in rows]
+    return rows_to_csv(flat, keys)
 
 
 def to_frame(front: Front) -> pd.DataFrame:

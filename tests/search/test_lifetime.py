@@ -35,6 +35,7 @@ def test_one_model_and_csv_have_the_same_columns_as_the_front(front):
     (row,) = to_rows(front, 10_000, original(front, with_use(front, 10_000).pick("sensible")))
     assert row == next(one for one in to_rows(front, 10_000) if one["trial"] == row["trial"])
     assert to_csv([row]).splitlines()[0].split(",") == list(row)
+    assert to_csv([{"=cmd|'/C calc'!A0": "@SUM(1)", "loss": -2.5}]) == "'=cmd|'/C calc'!A0,loss\n'@SUM(1),-2.5\n"
     assert f"{row['trial']:>5}" in to_text(front, 10_000, [row])
 
 

@@ -334,6 +334,8 @@ def test_entries_of_study_json_that_do_not_belong_together_are_damage(tmp_path: 
         ("UPDATE trial_values SET value = NULL, value_type = 'INF_POS'", "trial 0 must hold finite numbers alone"),
         ("UPDATE trial_user_attributes SET value_json = '{\"train_joules\": NaN}'", "trial 0 must hold finite numbers alone"),
         (f"UPDATE trial_user_attributes SET value_json = '{'[' * 900}{']' * 900}'", "is damaged"),
+        ("UPDATE trial_user_attributes SET key = 'worker', value_json = '7'", "trial 0.worker must be an object, got 7"),
+        ("UPDATE trial_user_attributes SET key = 'key', value_json = '[]'", r"trial 0.key must be a text, got \[\]"),
         ("UPDATE study_directions SET direction = 'MAXIMIZE'", r"directions of .* must be \['maximize', 'minimize'\]"),
     ],
 )

@@ -96,6 +96,9 @@ def test_the_members_of_an_ensemble_are_a_column_of_json() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(Front(trials, *TWO)))))
     assert [row["members"] for row in rows] == ["", "[0, 0]"]
     assert "members" not in to_csv(Front(trials[:1], *TWO))
+    (names, directions) = TWO
+    named = Front(trials[:1], ("=cmd|'/C calc'!A0", *names[1:]), directions)
+    assert to_csv(named).count("=cmd|") == to_csv(named).count("'=cmd|") > 0, "no spreadsheet computes the name of an objective"
 
 
 def test_a_complete_trial_is_shown_where_the_front_is_empty() -> None:
