@@ -96,18 +96,24 @@ def optimise(
     Prints what each tactic costs, what it saves per prediction, and when it has paid for itself.
     """
     from ..execution.devices import torch_threads
+    from ..export.compress import BrokenOff, to_json, to_text
     from ..export.compress import optimise as measure_tactics
-    from ..export.compress import to_json, to_text
     from ..threads import cores
     from ..training.evaluate import metric_of
 
     _, trial, study, task, weights = _picked(run, pick, moved)
     torch_threads(cores())
     metric = metric_of(task, study.objectives[0])
-    rows, quality = measure_tactics(
-        trial, study=study, task=task, weights=weights, meter=meter, prune=prune or [0.5], compile_model=compile_model, rounds=rounds
-    )
+    broken = None
+    try:
+        rows, quality = measure_tactics(
+            trial, study=study, task=task, weights=weights, meter=meter, prune=prune or [0.5], compile_model=compile_model, rounds=rounds
+        )
+    except BrokenOff as interrupt:  # what was measured is paid
+        rows, quality, broken = interrupt.rows, interrupt.quality, interrupt
     print(to_json(rows, quality, metric) if as_json else to_text(rows, metric, quality))
+    if broken is not None:
+        raise broken
 
 
 def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None = None) -> tuple[Run, Trial, Study, Task, Path]:

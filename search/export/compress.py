@@ -15,7 +15,7 @@ import statistics
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from ..training.recipe import Recipe
 from ..training.task import Data, Task
 from .model import ExportFailed, first_line, rebuild
 from .onnx_format import quiet
-from .variants import InBfloat16, in_int8, in_onnx
+from .variants import InBfloat16, compiled, in_int8, in_onnx, pruned, quantised
 
 #: A window of predictions runs at least this long, far above the resolution of every meter.
 WINDOW_SECONDS = 0.5
@@ -86,6 +86,14 @@ class AfterTraining:
         return math.ceil(self.optimisation_joules / self.saving_joules)
 
 
+class BrokenOff(KeyboardInterrupt):
+    """Ctrl-C has ended the measuring: ``rows`` and ``quality`` are what `optimise` would return, of what was measured until then."""
+
+    def __init__(self, rows: tuple[AfterTraining, ...], quality: str = "absent") -> None:
+        super().__init__()
+        self.rows, self.quality = rows, quality
+
+
 def optimise(
     trial: Trial,
     *,
@@ -107,25 +115,28 @@ def optimise(
     Raises:
         ValueError: If the trial cannot be rebuilt, or a share or the rounds are out of range.
         ExportFailed: If the model is not a PyTorch module.
+        BrokenOff: At Ctrl-C; it has the rows.
     """
     trained = rebuild(trial, study=study, task=task, weights=weights)
     if not trained.is_torch:
         raise ExportFailed(f"trial {trial.number} is a {trained.type_name}: quantising, compiling and pruning are for networks; --pick one")
     with Ledger(discover(meter, used=())) as ledger:
-        rows = compare_after_training(
-            trained.model,
-            task,
-            task.validation,
-            recipe=trained.candidate.recipe,
-            measure=metered(ledger),
-            prune=prune,
-            compile_model=compile_model,
-            rounds=rounds,
-            variants=variants,
-            metric=trained.metric,
-        )
-        quality = ledger.total().quality
-    return rows, quality
+        try:
+            rows = compare_after_training(
+                trained.model,
+                task,
+                task.validation,
+                recipe=trained.candidate.recipe,
+                measure=metered(ledger),
+                prune=prune,
+                compile_model=compile_model,
+                rounds=rounds,
+                variants=variants,
+                metric=trained.metric,
+            )
+        except BrokenOff as broken:
+            raise BrokenOff(broken.rows, ledger.total().quality) from broken
+        return rows, ledger.total().quality
 
 
 def compare_after_training(
@@ -151,6 +162,7 @@ def compare_after_training(
 
     Raises:
         ValueError: If a share is outside (0, 1), or there are too few rounds.
+        BrokenOff: At Ctrl-C; it has the rows.
     """
     if rounds < 2:
         raise ValueError(f"rounds must be >= 2, got {rounds}; one window has no scatter")
@@ -169,28 +181,19 @@ def compare_after_training(
         "onnx int8": partial(in_int8, shape=shape, inputs=feed),
     }
     tactics += [(name, known[name]) for name in variants]
-    applied = [_apply(name, apply, model, data, recipe, measure) for name, apply in tactics]
-    spent: list[list[Spent]] = [[] for _ in applied]
-    # In turns, so that a drift of the machine affects all of them; the rest of it appears in the scatter of the rounds.
-    for _ in range(rounds):
-        for one, windows in zip(applied, spent, strict=True):
-            if one.model is not None:
-                windows.append(measure(partial(_predictions, one.model, task, data, recipe), repeat=True))
-    rows, by = list[AfterTraining](), metric_of(task, metric)
-    for one, windows in zip(applied, spent, strict=True):
-        if one.model is None:
-            rows.append(AfterTraining(one.name, reason=one.reason))
-            continue
-        scored = list[float | None]()
-
-        def score(model: Any = one.model, scored: list[float | None] = scored) -> int:
-            scored.append(evaluate(model, task, data, recipe=recipe).get(by))
-            return len(data)
-
-        took = [window.joules for window in (*windows, measure(score, repeat=False))]
-        row = AfterTraining(one.name, scored[0], *_per_prediction(windows), one.optimisation_joules, measuring_joules=sum_known(took))
-        rows.append(_saving(row, rows[0]) if rows else row)
-    return tuple(rows)
+    applied, by = list[_Applied](), metric_of(task, metric)
+    try:
+        for name, apply in tactics:
+            applied.append(_apply(name, apply, model, data, recipe, measure))
+        usable = [one for one in applied if one.model is not None]
+        for one in usable:
+            one.scored = measure(partial(one.score, task, data, recipe, by), repeat=False)
+        for one in usable * rounds:  # in turns: a drift of the machine affects all of them; the rest of it is the scatter of the rounds
+            one.windows.append(measure(partial(_predictions, one.model, task, data, recipe), repeat=True))
+    except KeyboardInterrupt as interrupt:
+        left = (AfterTraining(name, reason="interrupted") for name, _ in tactics[len(applied) :])
+        raise BrokenOff((*_rows(applied), *left)) from interrupt
+    return _rows(applied)
 
 
 def metered(ledger: Ledger) -> Callable[..., Spent]:
@@ -209,47 +212,30 @@ def metered(ledger: Ledger) -> Callable[..., Spent]:
     return measure
 
 
-def quantised(model: Any) -> Any:
-    """Weights of linear and recurrent layers as 8-bit integers, activations quantised on the fly; CPU only, convolutions stay.
-
-    Raises:
-        ValueError: If the model has no such layer.
-    """
-    import torch
-
-    kinds = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
-    if not any(type(part) in kinds for part in model.modules()):
-        raise ValueError("the model must have a linear or recurrent layer for dynamic quantisation, got none")
-    quantise: Any = torch.ao.quantization.quantize_dynamic
-    return quantise(model.to("cpu"), kinds, dtype=torch.qint8)
-
-
-def compiled(model: Any) -> Any:
-    """The model through ``torch.compile``."""
-    import torch
-
-    return torch.compile(model, dynamic=True)
-
-
-def pruned(model: Any, share: float) -> Any:
-    """The model with the smallest weights of all its matrices and kernels set to zero; the tensors stay dense."""
-    import torch
-
-    weights = [tensor for tensor in model.parameters() if tensor.ndim > 1]
-    sizes = torch.cat([tensor.detach().abs().flatten() for tensor in weights])
-    threshold = sizes.kthvalue(max(1, round(share * len(sizes)))).values
-    with torch.no_grad():
-        for tensor in weights:
-            tensor.mul_(tensor.abs() > threshold)
-    return model
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Applied:
     name: str
     model: Any
     optimisation_joules: float | None
     reason: str | None = None
+    quality: float | None = None
+    scored: Spent | None = None
+    windows: list[Spent] = field(default_factory=list)
+
+    def score(self, task: Task, data: Data, recipe: Recipe, by: str) -> int:
+        self.quality = evaluate(self.model, task, data, recipe=recipe).get(by)
+        return len(data)
+
+    def row(self) -> AfterTraining:
+        if self.model is None:
+            return AfterTraining(self.name, reason=self.reason)
+        took = sum_known([0.0, *(one.joules for one in (*self.windows, self.scored) if one is not None)])
+        return AfterTraining(self.name, self.quality, *_per_prediction(self.windows), self.optimisation_joules, measuring_joules=took)
+
+
+def _rows(applied: Sequence[_Applied]) -> tuple[AfterTraining, ...]:
+    rows = [one.row() for one in applied]
+    return (*rows[:1], *(_saving(row, rows[0]) for row in rows[1:]))
 
 
 def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recipe: Recipe, measure: Measure) -> _Applied:
@@ -284,13 +270,12 @@ def _per_prediction(windows: Sequence[Spent]) -> tuple[float | None, float | Non
     """Mean joules of a prediction and their standard uncertainty: the meter's and the scatter of the rounds, combined."""
     joules = [window.joules / window.predictions for window in windows if window.joules is not None and window.predictions]
     known = [window.u_joules / window.predictions for window in windows if window.u_joules is not None and window.predictions]
-    if len(joules) < len(windows):
+    if not joules or len(joules) < len(windows):
         return None, None
-    if len(known) < len(windows):
+    if len(known) < len(windows) or len(joules) == 1:
         return statistics.fmean(joules), None
     # The scatter itself, not that of the mean, which would be overconfident with a few rounds.
-    scatter = statistics.stdev(joules) if len(joules) > 1 else 0.0
-    return statistics.fmean(joules), math.hypot(statistics.fmean(known), scatter)
+    return statistics.fmean(joules), math.hypot(statistics.fmean(known), statistics.stdev(joules))
 
 
 def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:

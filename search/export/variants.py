@@ -25,6 +25,35 @@ VARIANTS = {"int8": "onnx", "bfloat16": "pt2"}
 CALIBRATED_FROM = 8
 
 
+def quantised(model: Any) -> Any:
+    """Weights of linear and recurrent layers as 8-bit integers, activations quantised on the fly; CPU only, convolutions stay.
+
+    Raises:
+        ValueError: If the model has no such layer.
+    """
+    kinds = {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}
+    if not any(type(part) in kinds for part in model.modules()):
+        raise ValueError("the model must have a linear or recurrent layer for dynamic quantisation, got none")
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    return quantise(model.to("cpu"), kinds, dtype=torch.qint8)
+
+
+def compiled(model: Any) -> Any:
+    """The model through ``torch.compile``."""
+    return torch.compile(model, dynamic=True)
+
+
+def pruned(model: Any, share: float) -> Any:
+    """The model with the smallest weights of all its matrices and kernels set to zero; the tensors stay dense."""
+    weights = [tensor for tensor in model.parameters() if tensor.ndim > 1]
+    sizes = torch.cat([tensor.detach().abs().flatten() for tensor in weights])
+    threshold = sizes.kthvalue(max(1, round(share * len(sizes)))).values
+    with torch.no_grad():
+        for tensor in weights:
+            tensor.mul_(tensor.abs() > threshold)
+    return model
+
+
 class InBfloat16(nn.Module):
     """A model whose weights and activations are bfloat16; inputs and outputs stay float32."""
 

@@ -16,6 +16,7 @@ from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.export import compress
 from joulefront.search.export.compress import (
     AfterTraining,
+    BrokenOff,
     Spent,
     compare_after_training,
     metered,
@@ -91,6 +92,31 @@ def test_what_the_measurement_cost_is_said_for_every_tactic(trained):
     assert re.search(r"Finding this out has cost [\d.]+ m?Wh: none [\d.]+, dynamic quantisation [\d.]+, global prune 0\.5 [\d.]+\.", said)
     unknown = compare_after_training(**trained, measure=Meter(None, None, None), compile_model=False, rounds=2)
     assert "Finding this out" not in to_text(unknown, "accuracy", "absent")
+
+
+@pytest.mark.parametrize("moment", range(14))
+def test_what_was_measured_until_ctrl_c_is_kept(trained, moment):
+    class Interrupted(Meter):
+        left = moment
+
+        def __call__(self, work, *, repeat):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().__call__(work, repeat=repeat)
+
+    # 2 tactics are applied, 3 models scored, and each predicts in 3 rounds.
+    arguments = {**trained, "measure": Interrupted(4.0, 1.0, 1.0), "compile_model": False, "rounds": 3}
+    with pytest.raises(BrokenOff) as broken:
+        compare_after_training(**arguments)
+    rows = broken.value.rows
+    assert [row.tactic for row in rows] == ["none", "dynamic quantisation", "global prune 0.5"]
+    assert [row.reason for row in rows].count("interrupted") == max(0, 2 - moment)
+    assert sum(row.quality is not None for row in rows) == min(3, max(0, moment - 2))
+    assert sum(row.joules_per_prediction is not None for row in rows) == min(3, max(0, moment - 5))
+    assert sum(row.u_joules_per_prediction is not None for row in rows) == min(3, max(0, moment - 8)), "one window has no scatter"
+    assert ("has cost" in to_text(rows, "accuracy", "estimated")) == (moment > 0)
+    assert len(json.loads(to_json(rows, "estimated"))["tactics"]) == 3
 
 
 @pytest.mark.parametrize("meter", [Meter(None, None, None), Meter(1.0, 0.5, 0.5, u=None)])
