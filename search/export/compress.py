@@ -345,7 +345,7 @@ def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: 
         if row.reason is not None:
             cells.append(["", row.tactic, "", "", "", "", "", row.reason if len(row.reason) <= longest else "see below"])
             continue
-        even = row.break_even_predictions
+        even, unknown = row.break_even_predictions, row.joules_per_prediction is None
         cells.append(
             [
                 "*" if member else "",
@@ -353,9 +353,9 @@ def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: 
                 "" if row.quality is None else f"{row.quality:.4f}",
                 _per_1000(row.joules_per_prediction),
                 _per_1000(None if row.u_joules_per_prediction is None else 2 * row.u_joules_per_prediction),
-                unseen if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),
+                "" if unknown else unseen if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),
                 digits(row.optimisation_joules),
-                "" if row is rows[0] else "never" if even is None else f"{even:,}",
+                "" if row is rows[0] or unknown else "never" if even is None else f"{even:,}",
             ]
         )
     shown = [place for place in range(len(cells[0])) if spread or cells[0][place] != "±2u"]

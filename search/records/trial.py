@@ -263,6 +263,7 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     """
     facts = dict(fitted(_Facts, printable_json(trial.user_attrs.get(ATTRIBUTE, {})), f"trial {trial.number}"))
     state: State = "complete" if trial.state.name == "COMPLETE" else "running" if not trial.state.is_finished() else "failed"
+    fitted(_System, trial.system_attrs, f"trial {trial.number}")
     if (worker := fitted(_Attributes, trial.user_attrs, f"trial {trial.number}").get("worker")) is not None:
         facts["hardware_id"] = facts.get("hardware_id") or worker.get("hardware_id")
     if state == "failed" and not facts.get("reason"):
@@ -293,9 +294,9 @@ def all_from_optuna(
             ended[trial.number] = trial, from_optuna(trial)
     found = tuple(ended[trial.number][1] if trial.state.is_finished() else from_optuna(trial) for trial in stored)
     check_order(found)
-    for trial in found:
-        if trial.state == "complete" and objectives not in (None, len(trial.values)):
-            raise ValueError(f"trial {trial.number} must have {objectives} values, one for each objective, got {len(trial.values)}")
+    for one in found:
+        if one.state == "complete" and objectives not in (None, len(one.values)):
+            raise ValueError(f"trial {one.number} must have {objectives} values, one for each objective, got {len(one.values)}")
     return found
 
 
@@ -316,6 +317,17 @@ class _Attributes(TypedDict):
 
     worker: NotRequired[_Worker]
     key: NotRequired[str]
+
+
+class _Claim(TypedDict):
+    key: str
+    params: Mapping[str, Any]
+    epochs: int
+    belief: NotRequired[list[float] | None]
+
+
+#: What samplers have noted of a trial.
+_System = TypedDict("_System", {"joulefront:claim": NotRequired[_Claim | None], "constraints": NotRequired[list[float] | None]})
 
 
 class _Totals(TypedDict):

@@ -282,6 +282,10 @@ def test_a_lock_that_is_a_link_or_a_pipe_empties_no_file_and_is_not_waited_for(t
         pass
 
 
+#: Gives a trial what only a sampler notes.
+CLAIMED = "INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (1, 'joulefront:claim', {})"
+
+
 @pytest.mark.parametrize("name", ["ledger.jsonl", "study.db", "artifacts", "examples"])
 def test_a_session_changes_nothing_that_a_link_in_the_folder_leads_to(tmp_path: Path, name: str) -> None:
     store = make(tmp_path / "r")
@@ -336,6 +340,9 @@ def test_entries_of_study_json_that_do_not_belong_together_are_damage(tmp_path: 
         (f"UPDATE trial_user_attributes SET value_json = '{'[' * 900}{']' * 900}'", "is damaged"),
         ("UPDATE trial_user_attributes SET key = 'worker', value_json = '7'", "trial 0.worker must be an object, got 7"),
         ("UPDATE trial_user_attributes SET key = 'key', value_json = '[]'", r"trial 0.key must be a text, got \[\]"),
+        (CLAIMED.format("'7'"), "trial 0.joulefront:claim must be an object, got 7"),
+        (CLAIMED.format("'{}'"), "trial 0.joulefront:claim has no entry 'epochs'"),
+        (CLAIMED.replace("joulefront:claim", "constraints").format("'\"x\"'"), "trial 0.constraints must be a list, got 'x'"),
         ("UPDATE study_directions SET direction = 'MAXIMIZE'", r"directions of .* must be \['maximize', 'minimize'\]"),
     ],
 )
