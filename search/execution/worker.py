@@ -166,7 +166,7 @@ class WorkerProcess:
 
     def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
         """Train a job in the worker; a worker that dies, or is killed because its training is overdue, is a failed outcome."""
-        epochs, used = 0, _Used()
+        epochs, used, since_ns = 0, _Used(), time.monotonic_ns()
         window: Any = None
         self.revive()
         try:
@@ -189,10 +189,12 @@ class WorkerProcess:
                 elif kind == "enter":
                     used.note(self.pid, begin=True)
                     *phase, began_ns = payload
+                    since_ns = _instant(began_ns, since_ns)  # the child's: this process is late when it has other work
                     window = open_phases.enter_context(phases(*phase))
-                    window.t0_ns = began_ns  # the child's instants: this process is late when it has other work
+                    window.t0_ns = since_ns
                 elif kind == "exit":
-                    window.cpu_seconds, window.ended_ns = payload
+                    window.cpu_seconds, ended_ns = payload
+                    window.ended_ns = since_ns = _instant(ended_ns, since_ns)
                     open_phases.close()  # phases of a training do not nest
                 elif kind == "epoch":
                     epochs = int(payload["epoch"])
@@ -227,6 +229,12 @@ class WorkerProcess:
     def _kill(self) -> None:
         self._process.kill()
         self._process.join(5.0)  # one that waits for a device cannot even be killed at once
+
+
+def _instant(told_ns: int, since_ns: int) -> int:
+    """Return the instant that a child tells, or now where it cannot be: of a time namespace of its own, or before the one told last."""
+    now_ns = time.monotonic_ns()
+    return told_ns if since_ns <= told_ns <= now_ns else now_ns
 
 
 @dataclass
