@@ -82,7 +82,7 @@ class RecordBuilder:
             hardware=self.hardware,
             cpu_seconds=own,
             utilisation=self._monitor.utilisation.mean(window.t0_ns, t1_ns),
-            contended=self._monitor.contended(window.t0_ns, t1_ns, busy, tree),
+            contended=self._monitor.contended(window.t0_ns, t1_ns, busy, tree, facts.devices),
             edges=edges if any(edges.values()) else {},
             meter={
                 "version": SCHEMA,

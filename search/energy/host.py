@@ -10,7 +10,7 @@ import platform
 import statistics
 import threading
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -211,14 +211,13 @@ class HostMonitor:
         self._cpus = os.cpu_count() or 1
         self._lock = threading.Lock()
         self.busy, self.own = Curve(), Curve()
-        self._foreign: list[tuple[int, str, tuple[int, ...]]] = []
+        self._foreign: dict[str, list[tuple[int, tuple[int, ...]]]] = {}  # by component, each change
 
     def sample(self, t_ns: int, *, every_ns: int = 0) -> None:
         """Note how busy the devices are, and the CPU-seconds by now unless that was done less than ``every_ns`` ago."""
         if t_ns >= self.utilisation.due_ns:
             self.utilisation.sample(t_ns)
-        if not self.own.t:
-            self.note_foreign(t_ns)  # a short measurement ends before the first checkpoint
+            self.note_foreign(t_ns)
         last_ns = self.own.t[-1] if self.own.t else -NANO
         if t_ns - last_ns < every_ns:
             return
@@ -233,7 +232,7 @@ class HostMonitor:
                 self.busy.append(t_ns, t_ns, busy)
 
     def note_foreign(self, t_ns: int) -> None:
-        """Note which foreign processes use the devices; asks the driver, so it is not for the edges of windows.
+        """Note which foreign processes use the devices.
 
         In a container the driver may name processes by numbers of the host, our own among them: what ``/proc`` does not show here
         cannot be told from ourselves and is left out.
@@ -243,10 +242,13 @@ class HostMonitor:
             for component, pids in running.items():
                 others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
                 with self._lock:
-                    self._foreign.append((t_ns, component, others))
+                    known = self._foreign.setdefault(component, [])
+                    if not known or known[-1][1] != others:
+                        known.append((max(t_ns, known[-1][0]) if known else t_ns, others))
 
-    def edges(self) -> dict[str, dict[str, Any]]:
-        """Return temperature, clocks and throttling of every device."""
+    def edges(self, t_ns: int) -> dict[str, dict[str, Any]]:
+        """Return temperature, clocks and throttling of every device at an edge of a window, and note who else uses them."""
+        self.note_foreign(t_ns)
         found: dict[str, dict[str, Any]] = {}
         for observer in self._observers:
             found.update(self._warnings.ask(observer, "edges"))
@@ -257,8 +259,13 @@ class HostMonitor:
         with self._lock:
             return self.busy.between(t0_ns, t1_ns), self.own.between(t0_ns, t1_ns)
 
-    def contended(self, t0_ns: int, t1_ns: int, busy: float | None, own: float | None) -> dict[str, Any] | None:
-        """Return who else used the machine between two instants, whose ``cpu_seconds`` are given, or None when nobody was seen."""
+    def contended(
+        self, t0_ns: int, t1_ns: int, busy: float | None, own: float | None, devices: Sequence[str] | None = None
+    ) -> dict[str, Any] | None:
+        """Return who else used the machine between two instants, whose ``cpu_seconds`` are given, or None when nobody was seen.
+
+        Of the ``devices`` alone that the window holds, where it holds some.
+        """
         found: dict[str, Any] = {}
         if busy is not None and own is not None:
             foreign = max(busy - own, 0.0)
@@ -266,15 +273,10 @@ class HostMonitor:
             seconds = (t1_ns - t0_ns) / NANO
             if foreign > max(min(FOREIGN_SHARE * seconds * self._cpus, FOREIGN_OF_OWN * max(own, seconds)), 0.1):
                 found["foreign_cpu_seconds"] = round(foreign, 3)
-        pids: dict[str, set[int]] = {}
         with self._lock:
-            # The last check before the window still holds at its start.
-            before = bisect_right(self._foreign, t0_ns, key=itemgetter(0))
-            first = self._foreign[before - 1][0] if before else t0_ns
-            begin, end = bisect_left(self._foreign, first, key=itemgetter(0)), bisect_right(self._foreign, t1_ns, key=itemgetter(0))
-            for _, component, others in self._foreign[begin:end]:
-                if others:
-                    pids.setdefault(component, set()).update(others)
-        if pids:
-            found["foreign_gpu_pids"] = {component: sorted(seen) for component, seen in pids.items()}
+            for component, seen in self._foreign.items() if devices is None else [(one, self._foreign.get(one, [])) for one in devices]:
+                first, end = (bisect_right(seen, t_ns, key=itemgetter(0)) for t_ns in (t0_ns, t1_ns))
+                # What was there before the window is there at its start.
+                if pids := sorted({pid for _, others in seen[max(first - 1, 0) : end] for pid in others}):
+                    found.setdefault("foreign_gpu_pids", {})[component] = pids
         return found or None

@@ -30,7 +30,7 @@ from .windows import Edge, Window, check_kind
 
 #: Longest wait for a window's record to be final.
 SETTLE_SECONDS = 15.0
-#: Kinds of windows at whose edges temperature, clocks and throttling are noted.
+#: Kinds of windows at whose edges temperature, clocks, throttling and other users of the devices are noted.
 WITH_EDGES = frozenset({"trial", "inference", "idle"})
 INERT = "this process was forked from the one that measures: its ledger reads nothing, the parent's covers both"
 
@@ -233,7 +233,7 @@ class Ledger:
         begin, spent, t0_ns = time.thread_time_ns(), self._cost_ns(), self._clock()
         self._read(0, edge=True)
         used = self.thread_seconds(threading.get_native_id(), begin / NANO)
-        edge, held = self._monitor.edges() if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
+        edge, held = self._monitor.edges(t0_ns) if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
         window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
         self._registry.enter(window, used)
         self._nudge()
@@ -259,7 +259,7 @@ class Ledger:
             self._registry.note()
             self._read(0, edge=True)
             window.note(t1_ns, own=begin / NANO)
-            devices = self._monitor.edges() if window.kind in WITH_EDGES else {}
+            devices = self._monitor.edges(t1_ns) if window.kind in WITH_EDGES else {}
             window.end(Edge(t1_ns, self._cost_ns() + time.thread_time_ns() - begin, devices), state)
             self._registry.leave(window)
             self._nudge()

@@ -156,7 +156,7 @@ int fake_set(int device, const char *name, double value) {
     DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module) DOUBLE(memory) INTEGER(own) INTEGER(socket)
     INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(slices) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
-    INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
+    INTEGER(pid_count) INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
     if (!strcmp(name, "pid")) {
         d->pids[d->pid_count++] = (int)value;
         return 0;
