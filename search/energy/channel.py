@@ -324,7 +324,7 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
         idle_watts=channel.idle_watts,
         net_joules=net,
         u_net_joules=u_net,
-        attribution="exclusive",
+        attribution=capability.attribution,
         below_resolution=short,
         reason=reason,
         cross_check=ratio,

@@ -109,8 +109,10 @@ class RecordBuilder:
         if usages is None or own is None:
             return found, {}
         shares = self.partition(window.t0_ns, t1_ns, usages).shares.get(window.id, {})
+        # A device that is held and that no meter reads is lost, not left out: without it the rest would pass for the whole.
+        lost = {part.name for part in found if part.quality == "absent" and part.name in (own.devices or ())}
         parts = (attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
-        return tuple(parts), shares
+        return tuple(replace(part, counts=True) if part.name in lost else part for part in parts), shares
 
     def partition(self, t0_ns: int, t1_ns: int, usages: Sequence[WindowUsage]) -> Split:
         """Share out everything between two instants."""

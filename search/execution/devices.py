@@ -204,7 +204,7 @@ def _message(device: str, workers: int, free: int, held: Sequence[str], others: 
 
 def _used(leases: Sequence[Lease]) -> tuple[str, ...] | None:
     """Name the held GPUs to the meters, which may count them in another order than CUDA; instances of one (MIG) need no choice."""
-    if "MIG-" in os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
         return None
     return tuple(lease.domain for lease in leases)
 

@@ -226,16 +226,36 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
         _refuse(store, "candidates of another space", differences(known, of_space(study.space)))
 
 
-def refuse_other_estimate(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
-    """Refuse with a `StoreError` other watts per busy CPU than those by which the energies of earlier sessions were estimated."""
+def refuse_other_meters(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
+    """Refuse what makes energies of this session no energies of the earlier ones.
+
+    Raises:
+        StoreError: If CPU and memory were counted by other meters, as by RAPL before a restart that took its permission away and by an
+            estimate after it; or estimated by other watts per busy CPU.
+    """
     here = [trial.energy.record for trial in trials if trial.hardware_id in (None, ledger.hardware_id)]
-    before, now = {found for record in here for found in estimates_in(record)}, estimates_in(ledger.total().to_json())
+    total, folder = ledger.total(), repr(str(store.path))
+    meters, own = {found for record in here if (found := _meters_in(record))}, _meters_in(total.to_json())
+    if meters and own not in meters:
+        lost = " ".join(set(min(meters)).difference(own))
+        why = [f"{part.source}: {part.reason}" for part in total.components if part.quality == "absent" and f" by {part.source} " in lost]
+        raise StoreError(
+            f"the energies of {folder} were counted as {', '.join(min(meters))}, now as {', '.join(own) or 'nothing'}: they do not belong "
+            f"on one front. Let joulefront doctor say how to read the same again{f' ({why[0]})' if why else ''}, or give a new --out"
+        )
+    before, now = {found for record in here for found in estimates_in(record)}, estimates_in(total.to_json())
     if before and not now <= before:
         watts = float(min(before).split()[0]) * (os.cpu_count() or 1)
         raise StoreError(
-            f"the energies of {str(store.path)!r} were estimated by {min(before)}, now by {min(now)}: they do not belong on one front. "
+            f"the energies of {folder} were estimated by {min(before)}, now by {min(now)}: they do not belong on one front. "
             f"Go on with --cpu-watts {watts:g} (that for all logical CPUs), or give a new --out"
         )
+
+
+def _meters_in(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return by which meter each kind of part in a record's sum (JSON) was counted; GPUs aside, which `note_session` tells apart."""
+    counting = [(str(part.get("name")).split(":")[0], part) for part in record.get("components") or () if part.get("counts")]
+    return tuple(sorted({f"{kind} by {part.get('source')} ({part.get('boundary')})" for kind, part in counting if kind != "gpu"}))
 
 
 def refuse_other_data(store: RunFolder, task: Task) -> None:

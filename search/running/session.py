@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ from ..training.recipe import synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings, stop_on_interrupt
-from .identity import note_end, note_session, refuse_other_estimate, timestamp
+from .identity import note_end, note_session, refuse_other_meters, timestamp
 from .membership import bill_elsewhere
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Bench:
         found = discover(self.options.meter, cpu_watts=self.options.cpu_watts, used=self.devices.components)
         ledger = self.held.enter(Ledger(found, file=file, checkpoint_seconds=self.options.save_seconds))
         with ledger.window("start", kind="overhead"):
-            refuse_unmeasurable(ledger, self.options.meter, self.options.workers)
+            refuse_unmeasurable(ledger, self.options.meter, self.options.workers, self.devices.components or ())
             yield ledger, before_ledger(ledger, found) if self.options.whole_process else None
 
 
@@ -208,9 +208,9 @@ class Start:
         """Note the session in the folder, and make what trains: the baselines and the executors.
 
         Raises:
-            StoreError: If earlier sessions were measured on other hardware, or estimated by other watts per CPU.
+            StoreError: If earlier sessions were measured on other hardware, by other meters, or estimated by other watts per CPU.
         """
-        refuse_other_estimate(folder, self.opened.before.trials, self.ledger)
+        refuse_other_meters(folder, self.opened.before.trials, self.ledger)
         return Session(self, folder, study, task)
 
 
@@ -350,9 +350,17 @@ def before_ledger(ledger: Ledger, found: Discovery) -> dict[str, float | None]:
     return {"cpu_seconds": seconds, "joules": seconds * watts if counts and watts else None}
 
 
-def refuse_unmeasurable(ledger: Ledger, meter: str, workers: int = 1) -> None:
-    """Refuse to search without any meter, or with workers that the estimate does not see: a ``ValueError`` that says why."""
+def refuse_unmeasurable(ledger: Ledger, meter: str, workers: int = 1, devices: Sequence[str] = ()) -> None:
+    """Refuse to search without any meter, or with workers or a part of the held ``devices`` that none sees: a ``ValueError`` says why."""
     total = ledger.total()
+    counted = {part.name for part in total.counting}
+    dark = [name for name in devices if name not in counted]
+    if 0 < len(dark) < len(devices):
+        why = "; ".join(f"{name}: {part.reason}" for name in dark if (part := total.component(name)) is not None and part.reason)
+        raise ValueError(
+            f"--workers {workers}: of {len(devices)} GPUs {len(dark)} cannot be metered ({why or ', '.join(dark)}), and what is trained on "
+            "these would look cheaper than it is; leave them out of CUDA_VISIBLE_DEVICES and take fewer --workers"
+        )
     if workers > 1 and any(part.counts and BLIND in (part.reason or "") for part in total.components):
         raise ValueError(f"--workers must be 1 here, got {workers}: {BLIND}; use Linux for more")
     if not any(part.counts and part.joules is not None for part in total.components):

@@ -198,10 +198,11 @@ class Nvml:
         if device.used:
             # Energies of a module and of a GPU are told apart as those of other hardware.
             self._facts[component] = facts | ({"boundary": MODULE} if calls.module else {})
-        counts = device.used
+        counts, attribution = device.used, "exclusive"
         if facts["mig"]:
             count, end = facts["mig_instances"], "NVML knows the whole GPU only, so it is shown and not counted"
             counts = counts and facts["mig_whole"]
+            attribution = "exclusive" if facts["mig_whole"] else "shared(the whole GPU's, with its other instances)"
             if facts["mig_whole"]:
                 notes.append("MIG is on, and its one instance has all of the GPU")
             elif count == 1:
@@ -209,7 +210,7 @@ class Nvml:
             else:
                 notes.append(f"MIG is on with {count} instances: {end}")
         if facts["virtualisation"] == "vgpu":
-            counts = False
+            counts, attribution = False, "shared(with other virtual machines)"
             notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")
         measured = self._lag_of(facts)
         lag = min(self._counter_lag, MEASURED_LAG_SECONDS) if whole else self._counter_lag
@@ -236,6 +237,7 @@ class Nvml:
             gain_u=gain,
             counts=counts,
             covers=(component, "cpu", "dram") if calls.module else (),
+            attribution=attribution,
         )
 
     def read(self) -> tuple[Reading, ...]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from .clock import NANO, Clock
@@ -96,13 +97,13 @@ def find(
     memory = partial(field, nvml.NVML_FI_DEV_POWER_AVERAGE, of_memory)
     fault = _fault(nvml, counter)
     told = attempt(nvml, instant_module)
-    module = fault is None and isinstance(told, float) and told > 0 and _of_module(nvml, counter, instant, instant_module, clock, sleep)
+    own: Number | None = next((call for call in (instant, averaged) if _fault(nvml, call) is None), None)
+    module = (
+        fault is None and isinstance(told, float) and told > 0 and _of_module(nvml, counter, own or instant, instant_module, clock, sleep)
+    )
     if module and not alone:
         module, fault = False, RuntimeError("that of this GPU is its module's, where other GPUs are, too")
-    power: Number | None = instant_module
-    if not module:
-        power = next((call for call in (instant, averaged) if _fault(nvml, call) is None), None)
-    both = None
+    power, both = instant_module if module else own, None
     if fault is None and power not in (None, averaged):
         both = _fields(nvml, handle, nvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, nvml.NVML_FI_DEV_POWER_INSTANT, whole if module else part)
         both = both if _agree(nvml, counter, both) else None
@@ -257,29 +258,32 @@ def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) 
     """Return the UUIDs of the GPUs that CUDA shows to this process, in CUDA's order.
 
     NVML sees every GPU of the machine, CUDA only those of ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or beginnings of UUIDs. As CUDA
-    does, the list ends at the first entry that names nothing. An index counts in PCI order, which is CUDA's order
-    when ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` is set or the GPUs are alike.
+    does, the first entry says of which kind all are, the list ends at the first one that names nothing, and one that is named twice leaves
+    none. An index counts in PCI order, which is CUDA's order when ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` is set or the GPUs are alike.
 
-    Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
+    Source: CUDA C++ Programming Guide, "CUDA Environment Variables"; what it does not say, as tried for PyTorch's ``torch.cuda``
+    (``_parse_visible_devices``, github.com/pytorch/pytorch/pull/84879).
     """
     variables = os.environ if environment is None else environment
     text = variables.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return tuple(uuids)
     chosen: list[str] = []
-    for entry in (part.strip() for part in text.split(",")):
-        if entry.lstrip("+-").isdigit():
-            found = [uuids[int(entry)]] if 0 <= int(entry) < len(uuids) else []
-        elif entry.startswith("MIG-GPU-"):
+    kind = next((prefix for prefix in ("GPU-", "MIG-") if text.startswith(prefix)), "")
+    for entry in text.split(","):
+        number = re.match(r"[+-]?[0-9]+", entry.strip())  # what follows a number is ignored
+        if not kind:
+            found = list(uuids[int(number[0]) :][:1]) if number and int(number[0]) >= 0 else []
+        elif kind == "MIG-":
             # Older drivers name an instance after its GPU: MIG-GPU-<uuid>/<gi>/<ci>.
-            found = [uuid for uuid in uuids if uuid == entry.removeprefix("MIG-").split("/")[0]]
+            found = [uuid for uuid in uuids if entry.startswith("MIG-GPU-") and uuid == entry.removeprefix("MIG-").split("/")[0]]
         else:
-            found = [uuid for uuid in uuids if entry and uuid.startswith(entry)]
+            found = [uuid for uuid in uuids if entry.startswith(kind) and uuid.startswith(entry)]
         if len(found) != 1:
             break
-        if found[0] not in chosen:
-            chosen.append(found[0])
-    return tuple(chosen)
+        chosen += found
+    several = dict.fromkeys(chosen)
+    return tuple(several) if len(several) == len(chosen) or kind == "MIG-" else ()
 
 
 def other_order(names: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:
@@ -299,7 +303,6 @@ def other_order(names: Sequence[str], environment: Mapping[str, str] | None = No
 
 
 def instances(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return the MIG instances that ``CUDA_VISIBLE_DEVICES`` names."""
+    """Return the MIG instances that ``CUDA_VISIBLE_DEVICES`` names; none where its first entry is of another kind."""
     variables = os.environ if environment is None else environment
-    entries = (part.strip() for part in variables.get("CUDA_VISIBLE_DEVICES", "").split(","))
-    return tuple(entry for entry in entries if entry.startswith("MIG-"))
+    return tuple(takewhile(lambda entry: entry.startswith("MIG-"), variables.get("CUDA_VISIBLE_DEVICES", "").split(",")))

@@ -41,6 +41,7 @@ class Capability:
         gain_u: Relative standard uncertainty of the scale, common to all windows.
         counts: Whether it may enter a sum; False for cross-checks and for other boundaries (wall).
         covers: Families that it accounts for; empty means the component's own.
+        attribution: ``exclusive``, or with whom the energy is shared whatever runs here.
     """
 
     component: str
@@ -67,6 +68,7 @@ class Capability:
     needs_root: bool = False
     counts: bool = True
     covers: tuple[str, ...] = ()
+    attribution: str = "exclusive"
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ typedef struct {
     int arch;       /* NVML's number of the architecture, or less than 0: the driver does not know the call */
     double module;  /* watts of a module beside the GPU; the counter is the module's then, unless it is its own. 0: no module */
     double memory;  /* watts of the GPU's memory, told as an average only. 0: not told */
+    int unscoped;   /* whether the GPU's own instant power is not told, a module's only */
     int own;        /* whether the counter is the GPU's though there is a module */
     int socket;     /* number of the CPU socket beside it, or less than 0: the driver does not tell */
     int model;        /* 1: one whose sensor is known to look now and then */
@@ -153,7 +154,7 @@ int fake_set(int device, const char *name, double value) {
     INTEGER(kind) DOUBLE(low) DOUBLE(high) DOUBLE(period) DOUBLE(duty) DOUBLE(at) DOUBLE(tick) DOUBLE(phase) DOUBLE(gain) DOUBLE(noise)
     DOUBLE(jitter) DOUBLE(seen) DOUBLE(refresh) DOUBLE(average)
     DOUBLE(frozen_at) DOUBLE(reset_at) DOUBLE(lost_at) DOUBLE(counter_until) INTEGER(counter) INTEGER(instant) INTEGER(usage)
-    DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module) DOUBLE(memory) INTEGER(own) INTEGER(socket)
+    DOUBLE(held_at) DOUBLE(behind) INTEGER(arch) DOUBLE(module) DOUBLE(memory) INTEGER(own) INTEGER(unscoped) INTEGER(socket)
     INTEGER(energy_field) INTEGER(model)
     INTEGER(mig) INTEGER(instances) INTEGER(slices) INTEGER(virtualisation) INTEGER(temperature) INTEGER(clock) INTEGER(throttle) INTEGER(busy)
     INTEGER(pid_count) INTEGER(closed) INTEGER(unnamed) INTEGER(silent)
@@ -339,7 +340,7 @@ int nvmlDeviceGetFieldValues(Device *d, int fields, Field *values) {
     for (int i = 0; i < fields; i++) {
         Field *v = &values[i];
         v->result = NOT_SUPPORTED;
-        if (v->field == FIELD_POWER_INSTANT && d->instant && (v->scope == 0 || (v->scope == 1 && d->module > 0))) {
+        if (v->field == FIELD_POWER_INSTANT && d->instant && ((v->scope == 0 && !d->unscoped) || (v->scope == 1 && d->module > 0))) {
             double watts = sensor(d) + (v->scope == 1 ? d->module : 0);
             *v = (Field){.field = v->field, .scope = v->scope, .type = UNSIGNED_INT, .value.u = (unsigned)(watts * 1000)};
         } else if (v->field == FIELD_POWER_AVERAGE && v->scope == 2 && d->memory > 0) {

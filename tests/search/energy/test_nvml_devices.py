@@ -25,6 +25,19 @@ HAND = {"interval_seconds": None}
         ("-1", []),
         ("", []),
         ("MIG-GPU-cc33/1/0", ["GPU-cc33"]),
+        ("MIG-GPU-cc33/1/0,MIG-GPU-cc33/2/0,MIG-GPU-aa11/1/0", ["GPU-cc33", "GPU-aa11"]),
+        # As PyTorch, which tried it on drivers, expects of CUDA: twice the same shows none, the first entry says of which kind all are.
+        ("0,0", []),
+        ("0,2,0,1", []),
+        ("GPU-bb,GPU-bb22", []),
+        ("0,GPU-bb22", ["GPU-aa11"]),
+        ("GPU-bb22,0", ["GPU-bb22"]),
+        ("GPU-bb22, GPU-aa11", ["GPU-bb22"]),
+        ("0,MIG-GPU-cc33/1/0", ["GPU-aa11"]),
+        (" 2 ,+1,0x1", ["GPU-cc33", "GPU-bb22", "GPU-aa11"]),
+        ("1gpu,2", ["GPU-bb22", "GPU-cc33"]),
+        ("--1", []),
+        ("0,,1", ["GPU-aa11"]),
     ],
 )
 def test_cuda_visible_devices_decides_which_gpus_count(text, chosen):
@@ -134,6 +147,25 @@ def test_a_gpu_that_is_not_used_and_lost_makes_nothing_unknown(four, clock):
     assert "GPU is lost" in part(record, uuid(1)).reason
 
 
+def test_a_trial_on_a_gpu_that_no_meter_reads_is_no_cheap_one(four, clock):
+    """Of two workers' GPUs one gives neither energy nor power: without it the CPU's part would pass for the whole."""
+    four.set(1, silent=4)
+    source = Nvml(clock=clock, environment={}, used=(uuid(0), uuid(1)))
+    with Ledger(Discovery((source,), tuple(found for found in source.probe() if not found.available)), clock=clock, **HAND) as ledger:
+        read, dark = (ledger.open("trial", devices=(uuid(index),), processes=True) for index in range(2))
+        for _ in range(30):
+            clock.advance(0.1)
+            ledger.sample()
+        records = [window.close(cpu_seconds=1.0) for window in (read, dark)]
+        whole = ledger.total()
+    assert records[0].joules == pytest.approx(300, rel=0.05)
+    assert (records[1].joules, records[1].quality) == (None, "absent")
+    assert part(records[1], uuid(1)).counts
+    assert "Insufficient Permissions" in part(records[1], uuid(1)).reason
+    assert not part(records[0], uuid(1)).counts
+    assert not part(whole, uuid(1)).counts  # of the session the rest is known, and said to be a part
+
+
 @pytest.mark.parametrize("used", [(), (2,), (0, 3)])
 def test_what_is_not_used_is_shown_and_not_counted(four, clock, used):
     four.set(1, pid=1)
@@ -202,6 +234,7 @@ def test_mig_with_several_instances_is_shown_and_not_counted(bench):
     found = part(window.record)
     assert not found.counts
     assert found.joules == pytest.approx(1000, rel=0.05)
+    assert found.attribution == "shared(the whole GPU's, with its other instances)"
     assert "MIG is on with 3 instances" in found.reason
     assert window.record.joules is None
 
@@ -212,6 +245,7 @@ def test_a_mig_instance_is_billed_for_the_gpu_only_if_it_has_all_of_it(driver, c
     driver.set(mig=1, instances=1, slices=slices).follow(clock)
     (found,) = Nvml(clock=clock, environment={"CUDA_VISIBLE_DEVICES": "MIG-00000000"}).probe()
     assert found.counts == counts
+    assert (found.attribution == "exclusive") == counts
     assert ("has all of the GPU" if counts else "a container hides others") in found.reason
 
 
@@ -227,6 +261,7 @@ def test_a_virtual_gpu_is_said_plainly(driver, clock):
     driver.set(virtualisation=2).follow(clock)
     (found,) = Nvml(clock=clock, environment={}).probe()
     assert not found.counts
+    assert found.attribution == "shared(with other virtual machines)"
     assert "virtual GPU" in found.reason
 
 

@@ -143,6 +143,17 @@ def test_the_leased_gpu_is_named_to_the_meters_though_it_is_all_that_cuda_shows(
         assert devices.components == component("cuda:1")  # CUDA may count by speed: its 0 is NVML's 1 here
 
 
+@pytest.mark.parametrize(
+    ("shown", "named"), [("1,MIG-00000001", True), ("GPU-00000001-fake,MIG-00000001", True), ("MIG-00000001,1", False)]
+)
+def test_an_instance_after_a_gpu_of_its_own_is_none_to_cuda_and_hides_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, named: bool
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    with take_devices("cuda", 1, folder=tmp_path, count=lambda: 1, components=lambda name: component("cuda:1")) as devices:
+        assert devices.components == (component("cuda:1") if named else None)
+
+
 def test_a_numbered_gpu_for_several_workers_is_refused_as_it_cannot_be_meant(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--device must be cuda with --workers 2, got cuda:1"):
         take_devices("cuda:1", 2, folder=tmp_path, count=lambda: 4)

@@ -75,6 +75,18 @@ def test_workers_are_refused_where_the_estimate_does_not_see_children(tmp_path: 
         session_module.refuse_unmeasurable(ledger, "auto", 2)
 
 
+def test_gpus_of_which_some_cannot_be_metered_are_refused_before_their_trials_look_cheap() -> None:
+    dark = Capability("gpu:GPU-2", "nvml", False, reason="Insufficient Permissions")
+    with Ledger([Meter("gpu:GPU-1")], absent=[dark], interval_seconds=None) as ledger:
+        ledger.sample()
+        with pytest.raises(ValueError, match=r"--workers 2: of 2 GPUs 1 cannot be metered \(gpu:GPU-2: Insufficient Permissions\)"):
+            session_module.refuse_unmeasurable(ledger, "auto", 2, ("gpu:GPU-1", "gpu:GPU-2"))
+        session_module.refuse_unmeasurable(ledger, "auto", 1, ("gpu:GPU-1",))
+    with Ledger([Meter("cpu:pkg0")], absent=[dark], interval_seconds=None) as ledger:
+        ledger.sample()
+        session_module.refuse_unmeasurable(ledger, "auto", 1, ("gpu:GPU-2",))  # said at the start, and alike for all trials
+
+
 class Seconds(Tree):
     """CPU-seconds of one busy core; the process took 3 of them before the test."""
 

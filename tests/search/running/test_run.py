@@ -16,10 +16,15 @@ from helpers.workers import a_joule_an_epoch
 
 from joulefront.search import Budget, Study, load, repeat, run
 from joulefront.search.billing.account import Account
+from joulefront.search.energy import Reading
+from joulefront.search.energy.discover import Discovery
 from joulefront.search.energy.sources import cpu_coefficients
+from joulefront.search.energy.sources.cpu_time import CpuTime
+from joulefront.search.energy.sources.rapl import Rapl
 from joulefront.search.execution.probe import WarmUp
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
+from joulefront.search.running import session
 
 pytestmark = pytest.mark.slow
 
@@ -228,6 +233,39 @@ def test_energies_by_two_estimates_are_not_mixed_and_the_old_one_can_go_on(
     with pytest.raises(StoreError, match=rf"by 2\.8 W per CPU-second.*now by 1\.54 W.*--cpu-watts {2.8 * cores:g} "):
         run(rings(trials=2), out=tmp_path / "r")
     assert len(run(rings(trials=2), out=tmp_path / "r", cpu_watts=2.8 * cores).trials) == 2
+
+
+def test_energies_by_two_meters_are_not_mixed_when_a_permission_has_gone(
+    rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RAPL was opened to this user until the next boot; what came after it was an estimate of a tenth."""
+    powercap = tmp_path / "powercap" / "intel-rapl:0"
+    powercap.mkdir(parents=True)
+    for name, text in ("name", "package-0"), ("max_energy_range_uj", "262143328850"):
+        (powercap / name).write_text(text)
+
+    class Counting(Rapl):
+        """RAPL over files that count 20 W."""
+
+        def read(self) -> tuple[Reading, ...]:
+            (powercap / "energy_uj").write_text(f"{time.monotonic_ns() // 50:>20d}")
+            return super().read()
+
+    def meters(spec: str, **options: object) -> Discovery:
+        rapl, estimate = Counting(tmp_path / "powercap"), CpuTime()
+        found = rapl.probe()
+        there = any(one.available for one in found)
+        return Discovery((rapl,) if there else (estimate,), () if there else found)
+
+    (powercap / "energy_uj").write_text("0")
+    monkeypatch.setattr(session, "discover", meters)
+    first = run(rings(trials=1), out=tmp_path / "r")
+    assert {trial.energy_quality for trial in first.trials} == {"measured"}
+    (powercap / "energy_uj").unlink()
+    with pytest.raises(StoreError, match=r"counted as cpu by rapl \(CPU package\), now as cpu by cpu_time .*No such file.*new --out"):
+        run(rings(trials=2), out=tmp_path / "r")
+    (powercap / "energy_uj").write_text("0")
+    assert len(run(rings(trials=2), out=tmp_path / "r").trials) == 2
 
 
 def start(file: Path, out: Path, *more: str) -> Forked:
