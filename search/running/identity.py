@@ -254,7 +254,9 @@ def refuse_other_meters(store: RunFolder, trials: Iterable[Trial], ledger: Ledge
 
 def _meters_in(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return by which meter each kind of part in a record's sum (JSON) was counted; GPUs aside, which `note_session` tells apart."""
-    counting = [(str(part.get("name")).split(":")[0], part) for part in record.get("components") or () if part.get("counts")]
+    parts = record.get("components")
+    known = [part for part in parts if isinstance(part, Mapping) and part.get("counts")] if isinstance(parts, list | tuple) else []
+    counting = [(str(part.get("name")).split(":")[0], part) for part in known]
     return tuple(sorted({f"{kind} by {part.get('source')} ({part.get('boundary')})" for kind, part in counting if kind != "gpu"}))
 
 
