@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -89,6 +90,9 @@ def energy_trial(
         found = discover(meter) if isinstance(meter, str) else meter
         _parent_joules(trial)
         refuse_unknown(found)
+        gpus = {item.component for item in found.present if item.component.startswith("gpu:")} if devices is not None else set[str]()
+        if devices is not None and (isinstance(devices, str) or (gpus and not gpus.issuperset(devices))):
+            raise ValueError(f"devices must be a list of {', '.join(sorted(gpus)) or 'names of GPUs'}, got {devices!r}; name them so")
     energy, around = EnergyTrial(), _open.get()
     inner = any(one is trial for one in around)
     with _stopping(getattr(trial, "study", None), EnergyUnknownError):
@@ -148,6 +152,9 @@ def _refuse_single_objective(trial: Any) -> None:
             "the study must have two or more objectives, one of them the energy, got 1; create it with "
             'optuna.create_study(directions=["maximize", "minimize"]) and return quality, energy.joules'
         )
+    if study is not None and all(direction.name == "MAXIMIZE" for direction in study.directions):
+        said = "all objectives of the study are maximised, so that more energy is taken for better"
+        warnings.warn(f"{said}; create it with a direction minimize for energy.joules, or return -energy.joules", stacklevel=5)
 
 
 def _parent_joules(trial: Any) -> float:
@@ -197,7 +204,7 @@ class EnergyBudgetCallback:
     joules: float = field(init=False)
 
     def __post_init__(self) -> None:
-        amount = read_amount(self.budget, "budget", "5Wh", kinds=("joules",))
+        amount = read_amount(str(self.budget), "budget", "5Wh", kinds=("joules",))
         if not amount.value > 0:
             raise ValueError(f"budget must be > 0, got {self.budget!r}; for example '5Wh'")
         self.joules = amount.value
@@ -269,4 +276,5 @@ def _end(study: optuna.Study, reason: str, level: str = "info") -> None:
 
     study.set_user_attr(STOPPED, reason)
     getattr(optuna.logging.get_logger("optuna.joulefront"), level)(f"The study ends: {reason}.")
-    study.stop()
+    with suppress(RuntimeError):  # where a user asks and tells, who then looks at the attribute
+        study.stop()

@@ -339,3 +339,27 @@ def test_an_error_that_optuna_drops_is_kept_in_the_study() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     study.optimize(lambda trial: (1.0, 2.0), n_trials=2, n_jobs=2, callbacks=[EnergyBudgetCallback("5Wh")])  # raises nothing
     assert "the energy of trial" in study.user_attrs["stopped_because"]
+
+
+def test_what_would_search_for_more_energy_or_lose_a_gpu_is_said() -> None:
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    with pytest.warns(UserWarning, match="all objectives of the study are maximised.*direction minimize"):
+        study.optimize(measured(0.0), n_trials=1)
+    gpu = types.SimpleNamespace(component="gpu:GPU-1a2b", available=True, counts=True)
+    source = types.SimpleNamespace(probe=lambda: (gpu,), close=lambda: None)
+    for devices in ("gpu:GPU-1a2b", ["gpu:0"]):
+        block = energy_trial(two_objectives().ask(), Discovery((source,), ()), devices=devices)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="devices must be a list of gpu:GPU-1a2b, got"), block:
+            pass
+
+
+def test_a_budget_is_told_to_who_asks_and_tells_and_must_have_a_unit() -> None:
+    study = two_objectives()
+    trial = study.ask()
+    with energy_trial(trial, "cpu_time") as energy:
+        burn(0.02)
+    study.tell(trial, [1.0, energy.joules])
+    EnergyBudgetCallback("1µJ")(study, study.trials[0])
+    assert "the budget of 1µJ is spent" in study.user_attrs["stopped_because"]
+    with pytest.raises(ValueError, match="budget '5' has no unit"):
+        EnergyBudgetCallback(5)  # type: ignore[arg-type]
