@@ -224,7 +224,7 @@ def check_outputs(space: Space, task: Task) -> None:
                 _warn_of_predictions(space.name, model, again, inputs)
     if odd:
         said = f"the model of the space {space.name!r} must have weights of float32 and of known sizes, got another {odd[0]!r}"
-        raise SpaceError(f"{said}; leave out .double() and .half(), give lazy layers their sizes")
+        raise SpaceError(f"{said}; leave out .double(), .half() and set_default_dtype, give lazy layers sizes")
     if shared:
         raise SpaceError(f"the space {space.name!r} must build each model anew, got one with weights of another; make them in the function")
     if not ran:

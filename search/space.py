@@ -240,12 +240,13 @@ def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
     plain = tuple(choice.item() if isinstance(choice, np.generic) else choice for choice in choices)
     if not plain:
         raise SpaceError(f"the parameter {name!r} needs at least one choice, got none")
-    for place, choice in enumerate(plain):
+    first: dict[Any, Any] = {}
+    for choice in plain:
         if type(choice) not in (type(None), bool, int, float, str) or (isinstance(choice, float) and not isfinite(choice)):
             said = f"the choices of {name!r} must be None, bool, int, finite float or str, got the {type(choice).__name__} {choice!r}"
             raise SpaceError(f"{said}; choose by a text or a number and look the value up by it")
-        if same := [one for one in plain[:place] if one == choice and type(one) is not type(choice)]:
-            raise SpaceError(f"the choices of {name!r} must differ, got {same[0]!r} and {choice!r}, which are equal; leave one out")
+        if type(first.setdefault(choice, choice)) is not type(choice):
+            raise SpaceError(f"the choices of {name!r} must differ, got {first[choice]!r} and {choice!r}, which are equal; leave one out")
     return plain
 
 
@@ -257,11 +258,16 @@ def check_space(space: Space) -> None:
     """
     for seed in range(20):
         try:
-            space.sample(_Checked(seed))
+            drawn = space.sample(trial := _Checked(seed))
+            again = space.sample(FixedTrial(trial.params))
         except SpaceError:
             raise
         except (Exception, SystemExit):  # e.g. a candidate that cannot be: it is rejected when it is proposed
             continue
+        if again != drawn:
+            got = f"{drawn.architecture} and {again.architecture}"
+            said = f"the space {space.name!r} must give one candidate for one set of parameters, got {got}"
+            raise SpaceError(f"{said}; draw all that differs by trial.suggest_...")
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class Study:
         Raises:
             ValueError: If a field breaks its rule; the message names field, rule, value and remedy.
         """
-        if not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
+        if not isinstance(self.name, str) or not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
             raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
         if isinstance(self.objectives, str):
             raise ValueError(f"study.objectives must be a tuple of names, got the text {self.objectives!r}")
@@ -175,8 +175,11 @@ class Study:
         if self.objectives[0] in (*ENERGY_OBJECTIVES, "inference_energy", "parameters"):
             raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
         rungs = self.rungs
-        if rungs is not None and not _ascending(rungs):
+        if rungs is not None and not (isinstance(rungs, Sequence) and _ascending(rungs)):
             raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {rungs}")
+        if self.space is not None and not hasattr(self.space, "sample"):
+            said = f"study.space must be a space, got {type(self.space).__name__}"
+            raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.budget is not None and not isinstance(self.budget, Budget):
@@ -252,6 +255,9 @@ class Study:
 
         check_space(self.space)
         task = self.task() if callable(self.task) else self.task
+        if not hasattr(task, "kind"):
+            said = f"study.task must be a Task or a function without arguments that returns one, got {type(task).__name__}"
+            raise ValueError(f"{said}; arrays(inputs, targets) makes one")
         Hints(self.space).check(task)
         known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
         strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]

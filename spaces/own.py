@@ -58,6 +58,11 @@ class Own(Family):
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "own"
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a recipe that is a dictionary."""
+        if not hasattr(self.recipe, "sample"):
+            raise ValueError(f"recipe must be RecipeRanges(...), got {type(self.recipe).__name__}; write RecipeRanges(learning_rate=...)")
+
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw an architecture."""
         drawn = self.draw(_OwnNames(trial))
@@ -65,6 +70,8 @@ class Own(Family):
             raise SpaceError(f"what draws an architecture must return a dictionary, got {type(drawn).__name__}; return one")
         found = {name: value.item() if isinstance(value, np.generic) else value for name, value in drawn.items()}
         for name, value in found.items():
+            if not isinstance(name, str):
+                raise SpaceError(f"the names in an architecture must be texts, got {name!r}; write them in quotes")
             try:
                 json.dumps({name: value})
             except (TypeError, ValueError):

@@ -1,5 +1,6 @@
 """What would break a search with an own space, or mislead it, is refused by name before the first trial."""
 
+import itertools
 import re
 import sys
 import warnings
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.space import Candidate, RandomTrial
+from joulefront.search.space import Candidate, RandomTrial, plain_choices
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp
@@ -20,6 +21,7 @@ from joulefront.spaces.vit import Vit
 
 X = np.random.default_rng(0).normal(size=(120, 4)).astype("float32")
 TASK = arrays(X, X[:, 0] > 0)
+COUNTED = itertools.count()
 RECIPE = RecipeRanges(learning_rate=(1e-3, 1e-1), batch_size=(32, 64))
 
 
@@ -60,6 +62,8 @@ DRAWS = {
     "half a number as a bound": (lambda t: {"k": t.suggest_int("k", 1, 4.5)}, "k' must be whole numbers.*use suggest_float"),
     "no dictionary": (lambda t: None, "must return a dictionary, got NoneType"),
     "an array in the architecture": (lambda t: {"k": 1, "mask": np.ones(3)}, "architecture's 'mask' must be .*got ndarray"),
+    "a number as a name": (lambda t: {1: t.suggest_int("k", 1, 2)}, "names in an architecture must be texts, got 1"),
+    "by chance, not by the trial": (lambda t: {"k": t.suggest_int("k", 1, 2), "w": next(COUNTED)}, "one candidate for one set of para"),
     "one name twice": (lambda t: {"k": t.suggest_int("w", 1, 2) + t.suggest_int("w", 1, 9)}, r"w' from \(1, 2"),
 }
 
@@ -229,12 +233,33 @@ def test_a_model_that_would_predict_otherwise_when_it_is_used_gets_a_word(kind, 
     [
         (
             lambda a, task: torch.nn.LazyLinear(2),
-            "float32 and of known sizes.* give lazy layers their sizes",
+            "float32 and of known sizes.* give lazy layers sizes",
         ),
         (lambda a, task: torch.nn.Linear(4, 2).double(), "must have weights of float32 .*; leave out .double"),
-        (lambda a, task: torch.nn.Linear(4, 2).half(), "must have weights of float32 .* and .half"),
+        (lambda a, task: torch.nn.Linear(4, 2).half(), "must have weights of float32 .*, .half"),
     ],
 )
 def test_weights_that_no_training_could_begin_with_are_refused_by_name(make, words):
     with pytest.raises(ValueError, match=words):
         study(Own(lambda t: {"w": t.suggest_int("w", 1, 2)}, make, recipe=RECIPE)).load_task()
+
+
+def test_what_is_no_study_task_space_or_recipe_is_refused_by_name():
+    own = Own(lambda t: {"w": t.suggest_int("w", 1, 2)}, linear, recipe=RECIPE)
+    for fields, words in (
+        ({"space": [own]}, r"study.space must be a space, got list; several are Union"),
+        ({"rungs": 3}, "study.rungs must be ascending whole numbers.*got 3"),
+        ({"name": 5}, "study.name must be printable .*got 5"),
+        ({"task": lambda: (X, X[:, 0])}, r"a function without arguments that returns one, got tuple; arrays\(inputs, targets\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Study(**{"name": "n", "task": TASK, "space": own, "rungs": (1,), "trials": 2, **fields}).load_task()
+    with pytest.raises(ValueError, match=r"recipe must be RecipeRanges\(...\), got dict"):
+        Own(own.draw, linear, recipe={"batch_size": 8})
+
+
+def test_choices_are_compared_once_each():
+    """Pairs of 100,000 choices would take minutes: this is a hang where they are compared with each other."""
+    assert len(plain_choices("k", range(100_000))) == 100_000
+    with pytest.raises(ValueError, match=r"'k' must differ, got 7 and 7\.0"):
+        plain_choices("k", [*range(1000), 7.0])
