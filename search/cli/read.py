@@ -78,7 +78,9 @@ def inspect(
 
     from ..formatting import hanging
     from ..training.summary import open_data, summarise, summary_text
+    from .study_source import refuse_stream
 
+    refuse_stream(data)
     given = {one.name: getattr(table, one.name) for one in fields(TableOptions) if one.name != "target"}
     options = {option: value for option, value in given.items() if value is not None}
     with warnings.catch_warnings():

@@ -116,6 +116,19 @@ def named_values(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def refuse_stream(data: object) -> None:
+    """Refuse data that can be read once: every session, worker and export reads them again.
+
+    Raises:
+        StudyError: If they are a pipe or a device.
+    """
+    path = Path(str(data)).expanduser()
+    strange = path.exists() and not path.is_file() and not path.is_dir()
+    if strange or (str(data) == "-" and not path.exists()) or str(path).startswith(("/dev/", "/proc/")):
+        why = "every session, worker and export reads it again"
+        raise StudyError(f"--data must be a file or a folder, for {why}, got the stream {str(data)!r}; write it to a file first")
+
+
 def call_study(function: Callable[..., Any], source: str, options: Mapping[str, Any]) -> Study:
     """Call a study function with the options that it takes.
 
@@ -123,6 +136,7 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
         StudyError: If the function does not take an option that was given, raises, or does not return a ``Study``.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    refuse_stream(given.get("data", ""))
     takes = inspect.signature(function).parameters
     everything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
     optional = {"seed", "smoke"}  # the run applies these itself when the study does not take them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -136,7 +137,7 @@ class Console:
     _task: Any = None
     _hypervolume: float = 0.0
     _written: float = -LOG_SECONDS
-    _reasons: set[str] = field(default_factory=set)
+    _reasons: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> Console:
         """Show events until the end of the block."""
@@ -148,8 +149,10 @@ class Console:
 
     def __call__(self, progress: Progress) -> None:
         """Show an event."""
-        if self.silent and progress.event != "warning":
-            return
+        if self.silent:
+            self._tell_failures(progress)
+            if progress.event != "warning":
+                return
         live = is_live(self.stream) and not self.silent
         if progress.event == "detail":
             if self.verbose:
@@ -172,13 +175,23 @@ class Console:
         self._hypervolume = max(self._hypervolume, progress.hypervolume or 0.0)
         _, _, reason = progress.message.partition(" failed: ")
         strange = bool(reason) and reason not in self._reasons
-        self._reasons.add(reason)
+        self._reasons[reason] += 1
         if live:
             if strange:
                 self._say(progress.message)
         elif better or strange or time.monotonic() - self._written >= LOG_SECONDS:
             self._written = time.monotonic()
             self._say(f"{progress.message} · {progress.line(self.verbose)}" if progress.message else progress.line(self.verbose))
+
+    def _tell_failures(self, progress: Progress) -> None:
+        """Count the trials that failed; who hears of none of them has one line about all at the end."""
+        reason = progress.message.partition(" failed: ")[2] if progress.event == "trial" else ""
+        self._reasons.update([reason] if reason else [])
+        if progress.event == "end" and not self._ended and self._reasons:
+            ((most, times),) = self._reasons.most_common(1)
+            count, often = self._reasons.total(), "" if len(self._reasons) == 1 else f" ({times} times)"
+            self._say(f"{count} of {progress.trials} trials failed: {most}{often}")
+        self._ended |= progress.event == "end"
 
     def _say(self, text: str) -> None:
         if self._bar is not None:

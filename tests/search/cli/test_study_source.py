@@ -1,11 +1,13 @@
 """From a name, a file or a module to a study, and back to what makes the same study again."""
 
+import os
 import sys
 from pathlib import Path
 
 import cloudpickle
 import pytest
 
+from joulefront.search.cli import main
 from joulefront.search.cli.options import bundled_studies
 from joulefront.search.cli.study_source import StudyError, find_study, named_values, origin_of
 
@@ -226,3 +228,16 @@ def test_a_neighbour_of_a_study_that_hides_a_library_gets_a_word(file: str, recw
     (folder / "json" / "__init__.py").touch()
     with pytest.warns(UserWarning, match=r"^json, optuna.py in .* hides the library of that name from .*; rename"):
         find_study(file, {})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_data_that_can_be_read_once_are_refused_and_never_waited_for(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    monkeypatch.chdir(tmp_path)
+    for data in ("-", "/dev/stdin", "/proc/self/fd/0", str(tmp_path / "pipe.csv"), "pipe.csv"):
+        with pytest.raises(StudyError, match=r"--data must be a file or a folder, .* got the stream .*; write it to a file first"):
+            find_study(file, {"data": data})
+    with pytest.raises(SystemExit):
+        main(["inspect", "pipe.csv"])
+    (tmp_path / "-").touch()
+    assert find_study(file, {"data": "-"}).name == "own--"

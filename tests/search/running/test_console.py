@@ -91,3 +91,13 @@ def test_quiet_says_warnings_alone_and_verbose_hypervolumes() -> None:
     said = shown(loud, Console(loud, verbose=True))
     assert "hypervolume 0.400" in said
     assert "raised the hypervolume" in said
+
+
+def test_quiet_says_in_one_line_at_the_end_how_many_trials_failed_and_why() -> None:
+    stream = io.StringIO()
+    console = Console(stream, silent=True)
+    for number, reason in enumerate(["the loss became nan", "out of memory", "the loss became nan"]):
+        console(replace(STATE, trials=number, message=f"trial {number} failed: {reason}"))
+    assert stream.getvalue() == ""
+    shown(stream, console)
+    assert stream.getvalue() == "3 of 40 trials failed: the loss became nan (2 times)\n"
