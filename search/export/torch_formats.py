@@ -134,17 +134,27 @@ def load_model(folder: str | Path, study: Study | None = None) -> Any:
     Raises:
         ValueError: If the folder holds no such export, or the study has another space.
     """
-    config = read_config(Path(folder))
-    if not (Path(folder) / SAFETENSORS_FILE).is_file():
+    try:
+        return _loaded(Path(folder), study)
+    except Exception as error:  # whatever the libraries raise on files of somebody else
+        lacks_a_library = isinstance(error, ImportError) and not str(error.name).startswith("joulefront.")
+        if lacks_a_library or type(error) in (ValueError, ExportFailed):
+            raise
+        raise ValueError(f"{str(folder)!r} is damaged, or of another version ({first_line(error)}); export the model again") from error
+
+
+def _loaded(folder: Path, study: Study | None) -> Any:
+    config = read_config(folder)
+    if not (folder / SAFETENSORS_FILE).is_file():
         raise ValueError(f"{str(folder)!r} must hold {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
-    task = recorded_task(Path(folder))
+    task = recorded_task(folder)
     if study is None:
-        return _load(Path(folder), _builder(config), task)
+        return _load(folder, _builder(config), task)
     if config["space"] != study.space.name:
         raise ValueError(
             f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
         )
-    return _load(Path(folder), study.space, task)
+    return _load(folder, study.space, task)
 
 
 def builder_of(space: Space, candidate: Candidate) -> str | None:

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from joulefront.search.export import FORMATS, ExportFailed, export
+from joulefront.search.export import FORMATS, ExportFailed, export, load_model
 from joulefront.search.export.parity import DRIFT, _drift
+from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import FIXED
 
 pytestmark = pytest.mark.slow
 
@@ -310,3 +312,43 @@ def test_where_classes_count_alike_a_decision_in_a_rare_one_is_no_other_model():
     assert _drift(np.repeat([0, 1], [190, 10])) == pytest.approx(0.1)
     assert _drift(np.repeat([0, 1], [5000, 5000])) == DRIFT
     assert _drift(np.repeat([[0.0, 1.0], [1.0, 0.0]], [95, 5], axis=0)) == pytest.approx(0.2)
+
+
+def test_a_damaged_export_is_refused_in_one_line_and_nothing_that_it_names_is_loaded(make, tmp_path):
+    space = Mlp(recipe=FIXED)
+    ready = make("mlp", "rows", space=space, params=dict(space.defaults()), epochs=1)
+    folder = tmp_path / "model"
+    export(**ready.arguments, to="safetensors", out=folder)
+    load_model(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    huge = (1 << 60).to_bytes(8, "little")
+    for name, content in {
+        "model.safetensors": [b"", huge + b"{}", (folder / "model.safetensors").read_bytes()[:-8]],
+        "classes.json": [b"7", b"{", b'["a"]'],
+        "preprocessing.json": [b"\xff"],
+        "config.json": [
+            b"[]",
+            b"[" * 100_000,
+            *(
+                json.dumps({**config, **changed}).encode()
+                for changed in (
+                    {"builder": "joulefront.spaces.weights:Path"},
+                    {"builder": "joulefront.spaces.nothing:X"},
+                    {"builder": "joulefront.spaces.convnet:Convnet"},
+                    {"architecture": None},
+                    {"task": {**config["task"], "shape": [10**6] * 3}},
+                    {"task": []},
+                )
+            ),
+        ],
+    }.items():
+        before = (folder / name).read_bytes()
+        for damage in content:
+            (folder / name).write_bytes(damage)
+            with pytest.raises(
+                ValueError, match=r"model' (is damaged, or of another version \(.*\); export the model again|holds)|needs"
+            ) as said:
+                load_model(folder)
+            assert len(str(said.value).splitlines()) == 1, damage
+        (folder / name).write_bytes(before)
+    load_model(folder)
