@@ -40,7 +40,7 @@ TRUTHS = {
 }
 #: Texts with more different letters behind their numbers than this are codes, not amounts.
 UNITS = 6
-_SPACES = r"(?<=\d)[ '’_\u00a0\u2009\u202f](?=\d{3})"
+_SPACES = r"(?<=\d)[ '’_\u00a0\u2009\u202f](?=\d{3}(?!\d))"
 _UNITS = "€$£¥₹% \u00a0"
 #: Signs that are written for minus.
 _MINUS = dict.fromkeys(map(ord, "−–‐‑﹣－"), "-")

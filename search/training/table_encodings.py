@@ -46,6 +46,8 @@ FORMS, LEAST, MOST = 3, 0.05, 0.95
 #: What may be a date, and what is meant as a day (no version, no address).
 _DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}.*\d{4}"
 _DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
+#: A year of two digits that lies so many years ahead is probably of the last century, as those of births.
+AHEAD = 10
 #: Years whose days are dates: nanoseconds since 1970, as some readers of tables have them, reach no further.
 YEARS = (1678, 2261)
 #: Months without accents in English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish and Russian.
@@ -266,6 +268,11 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
         if _reverse(form) in FORMATS and np.isfinite(seconds_of(there, _reverse(form))).all():
             order = "month/day" if form.startswith("%m") else "day/month"
             return "|".join(forms), f"is read as {order}, and could be the reverse; write dates as 2024-12-31"
+    for form in (form for form in forms if "%y" in form):
+        years = 1970 + seconds_of(dates, form) / 31_557_600
+        if (late := years > date.today().year + AHEAD).any():
+            shown = f"{different[late].iloc[0]!r} as {years[late][0]:.0f}"
+            return "|".join(forms), f"is dates with two digits for the year, of which {shown} is far ahead; write years with four digits"
     shown = [different[np.isfinite(seconds_of(dates, form))].iloc[0] for form in forms]
     said = f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
     return "|".join(forms), said if len(forms) > 1 else None
@@ -346,7 +353,7 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], 
         lambda found: f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}-01",
     ),
     (re.compile(r"^(?:(\d{4})-?[Ww](\d{2})(?:-?([1-7]))?|[Kk][Ww] ?(\d\d?)[ /-](\d{4}))$"), _week),
-    (re.compile(r"(?i)\b([ap])\.m\.?$"), r"\1m"),
+    (re.compile(r"(?i)(?<=\d) ?([ap])\.?m\.?$"), r" \1m"),
     (re.compile(r"(:\d\d),(\d+)$"), r"\1.\2"),
     (re.compile(r"^/Date\((-?\d+)(?:[+-]\d{4})?\)/$"), lambda found: str(np.datetime64(int(found[1]), "ms"))),
     (re.compile(r"(?<=\d) ?(?:\([A-Z][^()]*\)|\[[^\[\]]*\]|[A-Z][a-z]+(?:/[A-Za-z_]+)+)$"), ""),

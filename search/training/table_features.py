@@ -102,6 +102,8 @@ def learn(
         }
         if frame[name].dtype.kind == "M" and "calendar" not in learnt[name]:  # where there is a calendar it says so
             learnt[name] |= as_json(Reading("date", "ISO8601"))
+        if frame[name].dtype.kind == "b":  # which a file of text writes as True
+            learnt[name] |= as_json(Reading("truth"))
     for name in map(str, frame.columns):
         if name not in learnt:
             learnt[name] = learn_text(name, frame[name], text) or _learn_levels(

@@ -116,6 +116,16 @@ def test_what_cannot_be_read_as_a_table_is_named_for_what_it_is(tmp_path, conten
         (texts("945-93-4535", "301-12-8866", "222-45-9821"), "text", None),
         (texts(*(f"{k}.{k}113;{k % 9}.75" for k in range(5, 30))), "text", "hold numbers in a form that is not read"),
         (texts('{"a": 1}', '{"a": 2}', "{}"), "text", "its values are lists or objects, e.g. '{\"a\": 1}'; make a column of each part"),
+        (
+            texts(*(f"{k}.{k % 12 + 1}.{k + 30}" for k in range(13, 29))),
+            "date",
+            "'13.2.43' as 2043 is far ahead; write years with four digits",
+        ),
+        (texts(*(f"{k}.{k % 12 + 1}.{k}" for k in range(13, 25))), "date", None),
+        (texts("8:43pm", "3:02am", "11:30PM"), "date", None),
+        (texts("4111 1111 2222", "4512 1311 9222"), "text", None),
+        (texts("7911 234567", "7912 344567"), "text", None),
+        (texts("1 234 567", "12 345", "7"), "number", None),
         (texts("[0.5 1.25]", "[3.5]"), "text", "its values are lists or objects"),
         (texts("1.5", "2.5", "3" + "x" * 999), "text", "'3" + "x" * 39 + "'; correct or empty"),
     ],
@@ -125,6 +135,19 @@ def test_how_texts_are_read_is_said_where_it_may_be_wrong(values, kind, words):
     assert reading.kind == kind
     assert "days beyond" not in (reading.note or "")
     assert words is None or words in reading.note
+
+
+def test_truth_values_of_a_typed_file_are_those_that_a_file_of_text_writes_as_words(tmp_path):
+    """They were refused: training on Parquet, new rows in CSV or JSON."""
+    frame = pd.DataFrame(
+        {"x": np.arange(ROWS) % 7, "b": np.arange(ROWS) % 3 == 0, "n": pd.array([True, None, False] * 20, "boolean"), "y": LABELS}
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    learnt = table(tmp_path / "t.parquet", "y").preprocessing
+    for name in ("t.csv", "t.jsonl"):
+        np.testing.assert_array_equal(prepare(learnt, tmp_path / name), prepare(learnt, tmp_path / "t.parquet"))
 
 
 def test_objects_in_lists_of_one_length_are_columns(tmp_path):
