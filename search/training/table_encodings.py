@@ -269,10 +269,12 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
             order = "month/day" if form.startswith("%m") else "day/month"
             return "|".join(forms), f"is read as {order}, and could be the reverse; write dates as 2024-12-31"
     for form in (form for form in forms if "%y" in form):
-        years = 1970 + seconds_of(dates, form) / 31_557_600
-        if (late := years > date.today().year + AHEAD).any():
-            shown = f"{different[late].iloc[0]!r} as {years[late][0]:.0f}"
-            return "|".join(forms), f"is dates with two digits for the year, of which {shown} is far ahead; write years with four digits"
+        time = 1970 + seconds_of(dates, form) / 31_557_600
+        if (late := time > date.today().year + AHEAD).any():
+            far_ahead = f"{different[late].iloc[0]!r} as {int(time[late][0])}"
+            return "|".join(
+                forms
+            ), f"is dates with two digits for the year, of which {far_ahead} is far ahead; write years with four digits"
     shown = [different[np.isfinite(seconds_of(dates, form))].iloc[0] for form in forms]
     said = f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
     return "|".join(forms), said if len(forms) > 1 else None
