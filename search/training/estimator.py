@@ -50,6 +50,8 @@ class SingleEpoch:
 
 def as_estimator(model: Any) -> Estimator:
     """Return the model as an ``Estimator``, wrapping plain scikit-learn objects; anything else raises ValueError."""
+    if isinstance(model, type):
+        raise ValueError(f"a model must be an instance, got the class {model.__name__}; return {model.__name__}(...)")
     if isinstance(model, Estimator):
         return model
     if callable(getattr(model, "fit", None)) and callable(getattr(model, "predict", None)):
@@ -98,6 +100,8 @@ def is_outlier_detector(sklearn: Any) -> bool:
 def full_probabilities(scores: np.ndarray, sklearn: Any, task: Task) -> np.ndarray:
     """Spread probabilities over all classes of the task when only some occurred in the training data."""
     seen = getattr(sklearn, "classes_", None)
+    if task.kind == "classification" and scores.ndim != 2:
+        raise ValueError(f"a model of classes must be a classifier, got the values of {type(sklearn).__name__}; take its classifier")
     if task.kind not in ("classification", "anomaly") or scores.ndim != 2 or seen is None or scores.shape[1] == task.outputs:
         return scores
     full = np.zeros((len(scores), task.outputs), dtype=scores.dtype)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_classification
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -9,6 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
 from joulefront.search.training.estimator import Estimator, SingleEpoch, as_estimator, full_probabilities, plain_scores
+from joulefront.search.training.evaluate import evaluate
+from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.splits_data import MemoryData
 from joulefront.search.training.task import Task
 
 
@@ -109,3 +113,12 @@ def test_a_forest_of_several_labels_gives_the_probability_of_each():
     assert scores.shape == (200, 3)
     assert (scores[:, 2] == 0).all()
     assert ((scores[:, :2] > 0.5) == labels[:, :2]).mean() > 0.95
+
+
+def test_a_class_in_place_of_an_instance_and_a_regressor_of_classes_are_refused_in_plain_words():
+    with pytest.raises(ValueError, match=r"must be an instance, got the class LinearRegression; return LinearRegression\(\.\.\.\)"):
+        as_estimator(LinearRegression)
+    data = MemoryData(torch.tensor(X, dtype=torch.float32), torch.tensor(y))
+    task = Task("t", "classification", data, data, None, (6,), ("a", "b", "c"))
+    with pytest.raises(ValueError, match="must be a classifier, got the values of LinearRegression; take its classifier"):
+        evaluate(LinearRegression().fit(X, y), task, data, recipe=Recipe())
