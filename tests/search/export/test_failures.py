@@ -333,7 +333,7 @@ def test_a_damaged_export_is_refused_in_one_line_and_nothing_that_it_names_is_lo
                 json.dumps({**config, **changed}).encode()
                 for changed in (
                     {"builder": "joulefront.spaces.weights:Path"},
-                    {"builder": "joulefront.spaces.nothing:X"},
+                    {"builder": config["builder"].replace("mlp:", "nothing:")},
                     {"builder": "joulefront.spaces.convnet:Convnet"},
                     {"architecture": None},
                     {"task": {**config["task"], "shape": [10**6] * 3}},
