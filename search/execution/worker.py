@@ -38,6 +38,8 @@ COMPILER = ("torch._dynamo",)
 ALIGNED = 64
 #: With it Python looks for modules in no current directory.
 SAFE_PATH = "PYTHONSAFEPATH"
+#: The environment, which a start changes, is that of all threads.
+_ONE_STARTS = threading.Lock()
 
 
 class DeviceError(RuntimeError):
@@ -122,9 +124,10 @@ class WorkerProcess:
     def _start(self) -> None:
         context = context_for(self._device, COMPILER if self._compiles else ())
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
-        with _kept_from_children():
-            self._process.start()
+        with _ONE_STARTS:
+            self._process = context.Process(target=serve, args=(theirs, self._pickled, self._device, dict(os.environ)), daemon=True)
+            with _kept_from_children():
+                self._process.start()
         theirs.close()
         self._ready = False
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from helpers.forked import Forked
@@ -283,6 +285,28 @@ def test_a_file_of_the_current_directory_with_the_name_of_a_library_is_not_run_b
         child.start()
     child.join()
     assert (child.exitcode, (tmp_path / "ran").exists(), "PYTHONSAFEPATH" in os.environ) == (0, False, False)
+
+
+def test_workers_that_threads_start_at_the_same_time_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    given = list[bool]()
+
+    class Slow:
+        def __init__(self, *, args: tuple[Any, ...], **_: Any) -> None:
+            given.append("PYTHONSAFEPATH" in args[-1])
+
+        def start(self) -> None:
+            time.sleep(0.01)
+
+    context = SimpleNamespace(Pipe=lambda: (MagicMock(), MagicMock()), Process=Slow)
+    monkeypatch.setattr("joulefront.search.execution.worker.context_for", lambda *_: context)
+    monkeypatch.setattr("joulefront.search.execution.worker.may_compile", lambda *_: False)
+    threads = [threading.Thread(target=WorkerProcess, args=(SimpleNamespace(space=None, seed=0), "cpu")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (given, "PYTHONSAFEPATH" in os.environ) == ([False] * 8, False)
 
 
 def test_a_cpu_worker_holds_no_device(workers: list[WorkerProcess]) -> None:
