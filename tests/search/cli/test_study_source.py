@@ -200,14 +200,14 @@ def test_a_study_whose_data_are_made_in_its_neighbour_reaches_the_workers(
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "of_rows.py").write_text("rows = 7\ndef data():\n    return rows\n")
     (tmp_path / "in_folder.py").write_text(
-        f"{line}\nfrom joulefront.search import Study\ndef sample(trial):\n    return of_rows.data()\n"
-        "def study():\n    return Study(name='own', task=of_rows.data, space=sample, trials=3)\n"
+        f"{line}\nfrom joulefront.search import Study\nfrom joulefront.spaces.own import Own\ndef sample(trial):\n    return of_rows.data()\n"
+        "def study():\n    return Study(name='own', task=of_rows.data, space=Own(sample, sample), trials=3)\n"
     )
     told = cloudpickle.dumps(find_study(str(tmp_path / "in_folder.py"), {}))
     for name in [name for name in sys.modules if "in_folder" in name]:
         monkeypatch.delitem(sys.modules, name)  # a worker has none of them
     study = cloudpickle.loads(told)
-    assert study.task() == study.space(None) == 7
+    assert study.task() == study.space.draw(None) == 7
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(3)\n", "def study():\n    raise SystemExit(3)\n"])

@@ -43,7 +43,8 @@ def test_only_a_complete_trial_of_the_same_candidate_and_epochs_is_a_duplicate()
     def frozen(number: int, key: str, epochs: int, state: str = "COMPLETE") -> Any:
         attributes = {"key": key, "epochs_reached": epochs}
         done = SimpleNamespace(name=state, is_finished=lambda: True)
-        return SimpleNamespace(number=number, state=done, user_attrs=attributes, params={"epochs": epochs}, values=[0.5, 1.0])
+        facts = {"number": number, "state": done, "user_attrs": attributes, "system_attrs": {}}
+        return SimpleNamespace(**facts, params={"epochs": epochs}, values=[0.5, 1.0])
 
     trials = [frozen(0, "a", 3, "FAIL"), frozen(1, "b", 3), frozen(2, "a", 1), frozen(3, "a", 3)]
     duplicate = duplicate_of(trials, "a", 3)

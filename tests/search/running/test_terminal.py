@@ -147,12 +147,12 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_the_lines_of_a_log() -> Non
     assert len(text) < TRIALS + 2
 
 
-def test_quiet_shows_the_warning_alone() -> None:
+def test_quiet_shows_the_warning_and_what_failed_alone() -> None:
     found = screen(80, of_study(silent=True))
     assert found.bars == 0
     flat = " ".join(found.text())
     assert flat.startswith("warning: trial 5 is trained from scratch")
-    assert flat.endswith("word word")
+    assert flat.endswith("word word 1 of 40 trials failed: the loss became nan")
 
 
 def test_a_line_that_is_longer_than_the_terminal_is_replaced_as_well() -> None:

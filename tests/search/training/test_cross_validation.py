@@ -145,7 +145,7 @@ def test_folds_know_what_codes_tell_of_targets(kind, name, least):
 def test_a_fold_has_the_features_of_a_table_that_trains_on_its_rows_wherever_its_task_has_been():
     task = coded("regression", 0, informative=True)
     place = task.preprocessing["features"].index("code~target")
-    for there in (task, mapped(Study("there", Boosting(), lambda: task), task).task()):
+    for there in (task, mapped(Study("there", lambda: task, Boosting()), task).task()):
         for part in fold_tasks(there):
             (trained, goals), (validated, _) = part.train.arrays(), part.validation.arrays()
             codes = part.train.levels[place]
