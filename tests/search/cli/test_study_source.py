@@ -200,7 +200,8 @@ def test_a_study_whose_data_are_made_in_its_neighbour_reaches_the_workers(
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "of_rows.py").write_text("rows = 7\ndef data():\n    return rows\n")
     (tmp_path / "in_folder.py").write_text(
-        f"{line}\nfrom joulefront.search import Study\nfrom joulefront.spaces.own import Own\ndef sample(trial):\n    return of_rows.data()\n"
+        f"{line}\nfrom joulefront.search import Study\nfrom joulefront.spaces.own import Own\n"
+        "def sample(trial):\n    return of_rows.data()\n"
         "def study():\n    return Study(name='own', task=of_rows.data, space=Own(sample, sample), trials=3)\n"
     )
     told = cloudpickle.dumps(find_study(str(tmp_path / "in_folder.py"), {}))
