@@ -309,7 +309,12 @@ def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[flo
         }.get(name, trial.quality.get(name))
         if value is None or value != value:
             known = ", ".join(sorted(trial.quality))
-            return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality})"
+            why = "".join(
+                f"; {part['name']}: {part['reason']}"
+                for part in trial.energy.record.get("components", ())
+                if part["counts"] and part["joules"] is None and part["reason"]
+            )
+            return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality}{why})"
         values.append(float(value))
     return tuple(values), None
 

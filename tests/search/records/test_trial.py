@@ -7,7 +7,7 @@ from helpers.trials import make_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, from_json, from_optuna, to_json
+from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, TrialEnergy, from_json, from_optuna, to_json
 from joulefront.search.study import objective_values
 
 NUMBER = st.none() | st.floats(0, 1e9, allow_nan=False)
@@ -72,6 +72,12 @@ def test_objective_values_have_the_order_of_the_objectives_and_an_unknown_one_is
     assert values is None
     assert "train_co2" in str(missing)
     assert objective_values(Trial(0, "complete", {}, 1, quality={"accuracy": float("nan")}), ("accuracy",))[0] is None
+    lost = {"name": "cpu", "joules": None, "counts": True, "reason": "rapl: permission denied"}
+    beside = {"name": "gpu:0", "joules": None, "counts": False, "reason": "held by another trial"}
+    unmetered = Trial(0, "complete", {}, 1, energy=TrialEnergy(record={"components": [lost, beside]}))
+    _, missing = objective_values(unmetered, ("train_energy",))
+    assert missing is not None
+    assert missing.endswith("energy absent; cpu: rapl: permission denied)")
 
 
 @pytest.mark.parametrize("name", ["accuracy", "train_energy", "inference_energy", "parameters", "r2"])
