@@ -250,7 +250,9 @@ def _from_file(path: Path) -> Any:
 def _hidden_by(folder: Path) -> list[str]:
     """Return the modules of a folder that have the name of an installed library."""
     modules = (one for one in sorted(folder.iterdir()) if one.suffix == ".py" or (one / "__init__.py").is_file())
-    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    # Environments may lie over one another: each has a folder of its own for what is installed.
+    installed = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    libraries = [sysconfig.get_path("stdlib"), *installed]
     specs = ((one.name, PathFinder.find_spec(one.stem, libraries)) for one in modules)
     return [name for name, spec in specs if spec is not None and spec.origin is not None]
 

@@ -218,7 +218,9 @@ def test_a_study_that_ends_the_process_is_an_error_that_names_its_line(tmp_path:
         find_study(str(tmp_path / "ends.py"), {})
 
 
-def test_a_neighbour_of_a_study_that_hides_a_library_gets_a_word(file: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_neighbour_of_a_study_that_hides_a_library_gets_a_word(
+    file: str, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(file.partition(":")[0]).parent
     (folder / "helper_of_mine.py").touch()
     find_study(file, {})
@@ -227,7 +229,12 @@ def test_a_neighbour_of_a_study_that_hides_a_library_gets_a_word(file: str, recw
     (folder / "json").mkdir()
     (folder / "yaml").mkdir()  # no package, which Python prefers to look for elsewhere
     (folder / "json" / "__init__.py").touch()
-    with pytest.warns(UserWarning, match=r"^json, optuna.py in .* hides the library of that name from .*; rename"):
+    (folder / "of_another_layer.py").touch()
+    layer = folder / "venv" / "site-packages"
+    layer.mkdir(parents=True)
+    (layer / "of_another_layer.py").touch()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(layer)])
+    with pytest.warns(UserWarning, match=r"^json, of_another_layer.py, optuna.py in .* hides the library of that name from .*; rename"):
         find_study(file, {})
 
 
