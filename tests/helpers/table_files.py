@@ -2,7 +2,7 @@
 
 import warnings
 
-from joulefront.search.training.table import table
+from joulefront.search.training.table import prepare, table
 
 ROWS = 60
 NUMBERS = [round(1000.5 + 37.25 * k, 2) for k in range(ROWS)]
@@ -39,3 +39,19 @@ SEMICOLON = [f"{german(value)};{label(k)}" for k, value in enumerate(NUMBERS)]
 
 def parts_of(task):
     return task.train, task.validation, task.test
+
+
+def said_of(data, target="y", **options):
+    """Return a task and what was said of its table, a line for each warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = table(data, target, **options)
+    return task, "\n".join(str(one.message) for one in caught)
+
+
+def said_of_new(task, rows):
+    """Return new rows as a task's model takes them, and what was said of them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = prepare(task.preprocessing, rows)
+    return made, "\n".join(str(one.message) for one in caught)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from helpers.table_files import said_of, said_of_new
 
 from joulefront.search.training.columns import infer
 from joulefront.search.training.summary import open_data
@@ -24,20 +25,6 @@ def written(path, columns, separator=","):
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text("\n".join(separator.join(row) for row in [names, *cells]) + "\n", "utf-8")
     return path
-
-
-def said_of(data, **options):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        task = table(data, "y", **options)
-    return task, "\n".join(str(one.message) for one in caught)
-
-
-def said_of_new(task, rows):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        made = prepare(task.preprocessing, rows)
-    return made, "\n".join(str(one.message) for one in caught)
 
 
 def sizes(task):

@@ -1,12 +1,12 @@
 """Data that users of other tools have reported as read wrongly without a word: read as meant here, or said with a remedy."""
 
-import warnings
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from helpers.table_files import said_of, said_of_new
 
 from joulefront.search.training.columns import infer, texts
 from joulefront.search.training.table import prepare, table
@@ -18,20 +18,6 @@ def written(folder, values, header="x,b,y", labels=LABELS):
     path = folder / "t.csv"
     path.write_text("\n".join([header, *(f"{x},{k % 7},{y}" for k, (x, y) in enumerate(zip(values, labels, strict=True)))]) + "\n", "utf-8")
     return path
-
-
-def said_of(data, target="y", **options):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        task = table(data, target, **options)
-    return task, "\n".join(str(one.message) for one in caught)
-
-
-def said_of_new(task, rows):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        made = prepare(task.preprocessing, rows)
-    return made, "\n".join(str(one.message) for one in caught)
 
 
 @pytest.mark.parametrize(("opens", "closes"), [('"item 3,', ',"item 5,'), ('"item 3,', ',item 5",')])

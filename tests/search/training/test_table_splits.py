@@ -1,8 +1,7 @@
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.table_files import said_of
 
 from joulefront.search.training.table import table
 from joulefront.search.training.table_splits import split_column
@@ -15,13 +14,6 @@ def recordings(seed=0, groups=12, length=40):
     frame["when"] = pd.date_range("2024-01-01", periods=len(frame), freq="min").astype(str)
     frame["y"] = np.where(frame["s0"] + random.normal(size=len(frame)) > 0, "on", "off")
     return frame
-
-
-def said_of(frame, **options):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        task = table(frame, "y", **options)
-    return task, "\n".join(str(one.message) for one in caught)
 
 
 @pytest.mark.slow
