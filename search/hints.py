@@ -2,7 +2,8 @@
 
 A search works with the four members of `Space`. What more a family knows makes it better: the ordinary choice, which candidates share
 features of a frozen network, what is begun only after something else. Each of these is a method or an attribute that a space has or has
-not; `Hints` is the one place that looks. `Wrapper` is a space around another one that passes all of them on.
+not; `Hints` is the one place that looks. `Wrapper` is a space around another one that passes all of them on. `check_outputs` looks, before
+anything is paid, at what a model that a space builds gives, and warns where it would predict otherwise when it is used.
 """
 
 from __future__ import annotations
