@@ -69,6 +69,7 @@ def read_amount(text: str, name: str, example: str, kinds: Sequence[str] = ("jou
     Raises:
         ValueError: If the number or its unit cannot be read; the message lists the units and proposes the nearest.
     """
+    text = str(text)  # whoever writes Python may give a bare number
     found = _AMOUNT.fullmatch(text)
     units = ", ".join(
         [*(JOULES_BY_UNIT if "joules" in kinds else ()), *(GRAMS_BY_UNIT if "grams_co2e" in kinds else ())]
@@ -84,6 +85,8 @@ def read_amount(text: str, name: str, example: str, kinds: Sequence[str] = ("jou
         return amount
     if not unit:
         raise ValueError(f"{name} {text!r} has no unit; write one of {units}, for example {_proposed(example, value)}")
+    if amount is not None:
+        raise ValueError(f"{name} must be in one of {units}, got {text!r}; for example {example}")
     near = [known for known in (*JOULES_BY_UNIT, *GRAMS_BY_UNIT) if known.casefold().replace("μ", "µ") == _folded(unit)]
     meant = f" (do you mean {' or '.join(near)}?)" if near else ""
     raise ValueError(f"{name} {text!r} has the unknown unit {unit!r}{meant}; write one of {units}, for example {example}")

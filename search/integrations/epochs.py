@@ -174,7 +174,7 @@ class EpochMeter:
                     raise
                 _log.warning("the device did not answer at the end of a training: %r", error)
             finally:
-                self.record, self._ledger, self._window = window.record, None, None
+                self.record, self._ledger, self._window, self._found = window.record, None, None, None  # a callback is copied and pickled
         return self.record
 
     @property

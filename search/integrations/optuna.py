@@ -204,7 +204,7 @@ class EnergyBudgetCallback:
     joules: float = field(init=False)
 
     def __post_init__(self) -> None:
-        amount = read_amount(str(self.budget), "budget", "5Wh", kinds=("joules",))
+        amount = read_amount(self.budget, "budget", "5Wh", kinds=("joules",))
         if not amount.value > 0:
             raise ValueError(f"budget must be > 0, got {self.budget!r}; for example '5Wh'")
         self.joules = amount.value

@@ -193,7 +193,7 @@ def run(
         carbon.check()
         intensity = carbon.nominal()
     path = Path(out) if out is not None else Path("runs") / study.name
-    wanted = Budget.parse(budget) if isinstance(budget, str) else budget
+    wanted = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
     earlier_runs = [RunFolder.open(folder) for folder in warm_start]
     prior = [one.stored_trials(one.study(read_only=True))[0] for one in earlier_runs]
     if carbon is not None and storage is not None and not RunFolder.exists(path):

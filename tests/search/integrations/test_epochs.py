@@ -1,6 +1,7 @@
 """The meter in the training loops of other libraries: energy per epoch, an end at a cap, and a model card."""
 
 import os
+import pickle
 import runpy
 import threading
 import time
@@ -43,6 +44,7 @@ def test_epochs_add_up_to_less_than_the_training_and_a_cap_ends_it() -> None:
     assert record.joules >= sum(epoch.joules or 0.0 for epoch in meter.epochs)
     assert record.state == "stopped"
     assert (meter.stopped or "").startswith("the cap of 0.2J is reached (")
+    assert pickle.loads(pickle.dumps(meter)).record == meter.record, "a callback is pickled and copied after its training"
     assert meter.end() is record
 
 
