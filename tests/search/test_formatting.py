@@ -122,12 +122,12 @@ def test_what_cannot_be_read_gets_advice_that_can_be(text: str, said: str) -> No
 
 def test_a_place_that_takes_energy_alone_refuses_carbon_and_money() -> None:
     for text in ("5gCO2e", "1EUR"):
-        with pytest.raises(ValueError, match=f"--pick must be in one of µJ, .* MWh, got '{text}'; for example energy<=5Wh"):
+        with pytest.raises(ValueError, match=rf"--pick must be in one of µJ, .* MWh, got '{text}'; for example energy<=5Wh"):
             read_amount(text, "--pick", "energy<=5Wh", kinds=("joules",))
 
 
 def test_a_bare_number_of_a_python_program_gets_the_same_advice() -> None:
-    with pytest.raises(ValueError, match="cap '5' has no unit; .* for example 5Wh"):
+    with pytest.raises(ValueError, match=r"cap '5' has no unit; .* for example 5Wh"):
         read_amount(5, "cap", "5Wh")  # type: ignore[arg-type]
 
 
