@@ -238,16 +238,16 @@ class Model:
         if said := new.other_signs(self.used, self.how.get("file"), frame):
             warnings.warn(source + said, stacklevel=2)
         for column in self.used:
-            name, values = column["name"], frame[column["name"]]
+            name, values, how = column["name"], frame[column["name"]], reading.from_json(column)
             for said in new.surprises(column, values) if column["type"] != "text" else ():
                 warnings.warn(source + said, stacklevel=2)
             if column["type"] == "text":
                 feed[name] = _text_features(column, values)
             elif column["type"] == "numeric":
-                found = reading.numbers(values, reading.from_json(column))
-                strange = [text for text, one in zip(reading.texts(values), found, strict=True) if text is not None and np.isnan(one)]
+                found, gaps = reading.numbers(values, how), {None, *how.gaps}
+                strange = [text for text, one in zip(reading.texts(values), found, strict=True) if text not in gaps and np.isnan(one)]
                 if strange and len(strange) == np.isnan(found).sum() == len(found):
-                    raise Unusable(f"the column {name!r} must hold {reading.from_json(column).kind}s as in training, got {strange[0]!r}")
+                    raise Unusable(f"the column {name!r} must hold {how.kind}s as in training, got {strange[0]!r}; write them as there")
                 feed[name] = np.where(np.abs(found) < reading.LARGEST, found, np.nan)[:, None]
             else:
                 texts = reading.texts(values)

@@ -55,7 +55,7 @@ def arrays(
         if len(index) and len(index) == len(other) and [*index] != [*other] and {*index} == {*other}:
             raise ValueError("targets must be in the order of the inputs, got their index in another order; give targets.loc[inputs.index]")
     examples = [_inputs(pair[0]) for pair in given.values()]
-    wanted = [np.asarray(pair[1]) for pair in given.values()]
+    wanted = [_targets(pair[1]) for pair in given.values()]
     for part, label in zip(examples, wanted, strict=True):
         if len(part) != len(label):
             raise ValueError(f"inputs and targets must have the same length, got {len(part)} and {len(label)}")
@@ -80,13 +80,33 @@ def arrays(
     return task_of_arrays(name, everything, encoded, parts, device=device)
 
 
+def _targets(values: Any) -> np.ndarray:
+    """Return the targets of a split as an array ``(n,)`` or ``(n, k)``."""
+    try:
+        found = np.asarray(values)
+    except ValueError:  # what numpy says is of its own shapes
+        remedy = "of lists of labels sklearn.preprocessing.MultiLabelBinarizer().fit_transform(targets) makes columns of 0 and 1"
+        raise ValueError(f"targets must be one value for each example, or as many for each, got lists of unlike length; {remedy}") from None
+    if found.ndim == 0:
+        raise ValueError(f"targets must be a list or an array, one value for each example, got {type(values).__name__}; give values alone")
+    return found
+
+
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
-    """Make a task from what ``sklearn.datasets.load_*`` or ``fetch_*`` return.
+    """Make a task from what ``sklearn.datasets.load_*`` or ``fetch_*`` return, also with ``return_X_y=True``.
 
     ``images`` takes ``bunch.images`` (digits, faces) in place of the flat ``bunch.data``, by default where there are any. The options are
     those of ``arrays``.
+
+    Raises:
+        ValueError: If it is nothing that scikit-learn returns.
     """
-    images = "images" in bunch if images is None else images
+    bunch = dict(zip(("data", "target"), bunch, strict=True)) if isinstance(bunch, tuple) and len(bunch) == 2 else bunch
+    known = [*bunch] if isinstance(bunch, Mapping) else []
+    images = "images" in known if images is None else images
+    if absent := {"images" if images else "data", "target"} - {*known}:
+        got = f"{type(bunch).__name__} without {sorted(absent)[0]!r}"
+        raise ValueError(f"{name} must be what sklearn.datasets.load_* returns, got {got}; arrays(inputs, targets) takes arrays")
     inputs = np.asarray(bunch["images"] if images else bunch["data"])
     if images and inputs.dtype.kind == "f":
         # Grey levels are stored as a byte each: digits has 0..16, the faces have 0..1.

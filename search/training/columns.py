@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .table_encodings import COMPACTS, MINUTES, MOST, OF_DAY, date_form, in_english, lasted, seconds_of, since_1970
+from .table_encodings import COMPACTS, MINUTES, MOST, OF_DAY, PLAINLY_DAYS, SECONDS, date_form, in_english, lasted, seconds_of, since_1970
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +65,7 @@ SCALES: Mapping[str, Mapping[str, float]] = {
     "B": {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
     "g": {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6},
     "m": {"mm": 1e-3, "cm": 1e-2, "m": 1, "km": 1e3},
+    "th": dict.fromkeys(("st", "nd", "rd", "th"), 1.0),
     "l": {"ml": 1e-3, "mL": 1e-3, "cl": 1e-2, "l": 1, "L": 1},
 }
 #: Feet and inches, which are read as inches.
@@ -80,11 +81,13 @@ class Reading:
         how: Of numbers ``.,`` or ``,.``: the decimal sign, then that of thousands, then the unit behind them, if any, or ``*`` and one of
             ``SCALES``, or ``*ft``. Of dates one of ``FORMATS``, or several with ``|`` between.
         note: What is probably not meant, in words, or None.
+        gaps: Texts beside the others that count as missing, as ``unknown`` among numbers.
     """
 
     kind: Literal["text", "number", "date", "duration", "truth"] = "text"
     how: str = ".,"
     note: str | None = None
+    gaps: tuple[str, ...] = ()
 
 
 def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndarray:
@@ -94,7 +97,7 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
     try:
         codes, levels = pd.factorize(values)
     except TypeError:  # lists and other values without a hash
-        codes, levels = pd.factorize(values.map(str))
+        codes, levels = pd.factorize(values.map(lambda value: str(value.tolist() if hasattr(value, "tolist") else value)))
     found = np.empty(len(levels) + 1, dtype=object)
     for k, level in enumerate(levels.tolist()):
         level = level.decode("utf-8", "replace") if isinstance(level, bytes) else level
@@ -126,6 +129,7 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
             frame.isetitem(place, frame.iloc[:, place].dt.to_timestamp())
         elif getattr(dtype, "kind", "") == "m":
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
+            frame.attrs["durations"] = [*frame.attrs.get("durations", ()), frame.columns[place]]
         elif re.match(r"(large_|fixed_size_)?list<|struct<|map<|decimal", str(dtype)):  # Arrow's, which it cannot compare or convert
             frame.isetitem(place, frame.iloc[:, place].to_numpy(dtype=object))
         elif getattr(dtype, "kind", "O") in "iu" and getattr(dtype, "itemsize", 0) == 8 and (frame.iloc[:, place].abs() > WHOLE).any():
@@ -153,6 +157,8 @@ def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Read
     names = [str(name) for name, dtype in frame.dtypes.items() if name not in plain and (is_text(dtype) or _are_days(frame[name]))]
     values = {name: texts(frame[name]) for name in names}
     found = {name: infer(column) for name, column in values.items()}
+    took = [name for name in frame.attrs.get("durations", ()) if name in frame.columns and name not in plain]
+    found |= dict.fromkeys(took, Reading("duration", SECONDS))
     if any(reading.kind == "number" and reading.how[:2] == ",." for reading in found.values()):
         numbers = [name for name, reading in found.items() if reading.kind == "number"]
         found |= {name: infer(values[name], styles=(",.", ".,")) for name in numbers}
@@ -207,7 +213,7 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
         said = f"is numbers, among which {shown} counts as missing" if strange.any() else behind or _doubtful(different, style)
         signs = signs_of(different) if len(style) == 2 else different[:0]
-        return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said)
+        return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said, tuple(different[strange]))
     mostly = share > 0.5 or strange.mean() <= 1 - MOST
     note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if mostly else None
     if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
@@ -217,7 +223,8 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
         return Reading("duration", MINUTES if long.any() and 23 < short.max() < 60 else ".,")  # what all fits into a day is a time of day
     form, said = date_form(different)
     if form is not None:
-        return Reading("date", form, said)
+        lost = different[np.isnan(parse(different, Reading("date", form)))] if said else ()
+        return Reading("date", form, said, tuple(lost))
     return Reading(note=note or behind or said or _in_form(different))
 
 
@@ -241,7 +248,9 @@ def _unit(different: Any) -> tuple[str, str | None]:
         return usual, None
     if len(counts) == 1 < counts.iloc[0]:
         return usual, f"is numbers with {shown} in some cells and none in others, which are read alike; write all in one unit"
-    several = found.notna().mean() >= MOST and found.nunique() <= UNITS
+    codes = different.str.fullmatch(r"[1-9]\d{3} ?[A-Z]{2}").all()  # postal ones of the Netherlands
+    first = different.str.match(rf"\W*{_CURRENCY}?\W*\d[\d.,'\s]*[^\W\d]*[.²³]?\W*$")  # others begin with letters
+    several = not codes and (found.notna() & first).mean() >= MOST and found.nunique() <= UNITS
     return "", f"is text, for its numbers have several units, {shown}; write all in one to have numbers" if several else None
 
 
@@ -302,6 +311,8 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
         found = seconds_of(column, reading.how)
         if (rest := np.isnan(found) & column.notna().to_numpy()).any():
             found[rest] = seconds_of(column[rest].map(in_english), reading.how)
+        if "y" in reading.how.lower() and (rest := np.isnan(found) & column.str.match(PLAINLY_DAYS).to_numpy(bool, na_value=False)).any():
+            found[rest] = seconds_of(column[rest], "ISO8601")  # whatever the form of the others is, these are nothing else
         return found
     if reading.kind == "duration":
         return lasted(column, reading.how)
@@ -345,7 +356,18 @@ def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:
         return since_1970(pd.to_datetime(values, utc=True))
     if not is_text(values.dtype):
         return pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    return parse(texts(values), reading if reading.kind != "text" else Reading("number"))
+    found, reading = texts(values), reading if reading.kind != "text" else Reading("number")
+    read = parse(found, reading)
+    return parse(found, other) if np.isnan(read).any() and (other := by_other_sign(found, reading)) is not None else read
+
+
+def by_other_sign(found: np.ndarray, reading: Reading) -> Reading | None:
+    """Return how texts ``(n,)`` or None are read where most of those with a decimal sign can have the other one alone, and all may."""
+    signed = np.array([text for text in found if text is not None and text not in reading.gaps and {*text} & {".", ","}], dtype=object)
+    if reading.kind != "number" or 2 * np.isnan(parse(signed, reading)).sum() <= len(signed):
+        return None
+    other = Reading("number", reading.how[1::-1] + reading.how[2:])
+    return other if np.isfinite(parse(signed, other)).all() else None
 
 
 def is_text(dtype: Any) -> bool:
@@ -355,12 +377,14 @@ def is_text(dtype: Any) -> bool:
     return bool(types.is_object_dtype(dtype) or types.is_string_dtype(dtype)) and str(dtype) != "category"
 
 
-def as_json(reading: Reading) -> Mapping[str, str]:
+def as_json(reading: Reading) -> Mapping[str, Any]:
     """Return what a column's dictionary keeps of a reading, nothing for the usual one."""
-    return {} if reading.kind in ("text", "number") and reading.how == ".," else {"reading": reading.kind, "how": reading.how}
+    usual = reading.kind in ("text", "number") and reading.how == ".,"
+    return {**({} if usual else {"reading": reading.kind, "how": reading.how}), **({"gaps": [*reading.gaps]} if reading.gaps else {})}
 
 
 def from_json(column: Mapping[str, Any]) -> Reading:
     """Read what ``as_json`` wrote into a column's dictionary."""
     dates = bool(column.get("calendar"))  # a column that was stored as dates, which may come as texts later
-    return Reading(column.get("reading", "date" if dates else "number"), column.get("how", "ISO8601" if dates else ".,"))
+    how, gaps = column.get("how", "ISO8601" if dates else ".,"), tuple(column.get("gaps", ()))
+    return Reading(column.get("reading", "date" if dates else "number"), how, gaps=gaps)

@@ -24,7 +24,7 @@ from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
-from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, encode, infer_kind, keep_rows, noting, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, abbreviated, encode, infer_kind, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -204,7 +204,13 @@ def _open(data: str | Path | pd.DataFrame | Any, wanted: Sequence[str], source: 
         frame, source, recordings = plain_frame(read_in), source or str(path), bool(read_in.attrs.get("recordings"))
         return _Given(frame, path.name.split(".")[0], source, recordings, read_in if path.is_dir() else path, read_in.attrs.get("file"))
     if not isinstance(data, pd.DataFrame):  # of Arrow or Polars; of NumPy, or a dictionary
-        data = data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
+        if isinstance(data, Mapping) and hasattr(data.get("frame"), "columns"):
+            data = data["frame"]  # of scikit-learn
+        try:
+            data = data.to_pandas() if hasattr(data, "to_pandas") else pd.DataFrame(data)
+        except ValueError as error:
+            remedy = "give columns of one length, the target among them; arrays(inputs, targets) takes two arrays"
+            raise ValueError(f"data must be a file or a table, got {type(data).__name__} ({error}); {remedy}") from error
     return _Given(plain_frame(data), "table", source or "the table", False, data, data.attrs.get("file"))
 
 
@@ -296,6 +302,9 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         shown = " and ".join(map(repr, twice[0][:3]))
         differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
         warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=4)
+    if one := abbreviated({text for text in found if text is not None}):
+        said = f"{one[0]!r} and {one[1]!r} in {column.name} may mean the same, and are two classes; spell them alike if they do"
+        warnings.warn(f"{source}: {said}", stacklevel=4)
     if reading.kind in ("number", "duration"):
         values = parse(plain, reading)
         coded = reading.kind == "number" and reading.how[2:] and kind != "regression"  # 2WD and 4WD, which stay what they are

@@ -16,7 +16,7 @@ from ..formatting import names_text
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
-from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets, abbreviated, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +92,9 @@ def warn_of_columns(
         if parts or (column["type"] == "numeric" and _WEIGHTS.fullmatch(name)):
             does = "names parts of the data, which are drawn anew" if parts else "is named like weights of the rows, which all count alike"
             warnings.warn(f"{source}: {name!r} {does}; it is taken for a feature, and --drop {typed(name)} leaves it out", stacklevel=3)
+        if short := abbreviated(column.get("levels", ())):
+            said = f"{short[0]!r} and {short[1]!r} in {name!r} may mean the same, and are two values; spell them alike if they do"
+            warnings.warn(f"{source}: {said}", stacklevel=3)
         for twice in spelt_alike(column.get("levels", ()))[:1]:
             shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
             warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
@@ -164,7 +167,7 @@ def warn_of_markers(source: str, frame: pd.DataFrame, how: Mapping[str, Reading]
         for end in (np.nanmin, np.nanmax) if np.isfinite(values).sum() > 3 else ():
             odd, others = values == end(values), values[np.isfinite(values) & (values != end(values))]
             text = str(texts(frame[name])[odd.argmax()])
-            nines = not text.strip("-9.0") and "9" in text and "9" in text.lstrip("-").rstrip("0.")[:1]
+            nines = not text.strip("-9.,0") and "9" in text and "9" in text.lstrip("-").rstrip("0.,")[:1]
             if odd.sum() < 2 or len(others) < 2 or not (nines or (reading.kind == "date" and text.startswith(BEGINNINGS))):
                 continue
             gap, low, high = np.abs(others - end(values)).min(), others.min(), others.max()

@@ -46,6 +46,8 @@ FORMS, LEAST, MOST = 3, 0.05, 0.95
 #: What may be a date, and what is meant as a day (no version, no address).
 _DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}.*\d{4}"
 _DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
+#: What is a day, perhaps with a time, and nothing else: as ISO 8601 has it, without a zone.
+PLAINLY_DAYS = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?$"
 #: A year of two digits that lies so many years ahead is probably of the last century, as those of births.
 AHEAD = 10
 #: Years whose days are dates: nanoseconds since 1970, as some readers of tables have them, reach no further.
@@ -88,6 +90,8 @@ _TOOK = (
 _LASTS = (31_557_600.0, 2_629_800.0, 604_800.0, 86_400.0, 3_600.0, 60.0, 1.0)
 #: How durations are read where others have hours before: ``59:30`` beside ``1:02:30``.
 MINUTES = "m:s"
+#: How those of files with types are, whose numbers are seconds.
+SECONDS = "s"
 
 
 def learn_calendar(seconds: np.ndarray) -> dict[str, Any]:
@@ -249,6 +253,7 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
         if (~missed).sum() < LEAST * len(dates):
             break
         forms, rest = [*forms, best], rest[missed]
+    rest = rest[~rest.str.match(PLAINLY_DAYS)] if any("%y" in form.lower() for form in forms) else rest  # which are read all the same
     lost = different[rest.index]
     if len(forms) == 1 and forms[0] in OF_DAY and not dates.str.contains(r":\d\d").all():  # a score of a match, as 3:1
         return None, None
@@ -335,15 +340,24 @@ def _week(found: re.Match[str]) -> str:
 
 
 def lasted(column: Any, how: str = ".,") -> np.ndarray:
-    """Return durations in seconds, NaN where a text is none; ``59:30`` is hours, by ``MINUTES`` minutes."""
+    """Return durations in seconds, NaN where a text is none; ``59:30`` is hours, by ``MINUTES`` minutes, numbers are by ``SECONDS``."""
+    import pandas as pd
+
     found = np.full(len(column), np.nan)
-    if not column.str.match(r"-?P?T?\d").any():
+    if how == SECONDS:
+        plain = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+        return np.where(np.isnan(plain), lasted(column), plain)
+    if not column.str.match(r"-?P?T?-?\d").any():
         return found
     column = column.str.replace(r"^(\d+:\d\d)$", r"0:\1", regex=True) if how == MINUTES else column
     for form in _TOOK:
         parts = column.str.extract(f"(?i)^{form}$").replace("", np.nan).astype(float)
         found = np.where(parts.notna().any(axis=1), parts.fillna(0.0).to_numpy() @ np.array(_LASTS), found)
-    return np.where(column.str.startswith("-"), -found, found)
+    found = np.where(column.str.startswith("-"), -found, found)
+    below = column.str.extract(r"^(?:-|P-)(\d+)(?: days? \+|DT)(.+)$")  # as pandas writes what is below zero, or as ISO 8601
+    if below[0].notna().any():
+        found = np.where(below[0].notna(), lasted(below[1].fillna("")) - 86_400 * below[0].astype(float), found)
+    return found
 
 
 #: What is written in another way before a date is read: those of East Asia, quarters, weeks, halves of the day, zones and JSON of .NET.

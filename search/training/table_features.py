@@ -261,7 +261,8 @@ def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) 
         names = []
     for k, name in enumerate(names):
         values[:, k] = numbers(frame[name], how.get(name, Reading()))
-        if is_text(frame[name].dtype) and np.isnan(values[:, k]).all() and any(text is not None for text in texts(frame[name])):
+        absent = (None, *how.get(name, Reading()).gaps)
+        if is_text(frame[name].dtype) and np.isnan(values[:, k]).all() and any(text not in absent for text in texts(frame[name])):
             what = {"date": "dates", "duration": "durations"}.get(how[name].kind if name in how else "", "numbers")
             raise ValueError(
                 f"the column {name!r} must hold {what} as in training, got text, e.g. {frame[name].iloc[0]!r}; write it as there"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 import re
 import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .table_rows import doubled, escapes, flat, is_number, is_rule, read_arff, read_json, rows_of_data, single_quoted, swallowed, unmarked
+from .table_rows import HEADING, Layout, flat, headless, layout, mending, read_arff, read_json, rows_of_data, single_quoted, swallowed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +28,6 @@ TEXT = frozenset({".csv", ".tsv", ".txt", ".tab", ".dat", ".data", ".psv", ".arf
 PACKED = frozenset({".zip", ".gz", ".bz2", ".xz"})
 #: Bytes at the start of a text file from which encoding, separator and header are told.
 SNIFFED = 2**18
-#: The header is looked for in so many lines.
-HEADING = 30
-#: The usual ones first; those from the blank on only where none of these gives the columns that are known.
-SEPARATORS = ",;\t| ~^:\x01\x1f"
 #: Names of parts in which Spark, Dask and others write one table; what divides their rows may stand in names of folders, as ``site=A``.
 _PART = re.compile(r"(?:.*/)?(?:part[-._]\d|[^/]+-\d{5}-of-\d{5})")
 #: How what is no table begins, and what to do.
@@ -193,110 +187,168 @@ def _as_shown(path: Path, sheet: str, raw: pd.DataFrame) -> list[str]:
 
 
 def _read_text(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
+    packed, head = _beginning(path)
+    if re.match(rb"(?i)(?:\xef\xbb\xbf)?\s*(?:%[^\n]*\n\s*)*@relation", head):
+        return read_arff(_whole_text(_member(path) or path, packed))
+    text = _sniffed(head, packed, names, learnt)
+    cells, encoding = _cells(path, text)
+    _warn_of_reading(path, text, encoding, learnt)
+    header, body = _below_header(cells, text)
+    data, units = _said_rows(path, header, body, learnt)
+    body = body.iloc[data].reset_index(drop=True)
+    _warn_of_rows(path, header, body, text, {*data.tolist()}, names, is_new=bool(learnt))
+    frame = _named(header, body, text.layout)
+    frame.attrs["file"] = {"encoding": encoding, "separator": text.layout.separator, "quote": text.quote, **units}
+    return frame
 
+
+@dataclass(frozen=True)
+class _Text:
+    """How a text file is read, told from its beginning.
+
+    ``packed`` is how pandas unpacks it, ``start`` its first signs as they are divided, by ``quote`` and ``layout``, ``cut`` if more follow.
+    ``mend`` turns what was written into what can be divided, None where it can be as it stands; ``said`` tells of that.
+    """
+
+    packed: Any
+    encoding: str
+    start: str
+    cut: bool
+    quote: str
+    layout: Layout
+    mend: Callable[[str], str] | None = None
+    said: str | None = None
+
+
+def _beginning(path: Path) -> tuple[Any, bytes]:
+    """Return how a file is packed, and its first bytes; what is no table is refused by name."""
     member = _member(path)
     with path.open("rb") as file:
         packed: Any = None if member else "tar" if ".tar." in path.name else "gzip" if file.read(2) == b"\x1f\x8b" else "infer"
-    with get_handle(member or path, "rb", compression=packed, is_text=False) as opened:
-        head = opened.handle.read(SNIFFED)
+    head = _unpacked(member or path, packed, SNIFFED)
     for mark, remedy in _NO_TABLES.items():
         if head[:200].lstrip(b"\xef\xbb\xbf \r\n").lower().startswith(mark):
             raise ValueError(remedy)
-    if re.match(rb"(?i)(?:\xef\xbb\xbf)?\s*(?:%[^\n]*\n\s*)*@relation", head):
-        return read_arff(_whole_text(member or path, packed))
+    return packed, head
+
+
+def _sniffed(head: bytes, packed: Any, names: Collection[str], learnt: Mapping[str, Any]) -> _Text:
+    """Tell by the first bytes of a file how its text is encoded, mended and divided."""
     cut, head = len(head) == SNIFFED, re.sub(rb"\0{4,}$", b"", head)
     encoding = _encoding(head, names, learnt.get("encoding"))
-    text = head.decode(encoding, "replace").rstrip("\0\x1a")
-    escaped = escapes(text)
-    marked = len(text) - len(unmarked(text, names))
-    text = doubled(text) if escaped else unmarked(text, names)
-    quote = "'" if single_quoted(text) or (learnt.get("quote") == "'" and '"' not in text) else '"'
-    layout = _layout(text, names, quote, learnt.get("separator"), cut=cut)
-    separator, above, width = layout.separator, layout.above, layout.width
+    start = head.decode(encoding, "replace").rstrip("\0\x1a")
+    mend, said = mending(start, names, cut=cut)
+    start = mend(start) if mend else start
+    quote = "'" if single_quoted(start) or (learnt.get("quote") == "'" and '"' not in start) else '"'
+    return _Text(packed, encoding, start, cut, quote, layout(start, names, quote, learnt.get("separator"), cut=cut), mend, said)
+
+
+def _cells(path: Path, text: _Text) -> tuple[pd.DataFrame, str]:
+    """Return all rows from the header on, each cell as it is written, and their encoding, which further down may be another."""
+    import pandas as pd
 
     def rows(encoding: str) -> pd.DataFrame:
         source: Any = _member(path) or path
         errors: Any = "replace" if encoding == "cp1252" else "strict"
-        if escaped or marked:
-            with get_handle(source, "rb", compression=packed, is_text=False) as opened:
-                whole = unmarked(opened.handle.read().decode(encoding, errors), names)
-            source = io.BytesIO((doubled(whole) if escaped else whole).encode(encoding, "replace"))
+        if text.mend:
+            source = io.BytesIO(text.mend(_unpacked(source, text.packed).decode(encoding, errors)).encode(encoding, "replace"))
+        width = text.layout.width
         # Every cell stays as it is written; no column is the index, and an empty line of a column alone is a value.
         kept: Any = {"header": None, "names": list(range(width)), "index_col": False, "dtype": str, "keep_default_na": False}
-        kept |= {"skiprows": above, "skip_blank_lines": width > 1, "skipinitialspace": True, "quotechar": quote, "encoding": encoding}
-        kept |= {"sep": separator, "compression": None if escaped or marked else packed, "encoding_errors": errors}
-        found: pd.DataFrame = pd.read_csv(source, **kept)
+        kept |= {"skiprows": text.layout.above, "skip_blank_lines": width > 1, "skipinitialspace": True, "quotechar": text.quote}
+        kept |= {"sep": text.layout.separator, "compression": None if text.mend else text.packed, "encoding": encoding}
+        found: pd.DataFrame = pd.read_csv(source, encoding_errors=errors, **kept)
         return found
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # it tells of values that are lost
         try:
-            raw = rows(encoding)
+            return rows(text.encoding), text.encoding
         except UnicodeDecodeError:
-            encoding = "cp1252"
-            raw = rows(encoding)
+            return rows("cp1252"), "cp1252"
+
+
+def _warn_of_reading(path: Path, text: _Text, encoding: str, learnt: Mapping[str, Any]) -> None:
     if encoding in ("cp1252", *_OTHERS) and encoding != learnt.get("encoding"):
-        runs, letters = re.findall(r"[^\x00-\x7f\W]{3,}", text), re.findall(r"[^\x00-\x7f\W]", text)
+        runs, letters = re.findall(r"[^\x00-\x7f\W]{3,}", text.start), re.findall(r"[^\x00-\x7f\W]", text.start)
         odd = encoding == "cp1252" and 2 * sum(map(len, runs)) > len(letters)  # a Western word has letters of ASCII, too
         why = "Windows-1252 (Latin-1)" if encoding == "cp1252" else f"{encoding}, as a name of its header tells"
         remedy = f"it is probably another encoding, e.g. {runs[0]!r}: save it" if odd else "if letters are wrong, save it"
-        warnings.warn(f"{path} is not UTF-8 and was read as {why}; {remedy} as UTF-8", stacklevel=4)
-    if above:
-        warnings.warn(f"{path}: left out {above} lines above the header", stacklevel=4)
-    header, body = [str(name).replace("\0", "").strip() for name in raw.iloc[0]], raw.iloc[1:].reset_index(drop=True)
+        warnings.warn(f"{path} is not UTF-8 and was read as {why}; {remedy} as UTF-8", stacklevel=5)
+    above = f"left out {text.layout.above} lines above the header"
+    for one in filter(None, (text.said, above if text.layout.above else None)):
+        warnings.warn(f"{path}: {one}", stacklevel=5)
+
+
+def _below_header(cells: pd.DataFrame, text: _Text) -> tuple[list[str], pd.DataFrame]:
+    """Return the names of the header, and the rows below it without what some systems write behind the last one."""
+    header, width = [str(name).replace("\0", "").strip() for name in cells.iloc[0]], cells.shape[1]
+    body = cells.iloc[1:].reset_index(drop=True)
     if width > 1 and all(map(_LIBSVM.fullmatch, header[1:])):
         raise ValueError("it is a file of LIBSVM; read it by sklearn.datasets.load_svmlight_file, and save it as CSV with a header")
     while len(body) and (last := "".join(body.iloc[-1])) and not last.strip("\0\x1a "):
-        body = body.iloc[:-1]  # what some systems write behind the last row
+        body = body.iloc[:-1]
     if width == 1:  # an empty line is a value that is missing, but at the end
-        ends = re.search(r"(\r\n|\n|\r)*$", text)
-        body = body.iloc[: max(0, len(body) - max(0, len(re.findall(r"\r\n|\n|\r", ends[0])) - 1))] if ends and not cut else body
+        ends = re.search(r"(\r\n|\n|\r)*$", text.start)
+        body = body.iloc[: max(0, len(body) - max(0, len(re.findall(r"\r\n|\n|\r", ends[0])) - 1))] if ends and not text.cut else body
     for k in range(width):
         if body[k].str.startswith('="').any():  # to look into every cell takes long
             body[k] = body[k].replace(_EXCEL, r"\1", regex=True)
-    data, units = _said_rows(path, header, body, learnt)
-    body = body.iloc[data].reset_index(drop=True)
-    named = max((k + 1 for k, name in enumerate(header) if name), default=0)
+    return header, body
+
+
+def _warn_of_rows(
+    path: Path, header: list[str], body: pd.DataFrame, text: _Text, data: Collection[int], names: Collection[str], *, is_new: bool
+) -> None:
+    """Say which of the rows that are ``data`` are probably divided otherwise than they were meant; refuse a file all of whose rows are."""
+    short, separator = text.layout.short, text.layout.separator
     there = [header.index(name) for name in names if name in header]
-    if there and layout.short and not learnt and len(layout.short) >= len(data) and (body.iloc[:, max(there) :] == "").all(axis=None):
+    if there and short and not is_new and len(short) >= len(data) and (body.iloc[:, max(there) :] == "").all(axis=None):
         why = f"is a {separator!r} part of a name, or are rows divided by another sign? Quote such a name, and divide all lines alike"
-        raise ValueError(f"no row has as many values as the header has names ({named}), and none a value of {header[max(there)]!r}: {why}")
-    if short := [line for place, line in layout.short.items() if place in {*data.tolist()}]:
+        lost = f"has as many values as the header has names ({text.layout.named}), and none a value of {header[max(there)]!r}"
+        raise ValueError(f"no row {lost}: {why}")
+    if lines := [line for place, line in short.items() if place in data]:
         warnings.warn(
-            f"{path}: {len(short)} rows have fewer values than the header has names, first line {short[0]}; what they lack counts as "
+            f"{path}: {len(lines)} rows have fewer values than the header has names, first line {lines[0]}; what they lack counts as "
             "missing: delete those that are notes, and if a value was left out in their middle the others stand in wrong columns",
-            stacklevel=4,
+            stacklevel=5,
         )
-    own = [name for name in names if name in header and (body[header.index(name)] == name).any()]
-    if own and header != [str(k) for k in range(len(header))]:
-        said = f"the column {own[0]!r} has its name among its values; if the file has no header, write one above its first line"
-        warnings.warn(f"{path}: {said}", stacklevel=4)
-    if lost := swallowed(body, separator):
-        said = f"a quote in {lost[0][:40]!r} takes in {lost[0].count(chr(10))} lines that look like rows; double or remove it"
-        warnings.warn(f"{path}: {said}", stacklevel=4)
+    if own := headless(header, body, names):
+        said = f"the column {own!r} has its name among its values; if the file has no header, write one above its first line"
+        warnings.warn(f"{path}: {said}", stacklevel=5)
+    if taken := swallowed(body, separator):
+        said = f"a quote in {taken[0][:40]!r} takes in {taken[0].count(chr(10))} lines that look like rows; double or remove it"
+        warnings.warn(f"{path}: {said}", stacklevel=5)
+
+
+def _named(header: list[str], body: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Return rows under the names of their columns; values beyond these are refused, but of a column that has none."""
+    named, width = layout.named, layout.width
     surplus = (body.iloc[:, named:] != "").any(axis=1)
     if surplus.mean() > 0.5 and layout.fields == width:
         named = width  # the last column has no name, for the header ends in a separator
     elif surplus.any() and bool(surplus.all()) and width == named + 1 and body[0].is_unique:
         header, named = ["", *header[:named]], width  # R writes the names of the rows without a name for their column
     elif surplus.any():
-        line = int(surplus.to_numpy().argmax()) + above + 2
+        line = int(surplus.to_numpy().argmax()) + layout.above + 2
         raise ValueError(
-            f"line {line} has more values than the header has names ({named}); name every column, quote values that hold a {separator!r}, "
-            "and double a quote in them"
+            f"line {line} has more values than the header has names ({named}); name every column, quote values that hold a "
+            f"{layout.separator!r}, and double a quote in them"
         )
-    frame = body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
-    frame.attrs["file"] = {"encoding": encoding, "separator": separator, "quote": quote, **units}
-    return frame
+    return body.iloc[:, :named].set_axis([name or f"Unnamed: {k}" for k, name in enumerate(header[:named])], axis=1)
+
+
+def _unpacked(source: Any, packed: Any, count: int = -1) -> bytes:
+    """Return the first ``count`` bytes of a file, or all."""
+    from pandas.io.common import get_handle  # type: ignore[import-not-found]  # the stubs leave it out
+
+    with get_handle(source, "rb", compression=packed, is_text=False) as opened:
+        found: bytes = opened.handle.read(count)
+    return found
 
 
 def _whole_text(source: Any, packed: Any = "infer") -> str:
-    from pandas.io.common import get_handle
-
-    with get_handle(source, "rb", compression=packed, is_text=False) as opened:
-        found: bytes = opened.handle.read()
+    found = _unpacked(source, packed)
     return found.decode(_encoding(found, (), None), "replace").removeprefix("\ufeff")
 
 
@@ -345,52 +397,3 @@ def _encoding(head: bytes, names: Collection[str], learnt: str | None) -> str:
         told = [one for one in (*known, "cp1252", *_OTHERS) if strange and all(name in first.decode(one, "ignore") for name in strange)]
         return [*told, *known, "cp1252"][0]
     return "utf-8"
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a text is divided.
-
-    ``above`` counts the records above the header, ``width`` and ``fields`` those of the longest row and of the header; ``short`` are the
-    lines of rows shorter than the header, by their places below it.
-    """
-
-    separator: str = ","
-    above: int = 0
-    width: int = 1
-    fields: int = 1
-    short: Mapping[int, int] = field(default_factory=dict)
-
-
-def _layout(text: str, names: Collection[str], quote: str, learnt: str | None, *, cut: bool) -> _Layout:
-    """Return how a text is divided, by the separator that was ``learnt`` where several fit; the last row of a ``cut`` one is partial."""
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text of a cell may be long
-    best: tuple[bool, bool, float, int] = (False, False, 0.0, 0)
-    found = _Layout()
-    for separator in SEPARATORS:
-        if separator == " " and (best[0] or not names):
-            break  # blanks and the others separate only where nothing else does
-        read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, quotechar=quote)
-        rows = [[cell.strip() for cell in row] for row in read]
-        rows = rows[:-1] if cut and len(rows) > 1 else rows
-        filled = [sum(map(bool, row)) for row in rows]
-        if not any(filled):
-            raise ValueError("the file is empty")
-        holding = [k for k, row in enumerate(rows[:HEADING]) if {*names} <= {*row} and (k == 0 or not any(map(is_number, row)))]
-        # Without a known name: a title or an empty line has one field at most.
-        several = [k for k, count in enumerate(filled[:HEADING]) if count > 1]
-        above = (holding if names and holding else several or [filled.index(max(filled))])[0]
-        widths = Counter(len(row) for row in rows[above:] if row)
-        usual, count = max(widths.items(), key=lambda item: (item[1], item[0]))
-        score = (
-            bool(names and holding),
-            bool(names and holding) and separator == learnt,
-            count / widths.total() if usual > 1 else 0.0,
-            usual,
-        )
-        if score > best:
-            named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
-            below = enumerate(k for k, row in enumerate(rows) if k > above and (len(row) > 1 or any(row)))
-            short = {place: k + 1 for place, k in below if any(rows[k]) and len(rows[k]) < named and not is_rule(rows[k])}
-            best, found = score, _Layout(separator, above, max(widths), len(rows[above]), short)
-    return found

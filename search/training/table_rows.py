@@ -1,10 +1,15 @@
-"""Rows of a table: those of JSON and ARFF, and which below a header are data: units, the header again, sums and notes are none."""
+"""Rows of a table: how a text is divided into them, which below a header are data, no units, sums and notes; those of JSON and ARFF."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +32,64 @@ _NOTE = re.compile(r"[*†‡§¹²³#].*|[^:]+: .*|\S+( \S+){3,}")
 _RULE = r":?[-=]{2,}:?|:-:?|-:|[-=+]{5,}"
 #: What stands in a row of units for columns that have none.
 _UNITLESS = frozenset({"", "-", "--", "[-]", "(-)", "n/a", "none"})
+#: The header is looked for in so many lines.
+HEADING = 30
+#: The usual ones first; those from the blank on only where none of these gives the columns that are known.
+SEPARATORS = ",;\t| ~^:\x01\x1f"
 #: A sum may be rounded by this share of what it sums up.
 ROUNDED = 1e-4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a text is divided.
+
+    ``above`` counts the records above the header, ``width`` and ``fields`` those of the longest row and of the header, ``named`` the latter
+    up to the last that has a name; ``short`` are the lines of rows shorter than that, by their places below the header.
+    """
+
+    separator: str = ","
+    above: int = 0
+    width: int = 1
+    fields: int = 1
+    named: int = 0
+    short: Mapping[int, int] = field(default_factory=dict)
+
+
+def layout(text: str, names: Collection[str], quote: str, learnt: str | None, *, cut: bool) -> Layout:
+    """Return how a text is divided, by the separator that was ``learnt`` where several fit; the last row of a ``cut`` one is partial."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text of a cell may be long
+    best: tuple[bool, bool, float, int] = (False, False, 0.0, 0)
+    found = Layout()
+    for separator in SEPARATORS:
+        if separator == " " and (best[0] or not names):
+            break  # blanks and the others separate only where nothing else does
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, quotechar=quote)
+        rows = [[cell.strip() for cell in row] for row in read]
+        rows = rows[:-1] if cut and len(rows) > 1 else rows
+        filled = [sum(map(bool, row)) for row in rows]
+        if not any(filled):
+            raise ValueError("the file is empty")
+        holding = [k for k, row in enumerate(rows[:HEADING]) if {*names} <= {*row} and (k == 0 or not any(map(is_number, row)))]
+        if separator in " ~^:\x01\x1f" and not holding and separator != learnt:
+            continue
+        # Without a known name: a title or an empty line has one field at most.
+        several = [k for k, count in enumerate(filled[:HEADING]) if count > 1]
+        above = (holding if names and holding else several or [filled.index(max(filled))])[0]
+        widths = Counter(len(row) for row in rows[above:] if row)
+        usual, count = max(widths.items(), key=lambda item: (item[1], item[0]))
+        score = (
+            bool(names and holding),
+            bool(names and holding) and separator == learnt,
+            count / widths.total() if usual > 1 else 0.0,
+            usual,
+        )
+        if score > best:
+            named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
+            below = enumerate(k for k, row in enumerate(rows) if k > above and (len(row) > 1 or any(row)))
+            short = {place: k + 1 for place, k in below if any(rows[k]) and len(rows[k]) < named and not is_rule(rows[k])}
+            best, found = score, Layout(separator, above, max(widths), len(rows[above]), named, short)
+    return found
 
 
 def rows_of_data(
@@ -55,9 +116,14 @@ def rows_of_data(
     if comments and sum(row[0].startswith("#") for row in cells) == len(comments):
         keep[comments] = False
         said.append(f"left out {len(comments)} rows that are comments, e.g. {cells[comments[0]][0][:60]!r}")
+    # Qualtrics writes the questions below the names, and below these what it imports them by.
+    if ids := [k for k, row in enumerate(cells[:BEHIND]) if row[0].replace(" ", "").startswith('{"ImportId":')]:
+        keep[: ids[-1] + 1] = False
+        said.append(f"left out {ids[-1] + 1} rows below the header that say what is asked")
     rows = np.flatnonzero(keep)
     if len(rows) and is_rule(cells[rows[0]]):
-        rows = rows[1:]
+        drawn = cells[rows[0]].tolist()  # it may come again, at the end or between all rows
+        rows = np.array([k for k in rows if cells[k].tolist() != drawn], dtype=int)
     elif len(rows) and (_learnt_units(header, cells[rows[0]], learnt) or (len(rows) > 4 and _is_units(cells[rows[:COMPARED]]))):
         units = {name: text for name, text in zip(header, cells[rows[0]], strict=True) if name and text}
         said.append(f"left out the row below the header, taken for units ({', '.join(units.values())[:60]})")
@@ -75,6 +141,16 @@ def rows_of_data(
     return rows[:stop], said, units
 
 
+def headless(header: Sequence[str], body: pd.DataFrame, names: Collection[str]) -> str | None:
+    """Return the one of the ``names`` that its own column holds, as where the first row is no header; None where numbers stand below names.
+
+    A survey ticks by the name of its column, too.
+    """
+    own = [name for name in names if name in header and (body[header.index(name)] == name).any()]
+    plain = any(name and not is_number(name) and all(map(is_number, body[k].head(HEADING))) for k, name in enumerate(header) if own)
+    return own[0] if own and not plain and [*header] != [str(k) for k in range(len(header))] else None
+
+
 def swallowed(body: pd.DataFrame, separator: str) -> list[str]:
     """Return the cells that hold lines which are rows: a quote opens in them, and closes where another one was meant to open."""
     found = []
@@ -83,6 +159,38 @@ def swallowed(body: pd.DataFrame, separator: str) -> list[str]:
         if all(len(row) == body.shape[1] for row in inner):
             found += [cell] if any(text and (body.iloc[:, k] == text).any() for k, text in enumerate(inner[0])) else []
     return found
+
+
+def mending(text: str, names: Collection[str], *, cut: bool) -> tuple[Callable[[str], str] | None, str | None]:
+    """Return what makes of a text that begins so one that can be divided, None where it can be as it stands, and what to say of it."""
+    if escapes(text):
+        return lambda whole: doubled(unmarked(whole, names)), None
+    if unmarked(text, names) != text:
+        return partial(unmarked, names=names), None
+    for separator in ",;\t|" if text.lstrip("\ufeff").startswith('"') or '\n"' in text else "":
+        rows = list(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator)))
+        rows = rows[:-1] if cut else rows
+        inner = [unquoted(row, separator) for row in rows]
+        whole = [row != found for row, found in zip(rows, inner, strict=True)]
+        # Some programs quote but the lines that hold quotes.
+        sure = all(whole) or (len(rows[0]) > 1 and all('"' in row[0] for row, one in zip(rows, whole, strict=True) if one))
+        if any(whole) and sure and len(inner[0]) > 1 and len({*map(len, inner)}) == 1 and not (len(rows[0]) == 1 and rows[0][0] in names):
+            said = f"{sum(whole)} lines are in quotes as a whole, which were taken off; save it without these"
+            return partial(_without_quotes, separator), said
+    return None, None
+
+
+def unquoted(row: Sequence[str], separator: str) -> list[str]:
+    """Return the values of a row that was put into quotes as a whole, ``"1,""a, b"",3"``; another one as it is."""
+    inner = [*csv.reader(io.StringIO(row[0], newline=""), delimiter=separator)] if len(row) == 1 and separator in row[0] else []
+    return inner[0] if len(inner) == 1 else [*row]
+
+
+def _without_quotes(separator: str, text: str) -> str:
+    plain = io.StringIO()
+    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=separator)
+    csv.writer(plain, delimiter=separator, lineterminator="\n").writerows(unquoted(row, separator) for row in rows)
+    return plain.getvalue()
 
 
 def unmarked(text: str, names: Collection[str]) -> str:

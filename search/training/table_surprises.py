@@ -11,11 +11,13 @@ from unicodedata import normalize
 
 import numpy as np
 
-from .columns import LARGEST, Reading, from_json, is_text, numbers, parse, plain_frame, signs_of, texts, without_markers
+from .columns import LARGEST, Reading, by_other_sign, from_json, is_text, numbers, parse, plain_frame, signs_of, texts, without_markers
 
 if TYPE_CHECKING:
     import pandas as pd
 
+#: So many times as large or small as those of training, values are probably in another unit; of so many different ones it is said.
+SCALE, FEWEST = 50, 10
 #: What a column without a name is called.
 UNNAMED = re.compile(r"Unnamed: \d+")
 
@@ -106,8 +108,15 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
     if column["type"] == "numeric":
         reading = from_json(column)
         read = list(zip(found, numbers(values, reading), strict=True))
-        count([text for text, one in read if text is not None and np.isnan(one)], f"no {reading.kind}, counted as missing")
+        strange = [text for text, one in read if text is not None and np.isnan(one) and text not in reading.gaps]
+        count(strange, f"no {reading.kind}, counted as missing")
         count([text for text, one in read if text is not None and abs(one) >= LARGEST], "not finite, counted as missing")
+        sizes = np.abs([one for _, one in read if 0 < abs(one) < LARGEST])
+        if reading.kind in ("number", "duration") and "fill" in column and len(np.unique(sizes)) >= FEWEST:
+            size, usual, most = np.median(sizes), abs(column["fill"]), abs(column["mean"]) + column["std"]
+            if size > SCALE * most or 0 < size < usual / SCALE:
+                than = f"{size:.4g} in the middle, in training {usual:.4g}"
+                said.append(f"values of {name!r} are of another size than those of training, {than}; write them in its unit")
         if reading.kind == "number" and present:
             here = pd.Series(present, dtype=object)
             known, signs = "".join(signs_of(pd.Series([reading.how[2:]], dtype=object))), signs_of(here)
@@ -133,7 +142,7 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
 def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] | None, frame: pd.DataFrame) -> str | None:
     """Say that numbers of new rows are probably written with another decimal sign than those of training; None where they are not.
 
-    Both signs may fit, as in ``1.500``: then another separator of the file tells.
+    Both signs may fit, as in ``1.500``: then another separator of the file tells. Where the other one alone fits, it was read.
     """
     separator = (frame.attrs.get("file") or {}).get("separator")
     for column in columns:
@@ -146,6 +155,9 @@ def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] 
         if own == len(found) and not (divided and reading.how[0] == ","):
             continue  # the other sign fits no better, and to try it takes long
         other = np.isfinite(parse(found, Reading("number", reading.how[1::-1] + reading.how[2:]))).sum()
+        if by_other_sign(found, reading) is not None:
+            signs = f"{reading.how[1]!r}, which these have, not {reading.how[0]!r} as in training"
+            return f"numbers of {name!r}, e.g. {found[0]!r}, were read with the decimal sign {signs}"
         if own < other or (divided and 0 < own == other and reading.how[0] == ","):
             return f"numbers of {name!r}, e.g. {found[0]!r}, were read with the decimal sign {reading.how[0]!r} of training; write them so"
     return None

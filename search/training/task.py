@@ -353,6 +353,17 @@ def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyTyp
     return [alike for alike in found.values() if len(alike) > 1]
 
 
+def abbreviated(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return a name that is the first letter of another, where all names of one letter are, each of one other: ``M`` of ``male``.
+
+    >>> abbreviated({"M", "male", "F", "female"}), abbreviated({"A", "B", "absent"})
+    (('F', 'female'), None)
+    """
+    letters = sorted(name for name in names if len(name.rstrip(".")) == 1 and name[0].isalpha())
+    meant = {letter: [name for name in names if len(name) > 2 and name[0].casefold() == letter[0].casefold()] for letter in letters}
+    return (letters[0], meant[letters[0]][0]) if letters and all(len(one) == 1 for one in meant.values()) else None
+
+
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:
     try:
         numbers = values.astype(np.float64)

@@ -14,6 +14,7 @@ from sklearn.datasets import load_diabetes, load_digits, load_iris
 from joulefront.search.training.arrays import SETS, arrays, builtin, channel_statistics, dataset, sklearn_set
 from joulefront.search.training.fit import fit
 from joulefront.search.training.recipe import Recipe
+from joulefront.search.training.table import table
 
 RANDOM = np.random.default_rng(0)
 
@@ -391,3 +392,21 @@ def test_own_datasets_whose_values_are_on_another_scale_get_a_word():
     assert said_of(dataset, values[:20], values[20:], kind="regression") == ""
     held = [(inputs.requires_grad_(), label) for inputs, label in PLAIN]
     assert dataset(held, held[:4]).train.fingerprint()
+
+
+def test_what_is_no_array_and_no_set_of_scikit_learn_is_refused_with_what_to_do():
+    inputs = RANDOM.normal(size=(20, 3))
+    with pytest.raises(ValueError, match=r"one value for each example.*lists of unlike length; .*MultiLabelBinarizer"):
+        arrays(inputs, [[1, 2], [3]] * 10)
+    with pytest.raises(ValueError, match=r"must be a list or an array, .* got NoneType"):
+        arrays(inputs, None)
+    with pytest.raises(ValueError, match=r"what sklearn.datasets.load_.* returns, got ndarray without 'data'; arrays"):
+        sklearn_set(inputs)
+    with pytest.raises(ValueError, match=r"a file or a table, got tuple .*; arrays\(inputs, targets\) takes two arrays"):
+        table(load_iris(return_X_y=True), "y")
+
+
+def test_sets_of_scikit_learn_are_read_as_a_pair_and_as_a_frame():
+    pair, bunch = sklearn_set(load_iris(return_X_y=True)), sklearn_set(load_iris())
+    assert torch.equal(pair.train.inputs, bunch.train.inputs)
+    assert table(load_iris(as_frame=True), "target", kind="classification").classes == ("0", "1", "2")

@@ -162,13 +162,21 @@ def test_whole_numbers_that_a_float_cannot_tell_apart_are_texts_and_hashes_name_
 
 
 @pytest.mark.parametrize(
-    ("trained", "header", "new"), [(SEMICOLON, "a;y", ["1.5,x", "2.25,x"]), (SEMICOLON, "a;y", ["1.500,x"]), (PLAIN, "a,y", ["1,5;x"])]
+    ("trained", "header", "new", "words"),
+    [
+        (SEMICOLON, "a;y", ["1.5,x", "2.25,x"], r"'1.5', were read with the decimal sign '\.', which these have"),
+        (SEMICOLON, "a;y", ["1.500,x"], "'1.500', were read with the decimal sign ',' of training; write them so"),
+        (PLAIN, "a,y", ["1,5;x"], "'1,5', were read with the decimal sign ',', which these have"),
+    ],
 )
-def test_another_decimal_sign_than_in_training_is_said(tmp_path, trained, header, new):
+def test_another_decimal_sign_than_in_training_is_read_where_nothing_else_can_be_meant_and_said(tmp_path, trained, header, new, words):
     task, _ = read(write(tmp_path / "t.csv", [f"{row}" for row in trained], header=header))
     path = write(tmp_path / "new.csv", [*new, "3" + new[0][-2:]], header=header.translate({44: 59, 59: 44}))
-    with pytest.warns(UserWarning, match=r"numbers of 'a', e.g. '1.5(00)?', were read with the decimal sign '.' of training"):
-        prepare(task.preprocessing, path)
+    with pytest.warns(UserWarning, match=f"numbers of 'a', e.g. {words}"):
+        found = prepare(task.preprocessing, path)
+    if "which these have" in words:
+        meant = pd.DataFrame({"a": [*[1.5, 2.25, 3.0][: len(found) - 1], 3.0]})
+        np.testing.assert_allclose(found, prepare(task.preprocessing, meant), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "factor", "dropped"), [("population_num", 7919, False), ("customer no.", 1, True), ("id", 7919, True)])
