@@ -12,7 +12,7 @@ from typing import Any
 
 from ..energy import Ledger, Record, Window
 from ..energy.calibrations import WallCalibration
-from ..records.bill import FEATURES, REPEAT, REPEATS, TRIAL, SessionBill
+from ..records.bill import FEATURES, REPEAT, REPEATS, TRIAL, SessionBill, add_up
 from ..records.files import write_json
 
 #: A killed session loses at most what came after its last bill.
@@ -149,7 +149,12 @@ class Account:
         return [*self.earlier, {**self.session.to_json(), "closed": closed}]
 
     def own_joules(self) -> float | None:
-        """Joules of all sessions of this folder, lost components as far as known: no budget is endless; None when nothing is known."""
+        """Joules of all sessions of this folder, lost components as far as known: no budget is endless; None when nothing is known.
+
+        Once the session is closed they are those of its bill: the meters read on, and what they read later nobody pays.
+        """
+        if self.session.closed:
+            return add_up(self.sessions(closed=True)).total_joules
         if (now := self.ledger.joules(self.ledger.t0_ns)) is None:
             now = sum(self.ledger.partition().total.values()) or None
         return None if now is None else now + self._before_joules + (self.earlier_joules or 0.0)

@@ -87,7 +87,7 @@ def _load_alembic() -> None:
         try:
             importlib.import_module("alembic.migration")
         finally:
-            del sys.modules["mako.ext.pygmentplugin"]
+            sys.modules.pop("mako.ext.pygmentplugin", None)  # another thread may have loaded it meanwhile
 
 
 def _of_this_optuna(storage: RDBStorage) -> bool:

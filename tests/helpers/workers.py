@@ -20,6 +20,7 @@ from joulefront.search.energy.discover import Discovery
 from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
 from joulefront.search.execution.job import InProcess, Job, Outcome
 from joulefront.search.execution.probe import WarmUp
+from joulefront.search.execution.worker import context_for
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.running import session
 from joulefront.search.training.arrays import arrays
@@ -154,8 +155,27 @@ def work(
     return run(study, out=out, storage=url, meter="cpu_time", **options)
 
 
+def in_processes(*workers: Callable[[], object], epoch_seconds: float = 0.01, log: Path | None = None) -> None:
+    """Let workers work at the same time in `sleeping`, each in a process of its own; what they are made of is pickled."""
+    processes = [context_for("cpu").Process(target=_asleep, args=(worker, epoch_seconds, log)) for worker in workers]  # type: ignore[attr-defined]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(workers)
+
+
+def _asleep(worker: Callable[[], object], epoch_seconds: float, log: Path | None) -> None:
+    with sleeping(epoch_seconds, log):
+        worker()
+
+
 def in_threads(workers: Sequence[Callable[[], object]]) -> None:
-    """Let workers work at the same time; the error of one is raised."""
+    """Let workers work at the same time in this process; the error of one is raised.
+
+    Where trainings of two overlap, the CPU time of a third that decides meanwhile is nobody's, and their energies may be unknown: take
+    `in_processes` where they must be known, or one trains at a time.
+    """
     with ThreadPoolExecutor(len(workers)) as threads:
         for done in [threads.submit(worker) for worker in workers]:
             done.result()

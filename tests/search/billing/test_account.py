@@ -258,6 +258,19 @@ def test_what_earlier_sessions_spent_counts(ledger: Ledger, tmp_path: Path) -> N
     assert read_bill(account.file).by_state["complete"] == 100.0
 
 
+def test_a_closed_session_has_spent_what_its_bill_says_however_long_the_meters_read_on(tmp_path: Path, hand_clock: list[int]) -> None:
+    clock = lambda: hand_clock[0]  # noqa: E731
+    with Ledger([Constant(clock)], interval_seconds=None, clock=clock) as ledger:
+        account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json")
+        hand_clock[0] += 10**9
+        account.save(closed=True)
+        billed = total(account)
+        hand_clock[0] += 10**9
+        ledger.sample()
+        assert account.own_joules() == pytest.approx(billed, rel=1e-12)
+
+
+@pytest.mark.slow
 def test_the_bill_is_not_written_at_every_epoch(account: Account) -> None:
     account.save_sometimes()
     first = account.file.read_text()

@@ -4,11 +4,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from joulefront.search import Study, run
+from joulefront.search.records import database
 from joulefront.search.records.database import cause_of, open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.storage_url import public_url, same_database, with_password, without_password, without_secrets
@@ -159,3 +161,17 @@ def test_a_driver_that_is_not_installed_is_answered_with_what_installs_one(tmp_p
     with pytest.raises(ImportError) as refused:
         open_storage(tmp_path / "study.db", "mysql+mysqldb://me@host/db", "write")
     assert "pip install 'joulefront[postgresql]'" in cause_of(refused.value)
+
+
+def test_two_threads_may_open_the_first_storage_of_a_process_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = list[str]()
+
+    def load(name: str) -> None:
+        loaded.append(name)
+        if len(loaded) == 1:  # the other thread comes and goes while this one loads
+            database._load_alembic()
+
+    monkeypatch.delitem(sys.modules, "mako.exceptions", raising=False)
+    monkeypatch.setattr(database, "importlib", SimpleNamespace(import_module=load))
+    database._load_alembic()
+    assert len(loaded) == 2
