@@ -172,7 +172,9 @@ class Membership:
         with self._lock:
             if self.account is not None:
                 opened = {str(number): joules for number, joules in self.account.open_joules().items()}
-                joules = max(self.account.own_joules() or 0.0, self.state.joules)
+                own = self.account.own_joules()
+                # A beat between two readings takes the power of a moment ago to go on; the closed bill has the last reading.
+                joules = own if ended and own is not None else max(own or 0.0, self.state.joules)
                 self.state = replace(self.state, beat=self.state.beat + 1, joules=joules, open_joules=opened, ended=ended)
                 self.shared.note(self.state)
                 self._noted = self.clock()
