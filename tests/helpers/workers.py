@@ -157,7 +157,8 @@ def work(
 
 def in_processes(*workers: Callable[[], object], epoch_seconds: float = 0.01, log: Path | None = None) -> None:
     """Let workers work at the same time in `sleeping`, each in a process of its own; what they are made of is pickled."""
-    processes = [context_for("cpu").Process(target=_asleep, args=(worker, epoch_seconds, log)) for worker in workers]  # type: ignore[attr-defined]
+    start: Any = context_for("cpu")  # a context whose type does not name its Process
+    processes = [start.Process(target=_asleep, args=(worker, epoch_seconds, log)) for worker in workers]
     for process in processes:
         process.start()
     for process in processes:

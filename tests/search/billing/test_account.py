@@ -270,7 +270,6 @@ def test_a_closed_session_has_spent_what_its_bill_says_however_long_the_meters_r
         assert account.own_joules() == pytest.approx(billed, rel=1e-12)
 
 
-@pytest.mark.slow
 def test_the_bill_is_not_written_at_every_epoch(account: Account) -> None:
     account.save_sometimes()
     first = account.file.read_text()
