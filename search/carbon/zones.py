@@ -261,7 +261,7 @@ def _newest(data: Path, name: str) -> Path:
     """Return a regional table, which lies in a folder named after its year."""
     found = sorted((data / "private_infra").glob(f"[0-9]*/{name}"))
     if not found:
-        raise FileNotFoundError(f"CodeCarbon {_version('codecarbon')} has no table {name}; install codecarbon>=3.3,<4, or give --intensity")
+        raise FileNotFoundError(f"CodeCarbon {_version('codecarbon')} has no table {name}; install codecarbon>=3.3.2,<4, or --intensity")
     return found[-1]
 
 
