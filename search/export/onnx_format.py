@@ -162,14 +162,45 @@ def torch_core(model: Any, shape: tuple[int, ...], output: str) -> Any:
         model,
         (torch.zeros(2, *shape),),  # two: a batch of one would be traced as a constant
         dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        dynamic_shapes=free_batch(),
         input_names=["inputs"],
         output_names=[output],
         verbose=False,
+        optimize=True,
+        custom_translation_table=batch_norm_in_steps() if torch.__version__ < "2.7" else None,
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program
+
+
+def free_batch() -> tuple[dict[int, Any], ...]:
+    """Return the shape of one input whose first side is free; bounded, for PyTorch 2.6 refuses some networks for any size at all."""
+    import torch
+
+    return ({0: torch.export.Dim("batch", min=1, max=2**31 - 1)},)
+
+
+def batch_norm_in_steps() -> dict[Any, Callable[..., Any]]:
+    """Return how a batch norm of a finished model is written in steps, which a runtime folds into the convolution before them.
+
+    PyTorch before 2.7 takes the operator of that name for one with three outputs, of which inference has one, and fails.
+    """
+    import torch
+    from onnxscript import opset18 as op
+
+    # The exporter takes it for this operator only if its arguments are called as the operator's, and what may be None has a default.
+    def in_steps(
+        input: Any, weight: Any = None, bias: Any = None, running_mean: Any = 0, running_var: Any = 0, momentum: float = 0, eps: float = 0
+    ) -> Any:
+        deviation, sides = op.Sqrt(op.Add(running_var, eps)), op.Constant(value_ints=list(range(1, len(input.shape) - 1)))
+        scale = op.Reciprocal(deviation) if weight is None else op.Div(weight, deviation)
+        shift = op.Mul(running_mean, scale)
+        shift = op.Neg(shift) if bias is None else op.Sub(bias, shift)
+        scaled = op.Add(op.Mul(input, op.Unsqueeze(scale, sides)), op.Unsqueeze(shift, sides))
+        return scaled, op.Identity(running_mean), op.Identity(running_var)  # nothing reads the last two
+
+    return {torch.ops.aten._native_batch_norm_legit_no_training.default: in_steps}
 
 
 def session(file: Path) -> Any:

@@ -19,7 +19,7 @@ from ..study import Study
 from ..training.task import Data, Task
 from .folder import CONFIG
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, build, first_line, torch_predictor
-from .onnx_format import cause, quiet
+from .onnx_format import cause, free_batch, quiet
 
 PT2_FILE = "model.pt2"
 
@@ -39,7 +39,7 @@ class Pt2(Exporter):
                 program = torch.export.export(
                     trained.model,
                     (torch.zeros(2, *trained.input_shape),),  # two: a batch of one would be traced as a constant
-                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                    dynamic_shapes=free_batch(),
                     strict=False,
                 )
                 file = io.BytesIO()  # torch's writer ends the whole process where a file that it holds open cannot be finished
