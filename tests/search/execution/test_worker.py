@@ -45,6 +45,28 @@ if __name__ == "__main__":
     worker.train(job, phases=phase, should_continue=lambda _: True)
 """
 
+#: A process whose server of workers notes that it has loaded, and would note that it took itself apart.
+ENDS = """
+import os, sys
+from pathlib import Path
+from joulefront.search.execution.worker import context_for
+
+if __name__ == "__main__":
+    child = context_for("cpu", ["noted"]).Process(target=os.getpid)
+    child.start()
+    child.join()
+    from multiprocessing.forkserver import _forkserver
+    print(_forkserver._forkserver_pid, child.exitcode, flush=True)
+"""
+NOTED = """
+import atexit
+from pathlib import Path
+
+place = Path(__file__).parent
+(place / "loaded").touch()
+atexit.register((place / "taken apart").touch)
+"""
+
 
 class LatePhases:
     """Phases of a parent that is busy elsewhere whenever the worker reports: each report waits before it is looked at."""
@@ -271,6 +293,20 @@ def test_a_worker_whose_parent_was_killed_ends_in_the_middle_of_its_training(stu
         time.sleep(0.05)
     assert not runs(worker)
     parent.stdout.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked from a server on Linux alone")
+def test_the_server_of_workers_does_not_take_apart_what_it_has_loaded(tmp_path: Path) -> None:
+    (tmp_path / "search.py").write_text(ENDS)
+    (tmp_path / "noted.py").write_text(NOTED)
+    path = os.pathsep.join((str(tmp_path), *sys.path))
+    done = subprocess.run([sys.executable, "search.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    server, code = map(int, done.stdout.split())
+    end = time.monotonic() + 30.0
+    while runs(server) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not runs(server)
+    assert (code, (tmp_path / "loaded").exists(), (tmp_path / "taken apart").exists()) == (0, True, False)
 
 
 def test_a_file_of_the_current_directory_with_the_name_of_a_library_is_not_run_by_a_worker_that_starts(
