@@ -226,10 +226,18 @@ class Front:
     def pick(self, rule: str) -> Trial:
         """Return the trial that a rule names, see `joulefront.search.picking.RULES`.
 
+        ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
+
         Raises:
             ValueError: If the rule cannot be read or nothing meets it; the message names the nearest trial that does.
         """
-        return pick(self, rule)
+        simple = {"sensible": self.sensible, "knee": self.knee, "best": self.best, "cheapest": self.cheapest}
+        if rule.strip() in simple:
+            return simple[rule.strip()]()
+        bound = read_rule(rule)
+        if bound.name == "trial":
+            return _by_number(self, rule, int(bound.value))
+        return _by_energy(self, rule, bound) if bound.name == "energy" else _by_quality(self, rule, bound)
 
     def _some(self) -> tuple[Trial, ...]:
         if not self.members:
@@ -331,23 +339,6 @@ def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:
     if trial.train_u_joules is None or ancestor is None:
         return trial.train_u_joules
     return sqrt(max(0.0, trial.train_u_joules**2 - (ancestor.train_u_joules or 0.0) ** 2))
-
-
-def pick(front: Front, rule: str) -> Trial:
-    """Return the trial of a rule, see `joulefront.search.picking.RULES`.
-
-    ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
-
-    Raises:
-        ValueError: If the rule cannot be read or no trial meets it; the message names the nearest trial that does.
-    """
-    simple = {"sensible": front.sensible, "knee": front.knee, "best": front.best, "cheapest": front.cheapest}
-    if rule.strip() in simple:
-        return simple[rule.strip()]()
-    bound = read_rule(rule)
-    if bound.name == "trial":
-        return _by_number(front, rule, int(bound.value))
-    return _by_energy(front, rule, bound) if bound.name == "energy" else _by_quality(front, rule, bound)
 
 
 def _by_number(front: Front, rule: str, number: int) -> Trial:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import hypot, sqrt
 from typing import TYPE_CHECKING
@@ -210,3 +210,10 @@ def _quadrature(values: Sequence[float | None]) -> float | None:
     """Independent random uncertainties add in squares; with one of them unknown, or none, the sum's is unknown."""
     known = [value for value in values if value is not None]
     return hypot(*known) if known and len(known) == len(values) else None
+
+
+def with_energies(curve: Sequence[Mapping[str, float]], phases: Sequence[Record]) -> tuple[Mapping[str, float], ...]:
+    """Return the entries of a curve with the ``joules`` of their epochs; epochs whose energy is unknown stay as they are."""
+    epochs = [record for record in phases if record.kind == "epoch"]
+    joules = {record.name.rpartition(" ")[2]: record.joules for record in epochs}
+    return tuple({**point, "joules": value} if (value := joules.get(str(point["epoch"]))) is not None else dict(point) for point in curve)

@@ -165,11 +165,7 @@ def run(
 
 
 def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) -> None:
-    """Print the front of a run, the paths of its pictures and the next command.
-
-    Raises:
-        RuntimeError: If no trial was measured.
-    """
+    """Print the front of a run, the paths of its pictures and the next command; without a measured trial that is a ``RuntimeError``."""
     from ..formatting import hanging
     from ..report.front_view import save_front
     from ..report.page import report_html
@@ -336,11 +332,7 @@ def estimate(
 
 
 def _estimate_file(path: Path) -> Path:
-    """Return where the estimate of a run is kept, once it is certain that it can be written there: before anything is probed.
-
-    Raises:
-        ValueError: If it cannot.
-    """
+    """Return where the estimate of a run is kept, once it is certain that it can be written there: before anything is probed."""
     from ..running.identity import estimate_file
 
     file = estimate_file(path)

@@ -16,6 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..energy import Ledger, Record
 from ..energy.record import sum_known
 from ..hints import Hints
@@ -54,6 +56,46 @@ class SharedFeatures:
     joules: float | None
     beside_joules: float
     kept: float = 0.0
+
+
+@dataclass(frozen=True)
+class FeatureCosts:
+    """What the features of candidates cost: by candidate ``(n,)`` the place of their name (-1 for none) and the share of images."""
+
+    names: tuple[str, ...]
+    place: np.ndarray
+    share: np.ndarray
+    joules: tuple[float, ...]
+    beside: tuple[float, ...]
+    kept: tuple[float, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[SharedFeatures | None]) -> FeatureCosts:
+        """Take the features of candidates; what several candidates tell of the same ones is their median."""
+        known: dict[str, list[SharedFeatures]] = {}
+        for one in found:
+            if one is not None and one.joules is not None:
+                known.setdefault(one.name, []).append(one)
+        names = tuple(known)
+        return cls(
+            names,
+            np.array([-1 if one is None or one.name not in known else names.index(one.name) for one in found], dtype=int),
+            np.array([0.0 if one is None else one.share for one in found]),
+            tuple(float(np.median([one.joules or 0.0 for one in known[name]])) for name in names),
+            tuple(max(one.beside_joules for one in known[name]) for name in names),  # who comes later finds the way known
+            tuple(max(one.kept for one in known[name]) for name in names),
+        )
+
+    def paid(self, pick: np.ndarray) -> np.ndarray:
+        """Return what each of the candidates ``pick (m,)``, one after another, pays for features that none before it has paid."""
+        paid = np.zeros(len(pick))
+        for place in range(len(self.names)):
+            wanted = np.where(self.place[pick] == place, self.share[pick], 0.0)
+            there = np.maximum.accumulate(np.maximum(wanted, self.kept[place]))
+            paid += np.diff(there, prepend=self.kept[place]) * self.joules[place]
+            if self.kept[place] == 0.0 and wanted.any():
+                paid[np.argmax(wanted > 0)] += self.beside[place]
+        return paid
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,6 @@ class OptunaCopy:
             optuna.logging.set_verbosity(level)
         return cls(study)
 
-    def application(self) -> WSGIApplication:
-        """Return optuna-dashboard on the copy."""
-        from optuna_dashboard import wsgi
-
-        app: WSGIApplication = wsgi(self.study._storage)
-        return app
-
     def follow(self, run: Run, stored: Sequence[FrozenTrial]) -> None:
         """Take over new trials and those that have ended since, and write the notes and the figure again where the front has changed."""
         front = Front.of(run)
@@ -243,11 +236,12 @@ class LiveRun:
 
 def application(run: LiveRun, hosts: Iterable[str] | None = None, *, every_seconds: float = EVERY_SECONDS) -> WSGIApplication:
     """Return the page and optuna-dashboard as one WSGI application, for requests to the given hosts alone (None: to any)."""
+    from optuna_dashboard import wsgi
+
     allowed = None if hosts is None else set(hosts)
     run.refresh()
-    copy = run.copy
-    assert copy is not None
-    dashboard = copy.application()
+    assert run.copy is not None
+    dashboard: WSGIApplication = wsgi(run.copy.study._storage)
 
     def answer(start: StartResponse, status: str, kind: str, body: bytes, *headers: tuple[str, str]) -> list[bytes]:
         always = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), ("Cache-Control", "no-cache")]

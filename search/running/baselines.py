@@ -222,7 +222,12 @@ class BaselineController:
                 self._measuring = True
                 try:
                     self._turn.wait_for(lambda: self._training == 0)
-                    self._between(anchor=anchor, idle=idle)
+                    if anchor:
+                        self._measure_anchor()
+                    if idle:
+                        self._measure_idle()
+                    if self.rules.cool_down_seconds and self._start_celsius is not None:
+                        cool_down(self._celsius, self._start_celsius, limit_seconds=self.rules.cool_down_seconds)
                 finally:
                     self._measuring = False
                     self._turn.notify_all()
@@ -233,14 +238,6 @@ class BaselineController:
             with self._turn:
                 self._training -= 1
                 self._turn.notify_all()
-
-    def _between(self, *, anchor: bool, idle: bool) -> None:
-        if anchor:
-            self._measure_anchor()
-        if idle:
-            self._measure_idle()
-        if self.rules.cool_down_seconds and self._start_celsius is not None:
-            cool_down(self._celsius, self._start_celsius, limit_seconds=self.rules.cool_down_seconds)
 
     def end(self) -> dict[str, Any]:
         """Measure after the last trial; return the facts for the run folder."""

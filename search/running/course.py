@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..formatting import count_text, joules_text
 from ..front import Front
@@ -19,15 +18,9 @@ from ..records.run_folder import RunFolder
 from ..records.trial import Trial, counted
 from ..report.facts import over_default
 from ..stopping.limits import Limits, joules_of
-from ..stopping.rules import NOT_WORTH_IT, StopRules
+from ..stopping.rules import NOT_WORTH_IT
 from ..study import Study
-from .carbon_session import CarbonSession
-from .membership import Membership
-from .progress import Reporter
-from .session import Session
-
-if TYPE_CHECKING:
-    import optuna
+from .trial_runner import TrialRunner
 
 #: Share of the trials' energy whose gain is reported.
 SHARE = 0.25
@@ -113,20 +106,10 @@ def features_text(trials: Sequence[Trial], paid_joules: float) -> str | None:
     return f"features of frozen networks: {joules_text(paid_joules)}, paid once for {models}"
 
 
-def tell_end(
-    session: Session,
-    study: Study,
-    optuna_study: optuna.Study,
-    rules: StopRules,
-    reporter: Reporter,
-    hourly: CarbonSession | None,
-    member: Membership | None,
-    finished: int,
-) -> None:
-    """Say why a session of a search has ended and what it has brought, and leave what the folder keeps of it.
-
-    ``finished`` is the number of trials of earlier sessions.
-    """
+def tell_end(runner: TrialRunner) -> None:
+    """Say why a session of a search has ended and what it has brought, and leave what the folder keeps of it."""
+    session, study, optuna_study, rules = runner.session, runner.study, runner.optuna_study, runner.rules
+    reporter, hourly, member = runner.reporter, runner.carbon, runner.member
     session.reason = rules.reason or session.reason
     session.end_facts |= session.baseline_facts
     if noted := sorted(reporter.expectations.items()):
@@ -140,7 +123,7 @@ def tell_end(
     reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
     if not front.trials and rules.limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= rules.limits.joules:
         reporter.tell("end", f"imports, data and warm-up alone took {joules_text(started)}; give a larger --budget")
-    own = [trial for trial in front.trials if trial.number >= finished]
+    own = [trial for trial in front.trials if trial.number >= session.trials_before]
     if not session.inputs and (said := features_text(own, session.account.session.by_state.get(FEATURES, 0.0))) is not None:
         reporter.tell("end", said)
     if (gained := over_default(front)) is not None:

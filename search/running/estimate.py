@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from ..energy import Ledger
 from ..execution.job import Watch, within
-from ..execution.probe import WARM_UP_SECONDS, Probe, SharedFeatures, WarmUp, probe
+from ..execution.probe import WARM_UP_SECONDS, FeatureCosts, Probe, WarmUp, probe
 from ..formatting import energies
 from ..hints import Hints
 from ..records.run_folder import RunFolder
@@ -169,66 +170,16 @@ def estimate(
     Raises:
         ValueError: If no probe could be trained, or the study has no limit.
     """
-    good = [p for p in probes if p.failed is None and p.epoch_joules is not None]
-    per_epoch = [p.epoch_joules for p in good if p.epoch_joules is not None]
-    startup = [p.startup_joules or 0.0 for p in good]
-    seconds_per_joule = [p.epoch_seconds / p.epoch_joules for p in good if p.epoch_joules]
-    here = None if overhead is None else overhead.hardware_id  # energies of other hardware are no energies of this
-    alike = [t for t in earlier if here is None or t.energy.hardware_id in (None, here)]
-    # An ensemble was not trained, and a duplicate was trained once.
-    used = [t for t in alike if t.state == "complete" and t.train_joules and t.epochs and not t.members and "copy_of" not in t.extra]
-    if not seconds_per_joule:  # no probe tells the pace
-        seconds_per_joule = [t.energy.train_seconds / t.train_joules for t in used if t.energy.train_seconds and t.train_joules]
-    # Their features are kept on this machine: they cost no more.
-    heads = [(t.train_joules or 0.0) - (t.energy.features_joules or 0.0) for t in used]
-    per_epoch += [head / t.epochs for t, head in zip(used, heads, strict=True)]
-    startup += [max(0.0, (t.increment_joules or 0.0) - (t.train_joules or 0.0)) if t.parent is None else 0.0 for t in used]
-    shared = _Shared.of([*(p.shared for p in good), *(None for _ in used)])
-    if not per_epoch:
-        reasons = "; ".join(sorted({p.failed for p in probes if p.failed})) or "their energy is unknown"
-        raise ValueError(f"none of {len(probes)} probed candidates could be measured: {reasons}")
+    known = _Known.of(probes, earlier, None if overhead is None else overhead.hardware_id)
     if joules_limit is None and trial_limit is None:
         raise ValueError("a study without --budget and --trials has no end to estimate; give one of them")
-    random = np.random.default_rng(seed)
-    energies, extras = np.array(per_epoch), np.array(startup)
-    least_known = min(energies[energies > 0], default=1.0)  # a measured zero is as cheap as the cheapest that was seen
-    start, decision = (0.0, 0.0) if overhead is None else (overhead.start_joules, overhead.decision_joules)
-    frugal = study.sampler == "freeze-thaw"
-    resumes = frugal and any_resumable(study.space)
     longest, budget = (math.inf if limit is None else float(limit) for limit in (trial_limit, joules_limit))
-    size = int(min(longest, MOST_DRAWN))
-    totals, counts = [], []
-    beside, frozen, needed = [], [], []
+    draws = _Draws(study, known, overhead or Overhead(0.0, 0.0), longest, budget)
+    random = np.random.default_rng(seed)
     goals = np.exp(np.random.default_rng(seed + 1).uniform(math.log(NEEDED[0]), math.log(NEEDED[1]), size=DRAWS))
-    for draw in range(DRAWS):
-        factor = random.uniform(*BESIDE)
-        chosen = random.integers(len(energies), size=len(energies))  # which candidates were probed is luck, too
-        weights = np.maximum(energies[chosen], least_known) ** -(random.uniform(*THRIFT) if frugal else 0.0)
-        pick = chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())]
-        computed = shared.paid(pick)
-        trained = energies[pick] * _epochs(study, size, random, resumes=resumes)
-        paid = trained + extras[pick] + factor * decision + computed
-        goal = goals[draw] * float(np.median(energies[chosen])) * study.rungs[-1]
-        rest = float(np.mean(extras[pick])) + factor * decision
-        needed.append(factor * start + goal + max(1.0, goal / (float(trained.mean()) or 1.0)) * rest + float(computed.sum()))
-        spent = factor * start + np.cumsum(paid)
-        each = float(np.mean(paid - computed))  # of more trials than are drawn their mean is enough; they find their features
-        if not each > 0 and longest == math.inf:
-            raise ValueError("a training must take more than 0 J to say how many a budget buys, got 0 J of every probe; give --trials")
-        whole = float(spent[-1]) + (longest - size) * each
-        if whole <= budget:
-            count, total = longest, whole
-        elif spent[-1] >= budget:
-            count, total = (float(np.searchsorted(spent, budget)) + 1 if factor * start < budget else 0.0), budget
-        else:
-            count, total = size + (budget - float(spent[-1])) / each, budget
-        totals.append(total)
-        counts.append(count)
-        beside.append(min(total, factor * (start + decision * count)))
-        frozen.append(min(total, float(computed[: max(1, int(count))].sum())))
-    joules = float(np.median(totals))
-    pace = float(np.median(seconds_per_joule)) if seconds_per_joule else None
-    need, least, most = (float(value) if frugal else None for value in np.quantile(needed, (0.5, LOW, HIGH)))
+    totals, counts, beside, frozen, needed = np.array([draws.course(goal, random) for goal in goals]).T
+    joules, pace = float(np.median(totals)), known.seconds_per_joule
+    need, least, most = (float(value) if draws.frugal else None for value in np.quantile(needed, (0.5, LOW, HIGH)))
     return Estimate(
         joules=joules,
         low_joules=float(np.quantile(totals, LOW)),
@@ -238,13 +189,13 @@ def estimate(
         high_trials=float(np.quantile(counts, HIGH)),
         seconds=None if pace is None else joules * pace,
         overhead_joules=None if overhead is None else float(np.median(beside)),
-        full_training_joules=float(np.median(energies)) * study.rungs[-1],
-        probes=len(good),
+        full_training_joules=float(np.median(known.epoch_joules)) * study.rungs[-1],
+        probes=known.probes,
         failed_probes=sum(p.failed is not None for p in probes),
-        earlier=len(used),
-        elsewhere=len(earlier) - len(alike),
+        earlier=known.earlier,
+        elsewhere=known.elsewhere,
         probe_joules=probe_joules,
-        features_joules=float(np.median(frozen)) if shared.names else None,
+        features_joules=float(np.median(frozen)) if known.shared.names else None,
         needed_joules=need,
         low_needed_joules=least,
         high_needed_joules=most,
@@ -252,64 +203,125 @@ def estimate(
     )
 
 
-def roughly_needed(study: Study, probes: Sequence[Probe], start_joules: float) -> float:
-    """Return about what a study needs, in joules, from its probes so far; 0 while nothing is known."""
-    known = [one.epoch_joules for one in probes if one.epoch_joules is not None]
-    return start_joules + float(np.sqrt(np.prod(NEEDED))) * float(np.median(known)) * study.rungs[-1] if known else 0.0
+@dataclass(frozen=True)
+class _Known:
+    """What is known of candidates, probed ones first, then those of earlier trials: ``(n,)`` joules of an epoch and beside all epochs."""
+
+    epoch_joules: np.ndarray
+    startup_joules: np.ndarray
+    shared: FeatureCosts
+    seconds_per_joule: float | None
+    probes: int
+    earlier: int
+    elsewhere: int
+
+    @classmethod
+    def of(cls, probes: Sequence[Probe], earlier: Sequence[Trial], hardware_id: str | None) -> _Known:
+        """Take what could be measured; energies of other hardware are no energies of this."""
+        good = [(p, p.epoch_joules) for p in probes if p.failed is None and p.epoch_joules is not None]
+        alike = [t for t in earlier if hardware_id is None or t.energy.hardware_id in (None, hardware_id)]
+        # An ensemble was not trained, and a duplicate was trained once.
+        used = [t for t in alike if t.state == "complete" and t.train_joules and t.epochs and not t.members and "copy_of" not in t.extra]
+        if not good and not used:
+            reasons = "; ".join(sorted({p.failed for p in probes if p.failed})) or "their energy is unknown"
+            raise ValueError(f"none of {len(probes)} probed candidates could be measured: {reasons}")
+        pace = [p.epoch_seconds / joules for p, joules in good if joules]
+        pace = pace or [t.energy.train_seconds / t.train_joules for t in used if t.energy.train_seconds and t.train_joules]
+        # Their features are kept on this machine: they cost no more.
+        heads = [((t.train_joules or 0.0) - (t.energy.features_joules or 0.0)) / t.epochs for t in used]
+        startup = [max(0.0, (t.increment_joules or 0.0) - (t.train_joules or 0.0)) if t.parent is None else 0.0 for t in used]
+        return cls(
+            np.array([joules for _, joules in good] + heads),
+            np.array([p.startup_joules or 0.0 for p, _ in good] + startup),
+            FeatureCosts.of([*(p.shared for p, _ in good), *(None for _ in used)]),
+            float(np.median(pace)) if pace else None,
+            len(good),
+            len(used),
+            len(earlier) - len(alike),
+        )
+
+    @cached_property
+    def least_joules(self) -> float:
+        """What a measured zero is taken for: as cheap as the cheapest that was seen."""
+        return float(min(self.epoch_joules[self.epoch_joules > 0], default=1.0))
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """Features that candidates share: by candidate ``(n,)`` the place of their name (-1 for none) and the share of the images."""
+class _Draws:
+    """Draws how a study may go until one of its limits, which are infinite where it has none."""
 
-    names: tuple[str, ...]
-    place: np.ndarray
-    share: np.ndarray
-    joules: tuple[float, ...]
-    beside: tuple[float, ...]
-    kept: tuple[float, ...]
+    study: Study
+    known: _Known
+    overhead: Overhead
+    trial_limit: float
+    joules_limit: float
 
-    @classmethod
-    def of(cls, found: Sequence[SharedFeatures | None]) -> _Shared:
-        """Take the features of candidates; what several candidates tell of the same ones is their median."""
-        known: dict[str, list[SharedFeatures]] = {}
-        for one in found:
-            if one is not None and one.joules is not None:
-                known.setdefault(one.name, []).append(one)
-        names = tuple(known)
-        return cls(
-            names,
-            np.array([-1 if one is None or one.name not in known else names.index(one.name) for one in found], dtype=int),
-            np.array([0.0 if one is None else one.share for one in found]),
-            tuple(float(np.median([one.joules or 0.0 for one in known[name]])) for name in names),
-            tuple(max(one.beside_joules for one in known[name]) for name in names),  # who comes later finds the way known
-            tuple(max(one.kept for one in known[name]) for name in names),
-        )
+    @property
+    def frugal(self) -> bool:
+        """Whether the sampler looks at energies."""
+        return self.study.sampler == "freeze-thaw"
 
-    def paid(self, pick: np.ndarray) -> np.ndarray:
-        """Return what each of the candidates ``pick (m,)``, one after another, pays for features that none before it has paid."""
-        paid = np.zeros(len(pick))
-        for place in range(len(self.names)):
-            wanted = np.where(self.place[pick] == place, self.share[pick], 0.0)
-            there = np.maximum.accumulate(np.maximum(wanted, self.kept[place]))
-            paid += np.diff(there, prepend=self.kept[place]) * self.joules[place]
-            if self.kept[place] == 0.0 and wanted.any():
-                paid[np.argmax(wanted > 0)] += self.beside[place]
-        return paid
+    @cached_property
+    def resumes(self) -> bool:
+        """Whether a trial of a rung pays only what comes on top of the rung below."""
+        return any_resumable(self.study.space)
 
+    def course(self, goal: float, random: np.random.Generator) -> tuple[float, ...]:
+        """Draw what the trials pay, one after another; ``goal`` is how many complete trainings of a median candidate are needed.
 
-def _epochs(study: Study, count: int, random: np.random.Generator, *, resumes: bool = True) -> np.ndarray:
-    """``(count,)`` epochs that each trial pays for; without checkpoints that it ``resumes`` each begins from scratch."""
-    rungs = np.array(study.rungs, dtype=float)
-    if study.sampler != "freeze-thaw":
+        Return the joules and trials of the whole, the joules of it beside trainings and for features, and those that the goal needs.
+        """
+        known, size, factor = self.known, int(min(self.trial_limit, MOST_DRAWN)), random.uniform(*BESIDE)
+        pick, median = self._candidates(size, random)
+        computed = known.shared.paid(pick)
+        trained = known.epoch_joules[pick] * self._epochs(size, random)
+        start, decision = factor * self.overhead.start_joules, factor * self.overhead.decision_joules
+        paid = trained + known.startup_joules[pick] + decision + computed
+        needed = goal * median * self.study.rungs[-1]
+        rest = float(np.mean(known.startup_joules[pick])) + decision
+        needed_in_all = start + needed + max(1.0, needed / (float(trained.mean()) or 1.0)) * rest + float(computed.sum())
+        each = float(np.mean(paid - computed))  # of more trials than are drawn their mean is enough; they find their features
+        total, count = self._ends(start + np.cumsum(paid), start, each)
+        beside = factor * (self.overhead.start_joules + self.overhead.decision_joules * count)
+        return total, count, min(total, beside), min(total, float(computed[: max(1, int(count))].sum())), needed_in_all
+
+    def _candidates(self, size: int, random: np.random.Generator) -> tuple[np.ndarray, float]:
+        """Draw ``(size,)`` candidates, by a sampler that may prefer what is cheap, and return the median energy of an epoch."""
+        joules = self.known.epoch_joules
+        chosen = random.integers(len(joules), size=len(joules))  # which candidates were probed is luck, too
+        weights = np.maximum(joules[chosen], self.known.least_joules) ** -(random.uniform(*THRIFT) if self.frugal else 0.0)
+        return chosen[random.choice(len(chosen), size=size, p=weights / weights.sum())], float(np.median(joules[chosen]))
+
+    def _epochs(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """``(count,)`` epochs that each trial pays for; without checkpoints each begins from scratch."""
+        rungs, study = np.array(self.study.rungs, dtype=float), self.study
+        if self.frugal:
+            increments = np.diff(rungs, prepend=0.0) if self.resumes else rungs
+            shares = random.uniform(*GOES_ON) ** np.arange(len(rungs))
+            return random.choice(increments, size=count, p=shares / shares.sum())
         if study.complete_only:
             return np.full(count, rungs[-1])
         if study.sampler == "grid":
             return random.choice(rungs, size=count)
         return np.round(np.exp(random.uniform(np.log(rungs[0]), np.log(rungs[-1] + 1e-9), size=count)))
-    increments = np.diff(rungs, prepend=0.0) if resumes else rungs
-    shares = random.uniform(*GOES_ON) ** np.arange(len(rungs))
-    return random.choice(increments, size=count, p=shares / shares.sum())
+
+    def _ends(self, spent: np.ndarray, start: float, each: float) -> tuple[float, float]:
+        """Return joules and trials at the first limit: ``spent`` are the joules by the end of each trial, ``each`` those of later ones."""
+        if not each > 0 and self.trial_limit == math.inf:
+            raise ValueError("a training must take more than 0 J to say how many a budget buys, got 0 J of every probe; give --trials")
+        last, budget = float(spent[-1]), self.joules_limit
+        whole = last + (self.trial_limit - len(spent)) * each
+        if whole <= budget:
+            return whole, self.trial_limit
+        if last < budget:
+            return budget, len(spent) + (budget - last) / each
+        return budget, float(np.searchsorted(spent, budget)) + 1 if start < budget else 0.0
+
+
+def roughly_needed(study: Study, probes: Sequence[Probe], start_joules: float) -> float:
+    """Return about what a study needs, in joules, from its probes so far; 0 while nothing is known."""
+    known = [one.epoch_joules for one in probes if one.epoch_joules is not None]
+    return start_joules + float(np.sqrt(np.prod(NEEDED))) * float(np.median(known)) * study.rungs[-1] if known else 0.0
 
 
 def probe_study(

@@ -138,11 +138,7 @@ def study_folder(
 
 
 def _join(store: RunFolder, study: Study) -> None:
-    """Take over what the study of this name in the storage is, or make it.
-
-    Raises:
-        StoreError: If it is another study, or nobody has made it with this program.
-    """
+    """Take over what the study of this name in the storage is, or make it; refuse another study, and one of another program."""
     shared, name = SharedStudy(store.study()), study.name
 
     def begun() -> bool:  # a start that has failed before its first trial leaves nothing to join

@@ -17,8 +17,7 @@ from ..front import Front
 from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
 from ..records.run_folder import Run
-from ..stopping.limits import Limits
-from ..stopping.projection import Expected, expected
+from ..stopping.limits import Expected, Limits, expected
 from ..stopping.rules import StopRules
 from .session import Session
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..billing.account import Account, TrialMeter
+from ..billing.trial_energy import with_energies
 from ..certainty import written
 from ..execution.job import Outcome
 from ..formatting import count_text, joules_text
@@ -17,7 +18,6 @@ from ..records.examples import standard_error
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED, QUALITY_SD
-from ..stopping.projection import with_energies
 from ..study import Study, objective_values
 from ..training.results import SOLVED
 from .lineages import resumable

@@ -45,7 +45,7 @@ MOST = 10
 def finalists(front: Front, pick: str = "front", most: int = MOST) -> tuple[Trial, ...]:
     """Return the trials that a rule names, cheapest first, at most so many, evenly spread from the cheapest to the best.
 
-    The rule is ``front`` for all members, or rules of `joulefront.search.front.pick` with commas between them.
+    The rule is ``front`` for all members, or rules of `joulefront.search.front.Front.pick` with commas between them.
 
     Raises:
         ValueError: If the front is empty, a rule names nothing, or ``most`` is below 1.

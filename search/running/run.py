@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..billing.account import SAVE_SECONDS
 from ..carbon.intensity import Intensity
@@ -18,7 +18,7 @@ from ..records.run_folder import RunFolder, StoreError
 from ..report.front_view import FrontView
 from ..samplers.factory import keep_apart, make_sampler
 from ..samplers.frozen_features import StoredFeatures
-from ..stopping.limits import limits_of, refuse_wrong_limits
+from ..stopping.limits import Limits, limits_of, refuse_wrong_limits
 from ..stopping.rules import StopGain, StopRules, pace_of
 from ..study import Budget, Study
 from ..training.evaluate import targets_of
@@ -33,8 +33,11 @@ from .identity import note_study, study_folder
 from .membership import Membership, ledger_copy
 from .progress import Listener, Reporter, quiet
 from .recorder import Recorder
-from .session import SessionOptions, meters_text, open_session
+from .session import OpenedFolder, SessionOptions, Start, meters_text, open_session
 from .trial_runner import TrialRunner, one_blas_thread
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 
 @dataclass
@@ -87,7 +90,8 @@ class TrialLoop:
     def _begin(self) -> bool:
         """Begin a trial; False when the study ends, or the trials under way elsewhere are the last ones."""
         with self.lock, one_blas_thread(), self.rules.account.spending("deciding"):
-            if self.rules.end_of_study(self.failures()) is not None or self.rules.is_full(self._under_way):
+            rules, most = self.rules, self.rules.limits.trials
+            if rules.end_of_study(self.failures()) is not None or (most is not None and rules.finished() + self._under_way >= most):
                 return False
             self._under_way += 1
             return True
@@ -187,15 +191,11 @@ def run(
     """
     options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin, executor)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
-    if carbon is not None:
-        if intensity is not None:
-            raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")
-        carbon.check()
-        intensity = carbon.nominal()
+    intensity = _nominal(carbon, intensity)
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
-    earlier_runs = [RunFolder.open(folder) for folder in warm_start]
-    prior = [one.stored_trials(one.study(read_only=True))[0] for one in earlier_runs]
+    earlier = [RunFolder.open(folder) for folder in warm_start]
+    prior = [one.stored_trials(one.study(read_only=True))[0] for one in earlier]
     if carbon is not None and storage is not None and not RunFolder.exists(path):
         raise StoreError(ALONE)
     place = study_folder(
@@ -205,88 +205,156 @@ def run(
         beat_seconds=save_seconds,
     )
     with open_session(options, place) as opened:
+        terms = Terms.of(opened, study, carbon, intensity, pue, price_per_kwh, wanted, trials, timeout_seconds)
+        with opened.starting() as start:
+            if (member := terms.member) is not None:
+                member.begin(start.account, start.ledger.hardware_id, same_hardware=same_hardware)
+                opened.at_end(member.close)
+            runner = _prepared(start, study, terms, prior, stop_gain, listener, loggers)
+            _tell_start(runner, path, terms.raised, earlier, asked=bool(study.rungs))
+            session = runner.session
+            session.get_ready(runner.first_training(), runner.rules.timed_out)
+        with session.account.spending("start", session.ledger.t0_ns):
+            pass
+        _search(runner)
+        if show is not None:
+            with session.account.spending("showing"):
+                session.show(lambda: show(load(path, storage=storage)))
+    return load(path, storage=storage)
+
+
+def _nominal(carbon: CarbonTime | None, intensity: Intensity | None) -> Intensity | None:
+    """Return what a kWh emits, by the mean of a forecast where there is one."""
+    if carbon is None:
+        return intensity
+    if intensity is not None:
+        raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")
+    carbon.check()
+    return carbon.nominal()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a session of a search may take, and what a joule emits there: all of it is found before anything is metered.
+
+    Attributes:
+        budget: Where the limit in joules comes from; None where there is none.
+        raised: A sentence for the user where the limits were raised.
+        member: This worker's place in a shared study.
+    """
+
+    folder: RunFolder
+    limits: Limits
+    raised: str | None
+    budget: Budget | None
+    carbon: CarbonTime | None
+    intensity: Intensity | None
+    pue: float
+    member: Membership | None
+
+    @classmethod
+    def of(
+        cls,
+        opened: OpenedFolder,
+        study: Study,
+        carbon: CarbonTime | None,
+        intensity: Intensity | None,
+        pue: float,
+        price_per_kwh: tuple[float, str] | None,
+        budget: Budget | None,
+        trials: int | None,
+        timeout_seconds: float | None,
+    ) -> Terms:
+        """Take what was asked for, what the folder keeps, and what was spent."""
         folder, intensity, pue = keep_place(opened.folder, intensity, pue, forecast=carbon is not None)
-        spent, finished = opened.joules_before, opened.trials_before
-        member = Membership.of(folder)
+        spent, member = opened.joules_before, Membership.of(folder)
         if member is not None:
-            wanted, trials = member.limits(wanted, trials, study)
+            budget, trials = member.limits(budget, trials, study)
             spent = (spent or 0.0) + member.elsewhere_joules()
             opened.at_end(ledger_copy(folder).close)  # when it has ended
         if carbon is None:
             check_grams(study, intensity)
         grams = None if intensity is None else intensity.grams_per_kwh
-        chosen = wanted or (study.budget if trials is None else None)
-        priced = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
-        limits, raised = limits_of(study, wanted, trials, timeout_seconds, priced, finished, grams, pue, price_per_kwh)
-        with opened.starting() as start:
+        chosen = budget or (study.budget if trials is None else None)
+        spent = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
+        limits, raised = limits_of(study, budget, trials, timeout_seconds, spent, opened.trials_before, grams, pue, price_per_kwh)
+        return cls(folder, limits, raised, chosen, carbon, intensity, pue, member)
+
+
+def _prepared(
+    start: Start,
+    study: Study,
+    terms: Terms,
+    prior: Sequence[Sequence[FrozenTrial]],
+    stop_gain: float | None,
+    listener: Listener,
+    loggers: Sequence[TrialLogger],
+) -> TrialRunner:
+    """Load the data, fit the study to them, note it in the folder, and make what asks for trials, trains and tells."""
+    member, finished = terms.member, start.opened.trials_before
+    task = study.load_task()
+    folder = terms.folder if member is None else member.refreshed(terms.folder)
+    study = study.fitted_to(task, folder.facts["study"]["rungs"])
+    session = start.prepare(note_study(folder, study, task), study, task)
+    # A continued study must not draw the same random numbers again, nor another worker those of this one.
+    seed = (study.seed + 7919 * finished + (0 if member is None else member.draws)) % 2**32
+    stored = StoredFeatures(study.space, task, session.features)
+    sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior, stored=stored)
+    hourly = None
+    if terms.carbon is not None and terms.intensity is not None:
+        paid = (terms.carbon, study, terms.limits, terms.budget, session.account)
+        kept, workers = session.folder.facts["carbon"], start.opened.bench.options.workers
+        hourly = CarbonSession.begin(*paid, nominal=terms.intensity, earlier=kept, pue=terms.pue, workers=workers)
+    optuna_study = session.folder.study(sampler if member is None else keep_apart(sampler, member.alike), alone=True)
+    gain = StopGain(study, optuna_study, stop_gain)
+    rules = StopRules(study, optuna_study, terms.limits, session.account, session.interrupted, gain, terms.intensity, terms.pue, hourly)
+    rules.epoch_seconds = pace_of(session.before.trials, session.ledger.hardware_id)
+    reporter = Reporter(session, optuna_study, rules, listener, loggers)
+    recorder = Recorder(study, session.folder, optuna_study, session.account, len(task.train), validation_examples=len(task.validation))
+    first: Sequence[Mapping[str, Any]] = study.first
+    baseline = None
+    if finished == 0 or session.folder.facts.get("baseline") is not None:
+        first, default, baseline = beginning(study, terms.limits.trials)
+        session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
+    if member is not None:
+        member.describe(session.folder.facts)
+        rules.stopped = lambda: member.stopped
+    return TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member, stored)
+
+
+def _search(runner: TrialRunner) -> None:
+    """Run trials until a rule ends the study, between the baselines, and tell what it has brought, whatever has ended it."""
+    study, session, rules, reporter, member = runner.study, runner.session, runner.rules, runner.reporter, runner.member
+    loop = TrialLoop(session.executors, rules, runner, lambda: runner.recorder.failures, session.lock)
+    with Endings() as after:
+        after.then(lambda _: tell_end(runner))
+        with session.measuring():
+            reporter.begin()
+            loop.go()
+            if study.ensemble and not session.interrupted.is_set() and session.folder.facts.get("storage") is None:
+                add_ensemble(study, runner.task, session, runner.optuna_study, reporter)
             if member is not None:
-                member.begin(start.account, start.ledger.hardware_id, same_hardware=same_hardware)
-                opened.at_end(member.close)
-            task = study.load_task()
-            if member is not None:
-                folder = member.refreshed(folder)
-            asked, study = study.rungs, study.fitted_to(task, folder.facts["study"]["rungs"])
-            folder = note_study(folder, study, task)
-            session = start.prepare(folder, study, task)
-            # A continued study must not draw the same random numbers again, nor another worker those of this one.
-            seed = (study.seed + 7919 * finished + (0 if member is None else member.draws)) % 2**32
-            stored = StoredFeatures(study.space, task, session.features)
-            sampler = make_sampler(study.sampler, rungs=study.rungs, seed=seed, study=study, task=task, prior_trials=prior, stored=stored)
-            hourly = None
-            if carbon is not None and intensity is not None:
-                earlier = session.folder.facts["carbon"]
-                hourly = CarbonSession.begin(
-                    carbon, study, limits, chosen, session.account, nominal=intensity, earlier=earlier, pue=pue, workers=workers
-                )
-            optuna_study = session.folder.study(sampler if member is None else keep_apart(sampler, member.alike), alone=True)
-            gain = StopGain(study, optuna_study, stop_gain)
-            rules = StopRules(study, optuna_study, limits, session.account, session.interrupted, gain, intensity, pue, hourly)
-            rules.epoch_seconds = pace_of(session.before.trials, session.ledger.hardware_id)
-            reporter = Reporter(session, optuna_study, rules, listener, loggers)
-            recorder = Recorder(
-                study, session.folder, optuna_study, session.account, len(task.train), validation_examples=len(task.validation)
-            )
-            first: Sequence[Mapping[str, Any]] = study.first
-            baseline = None
-            if finished == 0 or session.folder.facts.get("baseline") is not None:
-                first, default, baseline = beginning(study, limits.trials)
-                session.folder = session.folder.save_facts({**session.folder.facts, "baseline": default})
-            if member is not None:
-                member.describe(session.folder.facts)
-                rules.stopped = lambda: member.stopped
-            runner = TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member, stored)
-            loop = TrialLoop(session.executors, rules, runner, lambda: recorder.failures, session.lock)
-            doing = "continuing " if finished else ""
-            where, meters = f"{path} on {session.device}, {session.threads} thread(s)", meters_text(session.ledger, session.device)
-            reporter.tell("start", f"{study.name}: {doing}in {where}, {meters}" + (f"; {raised}" if raised else ""))
-            machines = {one.path: (one.facts["sessions"] or [{}])[-1].get("hardware_id") for one in earlier_runs}
-            others = ", ".join(str(one) for one, where in machines.items() if where not in (None, session.ledger.hardware_id))
-            rows = f"{len(task.train) + len(task.validation):,} rows beside the test"
-            for said in (
-                None if asked else f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others",
-                classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {}),
-                f"validated in {task.folds} folds of the {rows}" if task.folds else None,
-                others and f"warm start from other hardware ({others}): its energies only say what costs more than what",
-                study.notice,
-            ):
-                if said:
-                    reporter.tell("start", said)
-            session.get_ready(runner.first_training(), rules.timed_out)
-        with session.account.spending("start", session.ledger.t0_ns):
-            pass
-        with Endings() as after:
-            after.then(lambda _: tell_end(session, study, optuna_study, rules, reporter, hourly, member, finished))
-            with session.measuring():
-                reporter.begin()
-                loop.go()
-                if study.ensemble and not session.interrupted.is_set() and session.folder.facts.get("storage") is None:
-                    add_ensemble(study, task, session, optuna_study, reporter)
-                if member is not None:
-                    member.leave(rules, reporter.tell, session.interrupted)
-        if show is not None:
-            with session.account.spending("showing"):
-                session.show(lambda: show(load(path, storage=storage)))
-    return load(path, storage=storage)
+                member.leave(rules, reporter.tell, session.interrupted)
+
+
+def _tell_start(runner: TrialRunner, path: Path, raised: str | None, earlier: Sequence[RunFolder], *, asked: bool) -> None:
+    """Say where the study runs and with what, and what of it the user did not ask for: ``asked`` is whether the rungs were."""
+    study, task, session = runner.study, runner.task, runner.session
+    doing = "continuing " if session.trials_before else ""
+    where, meters = f"{path} on {session.device}, {session.threads} thread(s)", meters_text(session.ledger, session.device)
+    machines = {one.path: (one.facts["sessions"] or [{}])[-1].get("hardware_id") for one in earlier}
+    others = ", ".join(str(one) for one, where in machines.items() if where not in (None, session.ledger.hardware_id))
+    rows = f"{len(task.train) + len(task.validation):,} rows beside the test"
+    for said in (
+        f"{study.name}: {doing}in {where}, {meters}" + (f"; {raised}" if raised else ""),
+        None if asked else f"rungs: {', '.join(map(str, study.rungs))} epochs; --rungs (Python: rungs) sets others",
+        classes_text(task, study.objectives[0], session.folder.facts.get("guessing") or {}),
+        f"validated in {task.folds} folds of the {rows}" if task.folds else None,
+        others and f"warm start from other hardware ({others}): its energies only say what costs more than what",
+        study.notice,
+    ):
+        if said:
+            runner.reporter.tell("start", said)
 
 
 def load(path: str | Path, *, complete_only: bool | None = None, storage: str | None = None) -> FrontView:

@@ -24,8 +24,8 @@ from ..records.trial import BASELINE, DEFAULT, KEY, NOT_BEGUN, WORKER, Trial, co
 from ..samplers.frozen_features import StoredFeatures, scheduled
 from ..samplers.history import FROM_SCRATCH, resume_from
 from ..space import Candidate, NearestTrial
-from ..stopping.dominated import DominanceStopper
-from ..stopping.rules import Overdue, StopRules
+from ..stopping.projection import DominanceStopper
+from ..stopping.rules import Overdue, StopRules, slowest_epoch
 from ..study import Study, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task
@@ -261,7 +261,7 @@ class TrialRunner:
         parent = parent if outcome.resumed or outcome.failed else None  # without a checkpoint everything was trained, and paid, again
         if not outcome.failed:
             apart = sum(record.seconds for record in meter.phases if record.kind == "features")
-            self.rules.took(whole.seconds - apart, len(outcome.curve))
+            self.rules.epoch_seconds = slowest_epoch(self.rules.epoch_seconds, whole.seconds - apart, len(outcome.curve))
         shared = (*price_of_features(outcome.features, meter.phases, self.session.features, whole), *self.session.inputs)
         carbon = self.carbon
         from optuna.exceptions import UpdateFinishedTrialError

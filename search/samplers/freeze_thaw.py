@@ -79,7 +79,7 @@ class FreezeThawSampler(BaseSampler):
         ladders: Complete trainings, rung by rung, that follow them; none by default. A single one starts from the cheapest of the better
             half; of several, the first starts from the most accurate configuration.
         hedge: Share of the energy that each of two arms without a model is sure of, see `hedge`; 0 leaves everything to the models.
-        calibrate: Whether beliefs are widened or narrowed by how far earlier measurements were off, see `beliefs`.
+        calibrate: Whether beliefs are widened or narrowed by how far earlier measurements were off, see `History`.
         per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
         warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
         estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .beliefs import Belief, bias, inflation
 from .ehvi import boxes_above, front_of
 from .encoding import Array, Encoder, ObservationTable, tabulate
 from .hedge import MODEL
-from .history import History
+from .history import Belief, History
 from .lookahead import lookahead_rates
 from .proposals import UNIFORM, Decision, Proposal, ProposalContext, ScoredCandidates, SearchSettings, SearchState
 from .surrogates import Predictions, SurrogateModels
@@ -69,9 +68,8 @@ class Planner:
         """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
         settings = self.settings
         if settings.calibrate:
-            past = history.surprises
-            self.inflation = inflation(past, fresh=True), inflation(past, fresh=False)
-            self.bias = bias(past, fresh=True), bias(past, fresh=False)
+            self.inflation = history.inflation(fresh=True), history.inflation(fresh=False)
+            self.bias = history.bias(fresh=True), history.bias(fresh=False)
         table = tabulate(history, encoder, settings.minimized, resume=settings.resume)
         failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.observations.keys())])
         self.models.fit(table, encoder, failed, rng)
@@ -303,7 +301,8 @@ class Planner:
         if settings.complete_only:
             gain[:, :-1] = 0.0
         energy = 10 ** -table.values[table.longest_row[config], 1] if table.transform.logarithmic[1] else trained_to
-        paid = np.where((config >= 0) & resumable, energy, self._paid_by_others(encoder, genes))
+        others = 0.0 if self.paid is None else np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
+        paid = np.where((config >= 0) & resumable, energy, others)
         cost = np.maximum(predictions.energy - paid[:, None], MIN_INCREMENT * predictions.energy)
         rate = gain / (cost + settings.cost_floor * state.median_cost) ** settings.per_joule
         excluded = (config >= 0)[:, None] & self._closed(table)[config]
@@ -318,11 +317,6 @@ class Planner:
             excluded |= step_cost > largest_step * state.median_cost
         rate = np.where(excluded, -np.inf, rate)
         return ScoredCandidates(genes, config, np.where(excluded, -np.inf, gain), cost, step_cost, rate)
-
-    def _paid_by_others(self, encoder: Encoder, genes: Array) -> Array:
-        if self.paid is None:
-            return np.zeros(len(genes))
-        return np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
 
     def _look_ahead(self, state: SearchState, encoder: Encoder, candidates: ScoredCandidates, remaining: float) -> None:
         """Raise, in place, the rates of the most promising rows to what they are worth when the training may stop at a rung."""

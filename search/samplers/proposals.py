@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .beliefs import Belief
 from .ehvi import Boxes, dominated_volume
 from .encoding import Array, Encoding, ObservationTable
+from .history import Belief
 
 
 @dataclass(frozen=True)

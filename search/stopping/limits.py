@@ -1,16 +1,28 @@
-"""What a study may take at most: joules, from a budget in energy, carbon or money; trials; wall time."""
+"""What a study may take at most (joules, from a budget in energy, carbon or money; trials; wall time), and what it will have taken then."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
 from ..energy import JOULES_PER_KWH, SECONDS_PER_HOUR
-from ..formatting import joules_text, read_number
+from ..formatting import energies, joules_text, read_number
 from ..study import Budget, LimitReachedError, Study
+
+#: The next trials are priced by the latest: a search moves from many short trainings to fewer long ones.
+RECENT = 30
+#: Fewer trials than this do not give a spread.
+LEAST = 5
+#: A search changes what it trains and decides: the mean cost of the trials to come differs from that of those so far by so much
+#: (standard deviation as a share; 0.24 over four studies of 40 trials, forecast after each of their trials).
+DRIFT = 0.25
+#: 95 % quantile of the standard normal: the interval holds 90 %.
+Z = 1.6449
 
 
 @dataclass(frozen=True)
@@ -157,3 +169,74 @@ def share_of(text: str) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"--stop-gain must be a share between 0 and 1 or a percentage, got {text!r}; for example 0.5%")
     return value
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a running study is expected to have cost at its end, in trials and joules; intervals hold 90 %.
+
+    ``done`` are the trials that had finished by then.
+    """
+
+    trials: float
+    low_trials: float
+    high_trials: float
+    joules: float
+    low_joules: float
+    high_joules: float
+    done: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary, units in the keys."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Describe in a few words what the limit does not fix."""
+        if self.low_joules < self.high_joules:
+            (all_of_it, low, high), unit = energies((self.joules, self.low_joules, self.high_joules))
+            return f"about {all_of_it} {unit} in all ({low} to {high})"
+        return f"about {self.trials:.0f} trials in all ({self.low_trials:.0f} to {self.high_trials:.0f})"
+
+
+def expected(
+    increments: Sequence[float], spent_joules: float | None, limits: Limits, *, begun_joules: float = 0.0, before: int = 0
+) -> Expected | None:
+    """Extrapolate a study to the first of its limits in trials and energy.
+
+    The sum of ``m`` trainings to come has the mean ``m * mean`` and the variance ``m * s^2 + m^2 * s^2 / n + (DRIFT * m * mean)^2``:
+    their own spread, that of the mean that is known from ``n`` trainings only, and that the search moves on.
+
+    The increments are what each finished trial has cost the search, in order, in joules. When the first trial of this session began,
+    ``before`` trials had finished and the whole search had spent ``begun_joules``: earlier sessions, and a start that is paid once.
+
+    None without a limit, without energy, before ``LEAST`` trials, and before the first trial of a session.
+    """
+    done = len(increments)
+    recent = list(increments)[-RECENT:]
+    if spent_joules is None or len(recent) < LEAST or done <= before:
+        return None
+    # What no trial pays for (deciding, storing) costs as much per trial as so far in this session.
+    rest = max(0.0, spent_joules - begun_joules - sum(increments[before:])) / (done - before)
+    mean, spread, n = fmean(recent) + rest, stdev(recent), len(recent)
+    if not mean > 0:
+        return None
+
+    def doubt(count: float) -> float:
+        return Z * math.hypot(spread * math.sqrt(max(count, 1.0) + count**2 / n), DRIFT * count * mean)
+
+    left_trials = None if limits.trials is None else max(0, limits.trials - done)
+    left_joules = None if limits.joules is None else max(0.0, limits.joules - spent_joules)
+    if left_joules is not None and (left_trials is None or left_joules < left_trials * mean):
+        count = left_joules / mean
+        many = doubt(count) / mean
+        most = spent_joules + left_joules
+        return Expected(done + count, done + max(0.0, count - many), done + count + many, most, most, most, done)
+    if left_trials is None:
+        return None
+    total = spent_joules + left_trials * mean
+    wide = doubt(left_trials) if left_trials else 0.0
+    low, high = max(spent_joules, total - wide), total + wide
+    if limits.joules is not None:
+        high = min(high, max(limits.joules, total))
+    all_trials = float(done + left_trials)
+    return Expected(all_trials, all_trials, all_trials, total, low, high, done)

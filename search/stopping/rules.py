@@ -173,10 +173,6 @@ class StopRules:
         self.update_remaining()
         return reason or self.stop_gain.not_worth_it(None if self.limits.trials is None else self.limits.trials - self.finished())
 
-    def is_full(self, under_way: int) -> bool:
-        """Whether the trials under way are the last ones that the limits allow."""
-        return self.limits.trials is not None and self.finished() + under_way >= self.limits.trials
-
     def end_of_training(self, joules: float | None, *, default: bool = False, beginner: bool = False, seconds: float = 0.0) -> str | None:
         """Return why a training should end after its present epoch, or None; its joules are None when unknown, or before its start.
 
@@ -201,10 +197,6 @@ class StopRules:
         if timeout is None or self.seconds() <= timeout + grace_seconds:
             return None
         return f"the timeout of {timeout:g} s has passed" + (f", and {grace_seconds:.0f} s more" if grace_seconds else "")
-
-    def took(self, seconds: float | None, epochs: int) -> None:
-        """Take note of what a training has taken."""
-        self.epoch_seconds = slowest_epoch(self.epoch_seconds, seconds, epochs)
 
     def break_off(self, error: BaseException) -> None:
         """End the study for all workers because one of them failed."""

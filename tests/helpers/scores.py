@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import ndtri, stdtr
 
-from joulefront.search.samplers.beliefs import Belief
+from joulefront.search.samplers.history import Belief
 
 #: What picks are off by has long tails, those of Student's t with about so many degrees of freedom.
 FREEDOM = 4.0

@@ -1,10 +1,12 @@
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.trials import changed, make_trial
 
-from joulefront.search.billing.trial_energy import trial_energy
+from joulefront.search.billing.trial_energy import trial_energy, with_energies
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.energy import Component, Record
 from joulefront.search.records.trial import ComponentEnergy, Trial, TrialEnergy
@@ -267,3 +269,13 @@ def test_a_lineage_pays_for_compiling_once() -> None:
     child = facts(record("trial", 20.0), record("setup", 2.0), record("compile", 8.0), record("epoch", 12.0), parent=parent)
     assert child.train_joules == 35.0
     assert child.compiled == parent.energy.compiled
+
+
+def test_epochs_get_the_joules_of_their_windows_and_unknown_ones_stay_without():
+    phases = [
+        SimpleNamespace(kind="setup", name="setup 0", joules=9.0),
+        SimpleNamespace(kind="epoch", name="epoch 4", joules=2.0),
+        SimpleNamespace(kind="epoch", name="epoch 5", joules=None),
+    ]
+    found = with_energies(({"epoch": 4, "loss": 1.0}, {"epoch": 5, "loss": 0.5}), phases)
+    assert json.loads(json.dumps(found)) == [{"epoch": 4, "loss": 1.0, "joules": 2.0}, {"epoch": 5, "loss": 0.5}]

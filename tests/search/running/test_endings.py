@@ -23,7 +23,7 @@ def states_of(path: Path) -> dict[int, str]:
 def test_what_the_safety_net_ends_is_called_pruned_in_the_record_and_in_the_bill(
     rings: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", lambda *arguments, **options: "it cannot reach the front")
+    monkeypatch.setattr("joulefront.search.stopping.projection.stop_reason", lambda *arguments, **options: "it cannot reach the front")
     study = replace(rings(trials=5), stop_dominated=True)
     run(study, out=tmp_path / "r")
     found = RunFolder.open(tmp_path / "r").run()

@@ -11,9 +11,8 @@ import pytest
 from helpers.scores import normal_score
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.beliefs import Belief, bias, inflation
 from joulefront.search.samplers.gaussian_process import GaussianProcess
-from joulefront.search.samplers.history import QUALITY_SD
+from joulefront.search.samplers.history import QUALITY_SD, Belief, History
 from joulefront.search.samplers.marginal_gain import remaining_gain
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
@@ -47,19 +46,23 @@ def test_normal_scores_of_students_t_are_standard_normal_and_its_outliers_are_no
     assert -6.0 < normal_score(belief, -30.0) < normal_score(belief, -3.0) < 0.0 < normal_score(belief, 3.0)
 
 
+def history(surprises: list[tuple[bool, float]]) -> History:
+    return History(None, "epochs", surprises=surprises)
+
+
 def test_beliefs_are_widened_by_what_was_off_each_kind_by_its_own() -> None:
-    assert inflation([], fresh=True) == pytest.approx(2**0.5), "models of few measurements are too sure of themselves"
+    assert history([]).inflation(fresh=True) == pytest.approx(2**0.5), "models of few measurements are too sure of themselves"
     surprises = [(True, z) for z in (3.0, -3.0) * 20] + [(False, z) for z in (0.5, -0.5) * 20]
-    assert 2.5 < inflation(surprises, fresh=True) < 3.0
-    assert 0.7 <= inflation(surprises, fresh=False) < 0.8
-    assert inflation([(True, 1e9)] * 3, fresh=True) < 4.0, "a few outliers do not end all trust"
+    assert 2.5 < history(surprises).inflation(fresh=True) < 3.0
+    assert 0.7 <= history(surprises).inflation(fresh=False) < 0.8
+    assert history([(True, 1e9)] * 3).inflation(fresh=True) < 4.0, "a few outliers do not end all trust"
 
 
 def test_the_winners_curse_is_what_picks_were_worse_than_expected() -> None:
-    assert bias([], fresh=True) == 0.0
+    assert history([]).bias(fresh=True) == 0.0
     picks = [(True, z) for z in (-1.5, -0.5) * 20] + [(False, 1.0)]
-    assert -1.0 < bias(picks, fresh=True) < -0.7
-    assert 0.0 < bias(picks, fresh=False) < 0.2
+    assert -1.0 < history(picks).bias(fresh=True) < -0.7
+    assert 0.0 < history(picks).bias(fresh=False) < 0.2
     told = Belief(0.5, 0.1, None, 1.0, 1.0, inflation=2.0, bias=-1.0)
     assert told.z_score(0.6) == pytest.approx(1.0)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.records.trial import Trial
-from joulefront.search.stopping.dominated import ENOUGH, Ahead, dominated, errors_by_epoch, least_ratio, stop_reason
+from joulefront.search.stopping.projection import ENOUGH, Ahead, dominated, errors_by_epoch, least_ratio, stop_reason
 
 ERRORS = st.floats(0.01, 1.0)
 

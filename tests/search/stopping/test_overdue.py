@@ -45,8 +45,8 @@ def begun(made: StopRules, epochs: int = 3) -> Overdue:
 
 def test_ten_times_the_slowest_training_so_far_is_the_limit(clock: Clock) -> None:
     made = rules(clock)
-    made.took(30.0, 6)
-    made.took(8.0, 8)
+    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 30.0, 6)
+    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 8.0, 8)
     overdue = begun(made)
     clock.now += 149.0
     assert overdue() is None
@@ -60,7 +60,7 @@ def test_a_short_training_has_a_minute_and_the_first_one_hours(clock: Clock) -> 
     first = begun(made)
     clock.now += 5 * 3600
     assert first() is None
-    made.took(0.1, 1)
+    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 0.1, 1)
     short = begun(made)
     clock.now += 59.0
     assert short() is None
@@ -70,7 +70,7 @@ def test_a_short_training_has_a_minute_and_the_first_one_hours(clock: Clock) -> 
 
 def test_a_training_that_is_slower_but_makes_epochs_goes_on(clock: Clock) -> None:
     made = rules(clock)
-    made.took(1.0, 1)
+    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 1.0, 1)
     overdue = begun(made, epochs=50)
     for _ in range(50):
         clock.now += 59.0

@@ -1,15 +1,13 @@
 """What a training will cost, told from its first epochs."""
 
-import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.records.trial import Trial
-from joulefront.search.stopping.projection import UNSTABLE, WINDOW, epoch_energies, project, projection_errors, with_energies
+from joulefront.search.stopping.projection import UNSTABLE, WINDOW, epoch_energies, project, projection_errors
 
 JOULES = st.floats(0.01, 1e4)
 
@@ -82,16 +80,6 @@ def test_copies_failures_and_the_middle_of_a_lineage_do_not_count_twice():
         Trial(3, "complete", {}, 2, curve=({"epoch": 1, "joules": 1.0}, {"epoch": 2, "joules": 9.0}), extra={"copy_of": 1}),
     ]
     assert [error.n for error in projection_errors(trials, (1, 2))] == [1]
-
-
-def test_epochs_get_the_joules_of_their_windows_and_unknown_ones_stay_without():
-    phases = [
-        SimpleNamespace(kind="setup", name="setup 0", joules=9.0),
-        SimpleNamespace(kind="epoch", name="epoch 4", joules=2.0),
-        SimpleNamespace(kind="epoch", name="epoch 5", joules=None),
-    ]
-    found = with_energies(({"epoch": 4, "loss": 1.0}, {"epoch": 5, "loss": 0.5}), phases)
-    assert json.loads(json.dumps(found)) == [{"epoch": 4, "loss": 1.0, "joules": 2.0}, {"epoch": 5, "loss": 0.5}]
 
 
 def test_a_lineage_whose_parent_is_of_other_hardware_is_unknown():

@@ -9,7 +9,7 @@ from helpers.trials import make_trial
 from joulefront.search import Study
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.run import run
-from joulefront.search.stopping.dominated import ENOUGH, DominanceStopper
+from joulefront.search.stopping.projection import ENOUGH, DominanceStopper
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
@@ -65,7 +65,7 @@ def test_an_epoch_with_unknown_energy_or_without_quality_is_not_checked(study):
 
 def test_a_training_that_ends_between_two_rungs_is_credited_with_the_upper_one_for_the_energy_of_its_end(study, monkeypatch):
     asked = []
-    monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", lambda error, epoch, ahead, *a, **k: asked.append(ahead))
+    monkeypatch.setattr("joulefront.search.stopping.projection.stop_reason", lambda error, epoch, ahead, *a, **k: asked.append(ahead))
     net = DominanceStopper(
         study, list, 6, None, lambda: [phase("setup", 1.0), phase("epoch", 5.0), phase("epoch", 2.0), phase("epoch", 2.0)]
     )
@@ -82,7 +82,7 @@ def test_in_a_real_study_a_stopped_training_is_a_measured_point_at_the_rung_wher
         asked.append((epoch, rungs_ahead))
         return "dominated after epoch 3" if epoch == 3 else None
 
-    monkeypatch.setattr("joulefront.search.stopping.dominated.stop_reason", verdict)
+    monkeypatch.setattr("joulefront.search.stopping.projection.stop_reason", verdict)
     run(study, out=tmp_path / "net", trials=12, meter="cpu_time", device="cpu")
     trials = RunFolder.open(tmp_path / "net").run().trials
     stopped = [trial for trial in trials if trial.reason]
