@@ -382,19 +382,12 @@ def stream_width(stream: Any) -> int:
     return terminal_width()
 
 
-def grid(cells: Sequence[Sequence[str]], right: Sequence[bool], *, width: int | None = None) -> str:
-    """Align rows of text, shape ``(rows, columns)``, with a rule below the first row; ``right`` tells each column's alignment.
-
-    Only the last column is cut to keep to the width in characters; None is no limit.
-    """
+def grid(cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Align rows of text, shape ``(rows, columns)``, with a rule below the first row; ``right`` tells each column's alignment."""
     widths = [max(len(row[place]) for row in cells) for place in range(len(right))]
-    if width is not None:
-        room = width - sum(widths[:-1]) - 2 * len(widths[:-1])
-        widths[-1] = min(widths[-1], max(room, len(cells[0][-1]), 1))
     lines = []
     for row in cells:
-        shown = [text if len(text) <= wide else text[: wide - 1] + "…" for text, wide in zip(row, widths, strict=True)]
-        parts = [text.rjust(wide) if aligned else text.ljust(wide) for text, wide, aligned in zip(shown, widths, right, strict=True)]
+        parts = [text.rjust(wide) if aligned else text.ljust(wide) for text, wide, aligned in zip(row, widths, right, strict=True)]
         lines.append("  ".join(parts).rstrip())
     lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(lines)

@@ -217,7 +217,6 @@ def compare_meters(
     loads: Sequence[tuple[str, Callable[[], object]]] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     ledger: Ledger | None = None,
-    progress: bool = False,
 ) -> Comparison:
     """Run each load a few times under all meters at the same time, in an order that is mirrored each time so that a drift cancels.
 
@@ -225,7 +224,7 @@ def compare_meters(
     replace it, and ``ledger`` is one over them that is not yet started, for a clock of one's own. CodeCarbon measures once a second, so
     each load needs a few ``seconds``. ``loads`` are names and functions; None takes a busy loop of this thread, and a matrix
     multiplication where there is a CUDA device. With a wall meter idle time and a load of all cores come besides: a line needs loads of
-    different size. ``progress`` prints on stderr how long it takes.
+    different size. How long it takes is printed on stderr.
 
     Raises:
         ValueError: `seconds` or `repeats` is below 1, or no meter works here.
@@ -246,9 +245,8 @@ def compare_meters(
     wall = any(item.component == "wall" for item in capabilities)
     chosen = list(loads or _usual(seconds, wall))
     absent = tuple(absent)
-    if progress:
-        whole = repeats * len(chosen) * (seconds + 3 * refresh)
-        print(f"{repeats} rounds of {len(chosen)} loads, about {whole:.0f} s: leave the machine alone", file=sys.stderr)
+    whole = repeats * len(chosen) * (seconds + 3 * refresh)
+    print(f"{repeats} rounds of {len(chosen)} loads, about {whole:.0f} s: leave the machine alone", file=sys.stderr)
     windows: dict[str, list[Window]] = {name: [] for name, _ in chosen}
     with ledger or Ledger(sources, absent=absent) as running:
         for turn in range(repeats):

@@ -204,16 +204,14 @@ def _wrap(line: str, indent: int) -> list[str]:
     return textwrap.wrap(line, _width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False) or [line]
 
 
-def diagnose_machine(
-    meter: str = "auto", *, carbon: str | None = None, cpu_watts: float | None = None, folder: Path | None = None
-) -> Diagnosis:
+def diagnose_machine(meter: str = "auto", *, carbon: str | None = None, folder: Path | None = None) -> Diagnosis:
     """Find the meters of this machine and return what they can and cannot measure; the meters are released again.
 
-    ``meter`` and ``cpu_watts`` are as for ``discover``, ``carbon`` as for ``examine``; ``folder`` is where calibrations are kept, None for
-    the user's cache folder.
+    ``meter`` is as for ``discover``, ``carbon`` as for ``examine``; ``folder`` is where calibrations are kept, None for the user's cache
+    folder.
     """
-    coefficients = None if cpu_watts is not None else calibrated_coefficients(folder)
-    found = discover(meter, cpu_watts=cpu_watts, coefficients=coefficients, calibrations=folder)
+    coefficients = calibrated_coefficients(folder)
+    found = discover(meter, coefficients=coefficients, calibrations=folder)
     try:
         facts = host.describe(MeterSet(found.sources, (), time.monotonic_ns).devices())
         names = [str(device.get("name")) for device in facts["devices"].values() if device.get("name")]
@@ -222,7 +220,7 @@ def diagnose_machine(
             "GPU": ", ".join(names),
             "hardware id": host.fingerprint(facts),
         }
-        known = cpu_watts is not None or coefficients is not None
+        known = coefficients is not None
         present = tuple(
             replace(item, reason="; ".join(filter(None, (item.reason, counters()))))
             if item.component == "cpu" and item.source == "cpu_time"
@@ -260,13 +258,11 @@ def counters(devices: Path = Path("/sys/bus/event_source/devices"), proc: Path =
     return f"instructions and cache misses could be counted and {end}"
 
 
-def calibrate_machine(
-    meter: str = "auto", *, seconds: float = 10.0, rounds: int = 2, folder: Path | None = None, progress: bool = True
-) -> CpuCalibration:
+def calibrate_machine(meter: str = "auto", *, seconds: float = 10.0, rounds: int = 2, folder: Path | None = None) -> CpuCalibration:
     """Calibrate the estimate of the CPU against RAPL or a wall meter, and keep the result for this machine.
 
     ``meter`` must hold a measured reference; ``seconds`` is the length of each of the three loads (idle, one core, all cores), ``folder``
-    is as for ``diagnose_machine``, and progress is printed on stderr.
+    is as for ``diagnose_machine``; how long it takes is printed on stderr.
 
     Raises:
         LookupError: Nothing here is measured, so there is nothing to calibrate against; the default stays.
@@ -275,16 +271,13 @@ def calibrate_machine(
     found = discover(meter, coefficients=DEFAULT)  # an older calibration must not enter a new one
     try:
         reference = reference_for(found.present)
-        if progress:
-            whole = 3 * rounds * seconds
-            print(f"calibrating against {reference.source} for about {whole:.0f} s: leave the machine alone", file=sys.stderr)
+        whole = 3 * rounds * seconds
+        print(f"calibrating against {reference.source} for about {whole:.0f} s: leave the machine alone", file=sys.stderr)
         with Ledger(found.sources, absent=found.absent) as ledger:
             result = calibrate_cpu(ledger, reference, seconds=seconds, rounds=rounds, hardware_id=cpu_id())
     finally:
         found.close()
-    path = save_calibration(result, folder)
-    if progress:
-        print(f"kept in {path}", file=sys.stderr)
+    print(f"kept in {save_calibration(result, folder)}", file=sys.stderr)
     return result
 
 
@@ -293,7 +286,6 @@ def calibrate_counters(
     *,
     seconds: float = 2.0,
     folder: Path | None = None,
-    progress: bool = True,
     load_of: Callable[[str], Load | None] | None = None,
     source: Nvml | None = None,
 ) -> tuple[tuple[LagCalibration, ...], tuple[str, ...]]:
@@ -315,8 +307,7 @@ def calibrate_counters(
                 if load is None:
                     missing.append(f"{item.component}: PyTorch shows no such CUDA device, so its counter's lag stays in the uncertainty")
                     continue
-                if progress:
-                    print(f"measuring how late the counter of {facts['name']} is, about {9 * seconds:.0f} s", file=sys.stderr)
+                print(f"measuring how late the counter of {facts['name']} is, about {9 * seconds:.0f} s", file=sys.stderr)
                 try:
                     lag, u = measure_lag(nvml, item.component, load, seconds=seconds, clock=nvml.clock, sleep=nvml.sleep)
                 except ValueError as error:
@@ -336,25 +327,23 @@ def _products(component: str) -> Load | None:
     return None if device is None else MatrixProducts(device)
 
 
-def calibrate_all(meter: str = "auto", *, folder: Path | None = None, progress: bool = True) -> MachineCalibration:
+def calibrate_all(meter: str = "auto") -> MachineCalibration:
     """Calibrate the estimate of the CPU and the lag of the GPUs' counters, as far as this machine allows.
 
     Raises:
         LookupError: There is neither a reference for the CPU nor a GPU whose counter could be measured.
         ValueError: As for `calibrate_machine`.
     """
-    lags, missing = calibrate_counters(meter, folder=folder, progress=progress)
+    lags, missing = calibrate_counters(meter)
     try:
-        return MachineCalibration(calibrate_machine(meter, folder=folder, progress=progress), lags, missing)
+        return MachineCalibration(calibrate_machine(meter), lags, missing)
     except LookupError as error:
         if not lags:
             raise
         return MachineCalibration(None, lags, (*missing, str(error.args[0] if error.args else error)))
 
 
-def compare_machine(
-    meter: str = "auto", *, seconds: float = 5.0, repeats: int = 3, folder: Path | None = None, progress: bool = True
-) -> Comparison:
+def compare_machine(meter: str = "auto", *, seconds: float = 5.0, repeats: int = 3, folder: Path | None = None) -> Comparison:
     """Run short loads under every meter of this machine; how a wall meter relates to the components is kept for later records.
 
     The arguments are those of `compare_meters`, and `folder` as for `calibrate_machine`.
@@ -362,9 +351,7 @@ def compare_machine(
     Raises:
         ValueError: As for `compare_meters`.
     """
-    found = compare_meters(meter, seconds=seconds, repeats=repeats, progress=progress)
+    found = compare_meters(meter, seconds=seconds, repeats=repeats)
     if found.wall is not None:
-        path = save_calibration(found.wall, folder)
-        if progress:
-            print(f"kept in {path}", file=sys.stderr)
+        print(f"kept in {save_calibration(found.wall, folder)}", file=sys.stderr)
     return found

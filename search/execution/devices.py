@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ except ImportError:  # Windows
 
 #: Where trainings can run.
 EXECUTORS = ("local", "ray")
-#: Pause between two attempts to get a device.
-RETRY_SECONDS = 0.05
 #: Where the locks of a machine's devices are, for all users: folder and files are open to everybody.
 FOLDER = "joulefront-leases"
 
@@ -58,8 +55,8 @@ class Lease:
         """Whether this object holds the lock."""
         return self._fd >= 0
 
-    def acquire(self, wait_seconds: float = 0.0) -> bool:
-        """Try to get the device, for so long or once; return whether it is ours now.
+    def acquire(self) -> bool:
+        """Try to get the device; return whether it is ours now.
 
         Raises:
             RuntimeError: On a system without file locks.
@@ -69,22 +66,17 @@ class Lease:
         if self.held:
             return True
         fd = self._opened()
-        until = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() >= until:
-                    os.close(fd)
-                    return False
-                time.sleep(RETRY_SECONDS)
-                continue
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n{datetime.now(UTC).isoformat(timespec='seconds')}\n".encode(), 0)
-            self._fd = fd
-            # A forked child would keep the lock of a parent that died: it closes its copy, which leaves the parent's lock alone.
-            after_fork(self.release)
-            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return False
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n{datetime.now(UTC).isoformat(timespec='seconds')}\n".encode(), 0)
+        self._fd = fd
+        # A forked child would keep the lock of a parent that died: it closes its copy, which leaves the parent's lock alone.
+        after_fork(self.release)
+        return True
 
     def _opened(self) -> int:
         with suppress(FileExistsError):
@@ -109,19 +101,6 @@ class Lease:
         if self.held:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Lease:
-        """Get the device.
-
-        Raises:
-            RuntimeError: If another process holds it.
-        """
-        if not self.acquire():
-            raise RuntimeError(f"{self.describe()}: wait for it, or give this trial another device")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.release()
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,7 @@ def context_for(device: str, more: Sequence[str] = ()) -> SpawnContext | ForkSer
 
 @functools.cache
 def _end_server_with(pid: int) -> None:
-    """End the server at once when this process ends: by itself it takes all libraries apart, half a second of CPU time that no meter sees."""
+    """End the server at once when this process ends: by itself it takes its libraries apart, half a second of CPU time no meter sees."""
     from multiprocessing.forkserver import _forkserver  # what starts and stops it has no public name
 
     def end() -> None:

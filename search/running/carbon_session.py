@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..billing.account import Account
 from ..carbon.clean_hours import Timetable, check_cover, deadline_of, text_of
@@ -101,18 +101,8 @@ class Postponer:
 SLICE_SECONDS = 5.0
 
 
-class Clock(Protocol):
-    """Tells the time of day and waits."""
-
-    def hour(self) -> float:
-        """Return hours since 1970-01-01 UTC."""
-
-    def wait(self, hours: float, broken_off: threading.Event) -> None:
-        """Wait, or return early when the event is set."""
-
-
 class WallClock:
-    """The clock of this machine."""
+    """The clock of this machine, which tells the time of day and waits; tests and simulations have others."""
 
     def hour(self) -> float:
         """Return hours since 1970-01-01 UTC."""
@@ -121,9 +111,6 @@ class WallClock:
     def wait(self, hours: float, broken_off: threading.Event) -> None:
         """Sleep, or return early when the event is set."""
         broken_off.wait(max(0.0, hours) * SECONDS_PER_HOUR)
-
-
-_: type[Clock] = WallClock
 
 
 @dataclass(frozen=True)
@@ -139,7 +126,7 @@ class CarbonTime:
 
     forecast: Forecast | Callable[[datetime], float]
     deadline: datetime | None = None
-    clock: Clock = field(default_factory=WallClock)
+    clock: WallClock = field(default_factory=WallClock)
 
     def check(self) -> None:
         """Refuse a deadline that has passed, and a forecast that does not reach it, with a ``ValueError`` that names the remedy."""
@@ -215,7 +202,7 @@ class CarbonSession:
     """
 
     account: Account
-    clock: Clock
+    clock: WallClock
     book: CarbonLog
     postponer: Postponer | None
     grams_limit: float | None
@@ -323,7 +310,7 @@ class CarbonSession:
 
     def _hours(self, record: Record) -> tuple[float, float]:
         """Place a record of the monotonic clock, which stands still while a laptop sleeps, on this session's clock."""
-        if isinstance(self.clock, WallClock):
+        if type(self.clock) is WallClock:
             start = hours_of(datetime.fromisoformat(record.t0_utc))
             return start, start + record.seconds / SECONDS_PER_HOUR
         ago = (time.monotonic_ns() - record.t1_ns) / 1e9 / SECONDS_PER_HOUR

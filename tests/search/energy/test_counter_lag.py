@@ -118,14 +118,14 @@ def test_what_was_measured_is_kept_for_gpus_of_its_kind_and_used_by_their_meter(
 
 
 def test_a_gpu_that_pytorch_does_not_show_is_named_and_nothing_is_kept(gpu, tmp_path):
-    lags, missing = calibrate_counters(source=gpu.make(), folder=tmp_path, progress=False, load_of=lambda component: None)
+    lags, missing = calibrate_counters(source=gpu.make(), folder=tmp_path, load_of=lambda component: None)
     assert lags == ()
     assert missing == (f"{GPU}: PyTorch shows no such CUDA device, so its counter's lag stays in the uncertainty",)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_measurement_is_named_with_what_to_do(gpu, clock, tmp_path):
-    calibrate_counters(source=gpu.make(), seconds=1.2, folder=tmp_path, progress=False, load_of=lambda component: gpu.load)
+    calibrate_counters(source=gpu.make(), seconds=1.2, folder=tmp_path, load_of=lambda component: gpu.load)
     (path,) = tmp_path.iterdir()
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"cannot be read .* delete it and run joulefront doctor --calibrate"):

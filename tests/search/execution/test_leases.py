@@ -23,6 +23,14 @@ time.sleep(60)
 """
 
 
+def within_seconds(lease: Lease) -> bool:
+    """Whether a device is ours within two seconds: a process that has just died or begun may hold it for a moment."""
+    until = time.monotonic() + 2.0
+    while not (got := lease.acquire()) and time.monotonic() < until:
+        time.sleep(0.02)
+    return got
+
+
 def test_a_device_is_held_once_and_given_back(tmp_path):
     first, second = Lease("gpu:GPU-1", tmp_path), Lease("gpu:GPU-1", tmp_path)
     assert first.acquire()
@@ -32,12 +40,7 @@ def test_a_device_is_held_once_and_given_back(tmp_path):
     assert Lease("gpu:GPU-2", tmp_path).acquire()
     first.release()
     first.release()
-    assert second.acquire(wait_seconds=1)
-
-
-def test_a_held_device_is_an_error_that_names_the_holder(tmp_path):
-    with Lease("cpu", tmp_path), pytest.raises(RuntimeError, match=f"held by process {os.getpid()}"), Lease("cpu", tmp_path):
-        pass
+    assert within_seconds(second)
 
 
 def test_a_lock_says_who_holds_it_and_since_when(tmp_path):
@@ -67,7 +70,7 @@ def test_a_killed_process_gives_its_device_back(tmp_path):
     assert f"process {holder.pid} " in mine.describe()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert mine.acquire(wait_seconds=2)
+    assert within_seconds(mine)
 
 
 def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path):
@@ -79,7 +82,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path):
         os._exit(0)
     try:
         lease.release()
-        assert Lease("gpu:0", tmp_path).acquire(wait_seconds=2)  # the child closes its copy as its first act
+        assert within_seconds(Lease("gpu:0", tmp_path))  # the child closes its copy as its first act
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

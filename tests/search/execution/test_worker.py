@@ -300,7 +300,9 @@ def test_the_server_of_workers_does_not_take_apart_what_it_has_loaded(tmp_path: 
     (tmp_path / "search.py").write_text(ENDS)
     (tmp_path / "noted.py").write_text(NOTED)
     path = os.pathsep.join((str(tmp_path), *sys.path))
-    done = subprocess.run([sys.executable, "search.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "search.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
     server, code = map(int, done.stdout.split())
     end = time.monotonic() + 30.0
     while runs(server) and time.monotonic() < end:
