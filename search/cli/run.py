@@ -39,9 +39,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..records.run_folder import RunFolder
     from ..report.front_view import FrontView
     from ..running.baselines import MeasurementProtocol
+    from ..study import Study
 
 
 @with_options
@@ -57,38 +57,67 @@ def run(
 ) -> None:
     """Run or continue a study; print its front."""
     with streams.loading(context.obj[1]):
-        from ..carbon.intensity import check_pue
-        from ..carbon.zones import choose_intensity
-        from ..energy import discover
-        from ..formatting import for_stream
-        from ..integrations.run_log import loggers_of
-        from ..records.run_folder import RunFolder
-        from ..running.carbon_session import carbon_time_of
-        from ..running.course import finished
-        from ..running.identity import refuse_other_study
         from ..running.progress import Console
-        from ..running.run import load
         from ..running.run import run as run_study
-        from ..stopping.limits import seconds_of, share_of
-        from ..stopping.rules import STOP_GAIN
-        from ..study import Budget, LimitReachedError
+        from ..study import LimitReachedError
         from .study_source import adapt, command_line, find_study, origin_of
         from .study_toml import with_session
 
     if study.study.endswith(".toml"):
         limits, place, machine, protocol, own = with_session(context, study.study, limits, place, machine, protocol, own)
     # Every option is checked before anything is loaded: a typing mistake must cost nothing.
+    asked = _checked(limits, place, own)
+    values = {**_values(study), "smoke": smoke or None}
+    changes = {"sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout), "name": own.name}
+    overrides = {**_overrides(study), **changes}
+    found = adapt(find_study(study.study, values), overrides, smoke)
+    path = own.out.expanduser() if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
+    _refuse_folder_in_data(study, path)
+    words, whole_process = context.obj
+    origin, command = origin_of(study.study, values, overrides), command_line(words)
+    named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
+    _warn_of_other_code(study, path, origin)
+    if (reason := _nothing_to_do(limits, path, found)) is not None:
+        return _print_finished(path, found, origin, machine, reason, command, named)
+    try:
+        with Console(verbose=own.verbose, silent=own.quiet) as listener:
+            run_study(
+                found,
+                out=path,
+                trials=2 if smoke and limits.trials is None else limits.trials,
+                storage=own.storage,
+                **vars(machine),
+                **asked,
+                protocol=_protocol(protocol),
+                warm_start=own.warm_start or [],
+                listener=listener,
+                origin=origin,
+                command=command,
+                whole_process=whole_process,
+                show=lambda front: _print_run(front, path, own.storage, command, named),
+                artifacts=own.artifacts,
+            )
+    except LimitReachedError as error:
+        if own.storage is None:
+            return _print_finished(path, found, origin, machine, str(error).partition(" already")[0], command, named)
+        print(f"{found.name}: nothing to do, {error}", file=sys.stderr)  # the other workers were faster
+
+
+def _checked(limits: SessionLimitOptions, place: CarbonOptions, own: RunOptions) -> dict[str, Any]:
+    """Return by the library's names what is written as text, read; options that exclude each other are refused."""
+    from ..carbon.intensity import check_pue
+    from ..carbon.zones import choose_intensity
+    from ..integrations.run_log import loggers_of
+    from ..running.carbon_session import carbon_time_of
+    from ..stopping.limits import seconds_of, share_of
+    from ..stopping.rules import STOP_GAIN
+    from ..study import Budget
+
     budget = None if limits.budget is None else Budget.parse(limits.budget)
     check_pue(place.pue)
     timeout_seconds = None if limits.timeout is None else seconds_of(limits.timeout)
-    carbon = carbon_time_of(
-        place.forecast,
-        place.deadline,
-        carbon_aware=place.carbon_aware,
-        zone=place.zone,
-        grams_per_kwh=place.intensity,
-        network=place.network,
-    )
+    where: Any = dict(carbon_aware=place.carbon_aware, zone=place.zone, grams_per_kwh=place.intensity, network=place.network)
+    carbon = carbon_time_of(place.forecast, place.deadline, **where)
     token = os.environ.get("ELECTRICITYMAPS_TOKEN")
     intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
     price_per_kwh = _price_per_kwh(place)
@@ -98,88 +127,72 @@ def run(
     if own.artifacts is not None and own.storage is None:
         raise ValueError(f"--artifacts is for the workers of a --storage, got {own.artifacts!r} without one; leave it out")
     stop_gain = None if limits.no_stop else STOP_GAIN if limits.stop_gain is None else share_of(limits.stop_gain)
-    values = {**_values(study), "smoke": smoke or None}
-    changes = {"sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout), "name": own.name}
-    overrides = {**_overrides(study), **changes}
-    found = adapt(find_study(study.study, values), overrides, smoke)
-    path = own.out.expanduser() if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
-    place_of_data = Path(study.data or "").expanduser().absolute()
-    if (
-        study.study in ("images", "sound")
-        and study.data
-        and place_of_data in path.absolute().parents
-        and not (place_of_data / "train").exists()
-    ):
-        raise ValueError(f"--out must lie outside of --data, where each folder is a class, got {str(path)!r}; give another --out")
-    words, whole_process = context.obj
-    origin, command = origin_of(study.study, values, overrides), command_line(words)
-    named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
-    unlimited = limits.trials is None and budget is None and timeout_seconds is None and limits.stop_gain is None
+    asked = {"budget": budget, "timeout_seconds": timeout_seconds, "price_per_kwh": price_per_kwh, "stop_gain": stop_gain}
+    return {**asked, "carbon": carbon, "intensity": intensity, "pue": place.pue, "loggers": loggers}
 
-    def is_finished(reason: object) -> None:
-        refuse_other_study(RunFolder.open(path), found)
-        before = (RunFolder.open(path).facts.get("origin") or {}).get("options", {})  # the data are not read again
-        for option in (one.name for one in fields(TableOptions)):
-            if before.get(option) != origin["options"].get(option):
-                raise ValueError(f"{str(path)!r} holds the study of --{option} {before.get(option, 'by default')}; give a new --out")
-        discover(machine.meter, cpu_watts=machine.cpu_watts).close()  # nothing is measured, and a wrong option is one all the same
-        said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
-        print(for_stream(said, sys.stderr), file=sys.stderr)
-        _print_run(load(path), RunFolder.open(path), command, named)
+
+def _refuse_folder_in_data(study: StudyOptions, path: Path) -> None:
+    """Refuse to run among data of which each folder is a class: the run would be the next one."""
+    data = Path(study.data or "").expanduser().absolute()
+    if study.study in ("images", "sound") and study.data and data in path.absolute().parents and not (data / "train").exists():
+        raise ValueError(f"--out must lie outside of --data, where each folder is a class, got {str(path)!r}; give another --out")
+
+
+def _warn_of_other_code(study: StudyOptions, path: Path, origin: Mapping[str, Any]) -> None:
+    from ..records.run_folder import RunFolder
 
     known = (RunFolder.open(path).facts.get("origin") or {}) if RunFolder.exists(path) else {}
     if known.get("code", origin["code"]) != origin["code"]:
         said = f"{study.study} is other code than that of the trials in {path}; if its models differ, give a new --out"
         warnings.warn(said, stacklevel=1)
-    if unlimited and RunFolder.exists(path) and (reason := finished(RunFolder.open(path), found, no_stop=limits.no_stop)) is not None:
-        return is_finished(reason)
-    try:
-        with Console(verbose=own.verbose, silent=own.quiet) as listener:
-            run_study(
-                found,
-                out=path,
-                trials=2 if smoke and limits.trials is None else limits.trials,
-                budget=budget,
-                timeout_seconds=timeout_seconds,
-                storage=own.storage,
-                **vars(machine),
-                intensity=intensity,
-                carbon=carbon,
-                pue=place.pue,
-                price_per_kwh=price_per_kwh,
-                protocol=_protocol(protocol),
-                stop_gain=stop_gain,
-                warm_start=own.warm_start or [],
-                listener=listener,
-                origin=origin,
-                command=command,
-                whole_process=whole_process,
-                loggers=loggers,
-                show=lambda front: _print_run(front, RunFolder.open(path, storage=own.storage), command, named),
-                artifacts=own.artifacts,
-            )
-    except LimitReachedError as error:
-        if own.storage is None:
-            return is_finished(str(error).partition(" already")[0])
-        print(f"{found.name}: nothing to do, {error}", file=sys.stderr)  # the other workers were faster
 
 
-def _print_run(front: FrontView, folder: RunFolder, command: str, named: str) -> None:
+def _nothing_to_do(limits: SessionLimitOptions, path: Path, found: Study) -> str | None:
+    """Return why a run that is asked for nothing more has ended; None where there is something to do."""
+    from ..records.run_folder import RunFolder
+    from ..running.course import finished
+
+    more = (limits.trials, limits.budget, limits.timeout, limits.stop_gain)
+    if any(one is not None for one in more) or not RunFolder.exists(path):
+        return None
+    return finished(RunFolder.open(path), found, no_stop=limits.no_stop)
+
+
+def _print_finished(
+    path: Path, found: Study, origin: Mapping[str, Any], machine: MachineOptions, reason: str, command: str, named: str
+) -> None:
+    """Print the front of a run that has nothing left to do, and why; another study, other data and a wrong meter are refused as ever."""
+    from ..energy import discover
+    from ..formatting import for_stream
+    from ..records.run_folder import RunFolder
+    from ..running.identity import refuse_other_study
+    from ..running.run import load
+
+    refuse_other_study(RunFolder.open(path), found)
+    before = (RunFolder.open(path).facts.get("origin") or {}).get("options", {})  # the data are not read again
+    for option in (one.name for one in fields(TableOptions)):
+        if before.get(option) != origin["options"].get(option):
+            raise ValueError(f"{str(path)!r} holds the study of --{option} {before.get(option, 'by default')}; give a new --out")
+    discover(machine.meter, cpu_watts=machine.cpu_watts).close()  # nothing is measured, and a wrong option is one all the same
+    said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
+    print(for_stream(said, sys.stderr), file=sys.stderr)
+    _print_run(load(path), path, None, command, named)
+
+
+def _print_run(front: FrontView, path: Path, storage: str | None, command: str, named: str) -> None:
     """Print the front of a run, the paths of its pictures and the next command; without a measured trial that is a ``RuntimeError``."""
     from ..formatting import hanging
+    from ..records.run_folder import RunFolder
     from ..report.front_view import save_front
     from ..report.page import report_html
     from ..whole_file import full_disk
 
-    path = folder.path
-    result = folder.run()
+    result = RunFolder.open(path, storage=storage).run()
     ended = str((result.facts["sessions"] or [{}])[-1].get("reason") or "")
     if len(front) == 0:
         print(hanging(front.to_text(), indent=0))
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
-        if "timeout" in ended and not any(
-            trial.increment_joules for trial in result.trials
-        ):  # loading the data and the libraries counts, too
+        if "timeout" in ended and not any(trial.increment_joules for trial in result.trials):  # loading data and libraries counts, too
             raise RuntimeError(f"no trial was measured: {ended} while the study was starting; give a longer --timeout")
         raise RuntimeError("no trial was measured" + (f": {reasons[0]}" if reasons else ""))
     # What predicts quality and energy costs a second or more: whoever wants it asks for it with joulefront report.

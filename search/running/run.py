@@ -90,8 +90,7 @@ class TrialLoop:
     def _begin(self) -> bool:
         """Begin a trial; False when the study ends, or the trials under way elsewhere are the last ones."""
         with self.lock, one_blas_thread(), self.rules.account.spending("deciding"):
-            rules, most = self.rules, self.rules.limits.trials
-            if rules.end_of_study(self.failures()) is not None or (most is not None and rules.finished() + self._under_way >= most):
+            if self.rules.end_of_study(self.failures()) is not None or self.rules.is_full(self._under_way):
                 return False
             self._under_way += 1
             return True

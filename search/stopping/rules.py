@@ -173,6 +173,10 @@ class StopRules:
         self.update_remaining()
         return reason or self.stop_gain.not_worth_it(None if self.limits.trials is None else self.limits.trials - self.finished())
 
+    def is_full(self, under_way: int) -> bool:
+        """Whether the trials under way are the last ones that the limits allow."""
+        return self.limits.trials is not None and self.finished() + under_way >= self.limits.trials
+
     def end_of_training(self, joules: float | None, *, default: bool = False, beginner: bool = False, seconds: float = 0.0) -> str | None:
         """Return why a training should end after its present epoch, or None; its joules are None when unknown, or before its start.
 
