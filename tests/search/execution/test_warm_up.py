@@ -56,26 +56,36 @@ def task():
     inputs = random.standard_normal((200, 5)).astype("float32")
     return arrays(inputs, (inputs[:, 0] > 0).astype(int), name="sign")
 
-study = Study(
-    name="sign", task=task, space=SPACE, sampler="random", rungs=(1, 3), trials=TRIALS,
-)
-run(study, out=sys.argv[1], workers=WORKERS)
+for number, (space, trials) in enumerate(SPACES):
+    study = Study(name="sign", task=task, space=space, sampler="random", rungs=(1, 3), trials=trials)
+    run(study, out=f"{sys.argv[1]}{number}", workers=WORKERS)
 print(json.dumps({"inside": loaded, "compiler": "torch._dynamo" in sys.modules}))
 """
 
 
-def session(tmp_path, space, trials, workers=1):
-    code = SESSION.replace("SPACE", space).replace("TRIALS", str(trials)).replace("WORKERS", str(workers))
+#: One kind of estimator, and trials of it.
+FOREST = "(Classical(estimators='random_forest', depths=(3, 5), leaves=1, features=0.5), 6)"
+MANY = "(Union(Classical(), Mlp(recipe=RecipeRanges(threads=1)), Own(lambda trial: {}, make)), 12)"
+
+
+def session(tmp_path, *spaces, workers=1):
+    """One study after the other in a fresh process; what was loaded, and the trials of each."""
+    code = SESSION.replace("SPACES", f"[{', '.join(spaces)}]").replace("WORKERS", str(workers))
     script = tmp_path / "session.py"
     script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.splitlines()))
     done = subprocess.run([sys.executable, str(script), str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    trials = json.loads((tmp_path / "run" / "trials.json").read_text())
-    return json.loads(done.stdout.splitlines()[-1]), trials["trials"] if isinstance(trials, dict) else trials
+    found = [json.loads((tmp_path / f"run{number}" / "trials.json").read_text())["trials"] for number in range(len(spaces))]
+    return json.loads(done.stdout.splitlines()[-1]), found
 
 
-def test_no_library_is_loaded_inside_the_window_of_a_trial_and_no_compiler_at_all(tmp_path):
-    loaded, trials = session(tmp_path, "Union(Classical(), Mlp(recipe=RecipeRanges(threads=1)), Own(lambda trial: {}, make))", 12)
+@pytest.fixture(scope="module")
+def forest_and_many(tmp_path_factory):
+    return session(tmp_path_factory.mktemp("here"), FOREST, MANY)
+
+
+def test_no_library_is_loaded_inside_the_window_of_a_trial_and_no_compiler_at_all(forest_and_many):
+    loaded, (_, trials) = forest_and_many
     assert loaded == {"inside": [], "compiler": False}
     assert len({trial["params"].get("classical.estimator") for trial in trials}) > 3
 
@@ -96,9 +106,8 @@ def test_a_start_loads_neither_scipy_nor_the_colours_of_error_pages_and_what_it_
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_first_trainings_of_a_process_cost_what_the_next_ones_cost_and_hold_no_start_of_it(workers, tmp_path):
-    space = "Classical(estimators='random_forest', depths=(3, 5), leaves=1, features=0.5)"
-    _, trials = session(tmp_path, space, 6, workers)
+def test_the_first_trainings_of_a_process_cost_what_the_next_ones_cost_and_hold_no_start_of_it(workers, tmp_path, request):
+    _, (trials, *_) = request.getfixturevalue("forest_and_many") if workers == 1 else session(tmp_path, FOREST, workers=workers)
     # With an import inside, the first one cost hundreds of times as much.
     costs = [trial["train_joules"] / trial["epochs"] for trial in trials if trial["record"]]
     assert max(costs[:workers]) < 10 * np.median(costs)
