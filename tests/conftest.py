@@ -107,6 +107,25 @@ def _operators_are_listed_once() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _devices_that_are_not_there_get_no_seed() -> None:
+    """At each seed torch keeps three times for them who asked, which takes longer than to seed the CPU."""
+    import torch
+
+    for device in (torch.cuda, torch.mtia, torch.xpu):
+        if not device.is_available():
+            device.manual_seed_all = lambda seed: None
+
+
+@pytest.fixture(autouse=True)
+def _few_draws_show_what_a_space_has(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session looks for kinds and for a compiler in 200 random candidates each; those of tests have few kinds, not in their own room."""
+    if "execution" not in request.path.parts:
+        from joulefront.search.execution import probe
+
+        monkeypatch.setattr(probe, "ENOUGH_DRAWS", 40)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _patterns_are_parsed_once() -> None:
     """At each call pandas parses the pattern again to see what Arrow would make of it: an eighth of the time of reading a small table."""
     from pandas.core.arrays._arrow_string_mixins import ArrowStringArrayMixin as Texts
