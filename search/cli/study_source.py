@@ -35,6 +35,8 @@ from .options import BUNDLED, StudyOptions, bundled_studies
 from .study_toml import as_typed, read_study_file
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+#: Fields of a study that the command line can override.
+OVERRIDDEN = ("sampler", "objectives", "seed", "rungs", "sizes", "max_trial_seconds", "name")
 #: How the text of an option is read, what it must be, and an example, by type.
 _READ: Mapping[Any, tuple[Callable[[str], Any], str, str]] = {
     int: (int, "a whole number", "3"),
@@ -301,8 +303,8 @@ def study_of(store: RunFolder, data: str | None, source: str | None, *, trust: b
 
 
 def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:
-    """Return the study with the fields that the command line overrides; with ``smoke``, made tiny."""
-    given = {name: value for name, value in overrides.items() if value is not None}
+    """Return the study with the fields that the command line can override, and no others; with ``smoke``, made tiny."""
+    given = {name: overrides[name] for name in OVERRIDDEN if overrides.get(name) is not None}
     if isinstance(given.get("objectives"), str):
         given["objectives"] = tuple(name.strip() for name in given["objectives"].split(","))
     if isinstance(given.get("rungs"), str):

@@ -178,12 +178,17 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     remedy = "restore it from a copy, or delete it: the next run adds the sessions up again from the ledger's file"
-    sessions = cast(list[dict[str, Any]], read_json(path, BillFile, remedy)["sessions"])
-    for session in sessions:
+    return cast(list[dict[str, Any]], read_json(path, BillFile, remedy, check_bill)["sessions"])
+
+
+def check_bill(bill: BillFile) -> None:
+    """Raise ValueError where the parts of a session do not belong together, or are none that a meter gives."""
+    for session in bill["sessions"]:
         whole, known = session.get("total"), session.get("by_component_joules")
         if known and (whole is None or known_joules({"total": whole}).keys() - known):
-            raise ValueError(f"{str(path)!r} is damaged (total and by_component_joules must have the same components); {remedy}")
-    return sessions
+            raise ValueError("total and by_component_joules must have the same components")
+        if negative := [f"{name}: {joules}" for name, joules in (known or {}).items() if joules < 0]:
+            raise ValueError(f"by_component_joules must not be negative, got {negative[0]}")
 
 
 def read_bill(path: Path) -> Bill:

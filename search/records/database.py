@@ -27,17 +27,24 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
+    from sqlalchemy.engine import URL
 
 #: What a database is opened for: ``create`` makes its tables, ``write`` finds them, ``read`` changes nothing, not even on disk.
 Mode = Literal["create", "write", "read"]
 #: How long a lost server is waited for; the pauses between two attempts double up to the longest one.
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
+#: Tables of a database that hold what a study is.
+TABLES = {f"{kind}_{one}" for kind in ("study", "trial") for one in ("system_attributes", "user_attributes")} | (
+    {"studies", "study_directions", "trials", "trial_params", "trial_values"}
+)
 #: How long a database may take to get its tables from another worker.
 TABLES_SECONDS = 60.0
 #: What to do without a driver.
 DRIVERS = (
     "pip install 'joulefront[postgresql]' for postgresql+psycopg://user@host/name, 'joulefront[mysql]' for mysql+pymysql://user@host/name"
 )
+#: What drivers say of a database that no waiting mends.
+DAMAGED = re.compile(r"no such (table|column)|table \w+ is lost|malformed|not a database|decode to UTF-8")
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
 
@@ -69,6 +76,8 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
             arguments["execution_options"] = {"postgresql_readonly": True}
     text = place.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
     engine = {"pool_pre_ping": local is None, **arguments}
+    if mode == "create" and (lost := _lost_table(place, engine)):  # Optuna would make an empty one, and its trials would be gone
+        raise DatabaseError(f"its table {lost} is lost")
     opened = functools.partial(optuna.storages.RDBStorage, text, engine_kwargs=engine, skip_table_creation=mode != "create")
     storage = _with_tables(lambda: opened(skip_compatibility_check=True))
     if not _of_this_optuna(storage):
@@ -78,6 +87,19 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
         if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
             setattr(storage, name, patient(getattr(storage, name), local, shown))
     return storage
+
+
+def _lost_table(place: URL, engine: Mapping[str, Any]) -> str | None:
+    """Return a table that a database with trials has lost, or None; where others make their tables at this moment there are no trials."""
+    import sqlalchemy
+
+    opened = sqlalchemy.create_engine(place, **engine)
+    with opened.connect() as connection:
+        there = set(sqlalchemy.inspect(connection).get_table_names())
+        asked = {name: sqlalchemy.text(f"SELECT 1 FROM {name} LIMIT 1") for name in ("studies", "trials") if name in there}
+        used = {name for name, query in asked.items() if connection.execute(query).first()}
+    opened.dispose()
+    return "studies" if used == {"trials"} else min(TABLES - there, default=None) if used else None
 
 
 def _load_alembic() -> None:
@@ -264,9 +286,10 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                     raise
                 return True
             except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-                if operation.__name__ != "_get_trials":
+                if operation.__name__ not in ("_get_trials", "get_study_user_attrs", "get_study_system_attrs"):
                     raise
-                raise ValueError(f"the trials in {shown} cannot be read, {type(error).__name__}: {error}") from error
+                what = "trials" if operation.__name__ == "_get_trials" else "study"
+                raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}") from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 now = time.monotonic()
                 if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):
@@ -317,13 +340,16 @@ def _is_full(error: BaseException) -> bool:
 
 def _explained(error: BaseException, file: Path | None, shown: str) -> str:
     again = "then run the same command again: what was measured until then is kept"
+    anew = "restore it from a copy"
+    if file is not None and (file.parent / "study.json").is_file():
+        anew = f"joulefront repair {str(file.parent)!r} makes it again"
     if file is not None and not file.exists():
-        return f"{shown} was deleted while it was in use; joulefront repair {str(file.parent)!r} makes it again, {again}"
+        return f"{shown} was deleted while it was in use; {anew}, {again}"
     if _is_full(error):
         return f"{shown} cannot be written: its disk is full; free some space, {again}"
     if "locked" in cause_of(error):
         return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
     remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
-    if file is not None and re.search("no such (table|column)|malformed|not a database|decode to UTF-8", cause_of(error)):
-        remedy = f"joulefront repair {str(file.parent)!r} makes it again"
+    if DAMAGED.search(cause_of(error)):
+        remedy = anew
     return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"

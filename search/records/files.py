@@ -63,7 +63,7 @@ class _Session(TypedDict):
 class _Origin(TypedDict):
     source: NotRequired[str | None]
     options: NotRequired[Mapping[str, Any]]
-    overrides: NotRequired[Mapping[str, Any]]
+    overrides: NotRequired[Mapping[str, str | float | bool | list[str | int] | None]]
 
 
 class _Trained(TypedDict):
@@ -126,6 +126,11 @@ class _Fingerprint(TypedDict):
     data: NotRequired[_Data]
 
 
+class _Limits(TypedDict):
+    budget: str | None
+    trials: int | None
+
+
 class StudyFile(TypedDict):
     """``study.json``: what is searched, where, and which sessions searched it."""
 
@@ -138,6 +143,9 @@ class StudyFile(TypedDict):
     worker: NotRequired[str | None]
     beat_seconds: NotRequired[float | None]
     artifacts: NotRequired[str | None]
+    limits: NotRequired[_Limits | None]
+    hardware_id: NotRequired[str | None]
+    versions: NotRequired[Mapping[str, str | None] | None]
     origin: NotRequired[_Origin | None]
     intensity: NotRequired[Intensity | None]
     pue: NotRequired[float | None]
@@ -234,6 +242,10 @@ def check_study(facts: StudyFile) -> None:
         raise ValueError(f"study.json.study.directions must be one for each of its objectives, got {study['directions']}")
     if facts.get("shared") is not None and (lacking := {"storage", "worker", "beat_seconds"} - {key for key in facts if facts.get(key)}):
         raise ValueError(f"study.json of a shared study must have an entry {min(lacking)!r}, got none")
+    if (beat := facts.get("beat_seconds")) is not None and not 0 < beat <= 86_400:
+        raise ValueError(f"study.json.beat_seconds must lie in (0, 86400], got {beat}")
+    if (limits := facts.get("limits")) is not None and limits["trials"] is not None and limits["trials"] < 1:
+        raise ValueError(f"study.json.limits.trials must be >= 1, got {limits['trials']}")
     if (pue := facts.get("pue")) is not None:
         check_pue(pue)
 

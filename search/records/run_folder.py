@@ -389,6 +389,7 @@ class RunFolder:
             if url is None:
                 raise StoreError(f"{str(file)!r} cannot be read ({line}); {self._remedy}") from error
             remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
+            remedy = "restore it from a copy" if database.DAMAGED.search(line) else remedy
             raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
 
 

@@ -9,6 +9,7 @@ Weights and examples lie in an `ArtifactStore`; a run folder has files of its ow
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -17,16 +18,18 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..energy.journal import fitted, parse
 from ..whole_file import whole_file
+from .bill import check_bill
 from .database import patient
-from .files import lock
+from .files import BillFile, StudyFile, check_study, lock
 
 if TYPE_CHECKING:
     import optuna
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 _DESCRIPTION, _STATE, _BILL, _STOP = "joulefront:study", "joulefront:worker:", "joulefront:bill:", "joulefront:stop"
+#: Facts of a ``study.json`` that no worker may give another.
+_OF_A_FOLDER = ("sessions", "storage", "shared", "worker", "state", "joined", "carbon", "estimate", "expected", "anchor")
 #: How the place of files in an S3 bucket begins.
 S3 = "s3://"
 #: A worker waits so long for the others to decide; then it goes on without the lock, as the claims of trials still show.
@@ -69,6 +74,11 @@ class WorkerState:
         return sum(max(0.0, joules - (self.open_joules.get(number) or 0.0)) for number, joules in self.expected_joules.items())
 
 
+def _check_state(state: WorkerState) -> None:
+    if state.joules < 0 or state.beat < 0:
+        raise ValueError(f"{_STATE}{state.id} must not be negative, got {state.joules} J and beat {state.beat}")
+
+
 def new_worker() -> str:
     """Return a name for a worker that tells where it was made."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -82,9 +92,18 @@ class SharedStudy:
         self._storage, self._id = study._storage, study._study_id
 
     def description(self) -> dict[str, Any] | None:
-        """Return what a worker needs to know of the study: facts of its ``study.json``; None before anybody has written them."""
+        """Return what a worker needs to know of the study: facts of its ``study.json``; None before anybody has written them.
+
+        Raises:
+            ValueError: If it is none that we write, as with all that is read here: others have written it.
+        """
         found = self._storage.get_study_user_attrs(self._id).get(_DESCRIPTION)
-        return None if found is None else dict(found)
+        if found is None:
+            return None
+        given: dict[str, Any] = self._checked(
+            _DESCRIPTION, StudyFile, {**found, "sessions": []} if isinstance(found, dict) else found, check_study
+        )
+        return {key: value for key, value in given.items() if key not in _OF_A_FOLDER}
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write these facts for the workers to come."""
@@ -97,9 +116,9 @@ class SharedStudy:
     def look(self) -> tuple[dict[str, WorkerState], str | None]:
         """Return what all workers have said last, by id, and why the study was stopped, or None."""
         attrs = self._storage.get_study_system_attrs(self._id)
-        known = {one.name for one in fields(WorkerState)}  # a worker of a later version may say more
-        said = {key.removeprefix(_STATE): value for key, value in attrs.items() if key.startswith(_STATE)}
-        return {id: WorkerState(**{name: one[name] for name in known & one.keys()}) for id, one in said.items()}, attrs.get(_STOP) or None
+        said = {key: self._checked(key, WorkerState, one, _check_state) for key, one in attrs.items() if key.startswith(_STATE)}
+        states = {id: replace(one, id=id) for key, one in said.items() for id in [key.removeprefix(_STATE)]}
+        return states, self._checked(_STOP, str | None, attrs.get(_STOP)) or None
 
     def is_closed(self, number: int) -> bool:
         """Whether a trial has ended, as the storage has it now."""
@@ -117,7 +136,18 @@ class SharedStudy:
     def bills(self) -> dict[str, list[dict[str, Any]]]:
         """Return the sessions of every worker's bill, by id."""
         attrs = self._storage.get_study_user_attrs(self._id)
-        return {key.removeprefix(_BILL): list(value) for key, value in attrs.items() if key.startswith(_BILL)}
+        bills = {key: {"sessions": value} for key, value in attrs.items() if key.startswith(_BILL)}
+        return {key.removeprefix(_BILL): self._checked(key, BillFile, one, check_bill)["sessions"] for key, one in bills.items()}
+
+    def _checked(self, key: str, kind: Any, value: Any, check: Callable[[Any], None] = lambda value: None) -> Any:
+        """Return an entry as a file of this kind would be read, see `read_json`."""
+        try:
+            found = fitted(kind, parse(json.dumps(value)), key)
+            check(found)
+        except (ValueError, RecursionError) as error:
+            remedy = "restore its storage from a copy, or begin another study there with --name"
+            raise ValueError(f"the study {self.study.study_name!r} is damaged ({error}); {remedy}") from error
+        return found
 
     @contextlib.contextmanager
     def exclusive(self, wait_seconds: float = LOCK_SECONDS) -> Iterator[bool]:

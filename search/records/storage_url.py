@@ -31,10 +31,12 @@ def without_password(text: str) -> str:
     """
     before, url = re.fullmatch(r"(--[\w-]+=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]  # it fits every text
     if "://" not in url:
-        return text
+        return re.sub(r"^(--[\w-]+=)?((?:postgres|mysql|mariadb)[\w+]*:/?[^:@]*:).*@", rf"\1\2{_HIDDEN}@", text, flags=re.DOTALL)
     try:
         place = _parsed(url)
     except ValueError:
+        if "@" not in url:  # what stands for a port and is none may be a password
+            return before + re.sub(r"(://[^:/]*):.*", rf"\1:{_HIDDEN}", url, flags=re.DOTALL)
         greedy = r".*@" if re.match(r"[\w+]+://", url) else r"[^@/]*@"
         return before + re.sub(rf"(://[^:/@]*):{greedy}", rf"\1:{_HIDDEN}@", url)
     secrets = _secret_keys(place)
@@ -135,8 +137,10 @@ def _parsed(url: str) -> URL:
 
     try:
         place = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ValueError("it is no URL of a database; postgresql+psycopg://user@host/name is one") from error
+    if place.port is not None and place.port > 65535:
+        raise ValueError(f"its port must be at most 65535, got one of {len(str(place.port))} digits")
     if place.password is not None and "@" in f"{place.host}{place.database}":
         raise ValueError("an @ in a password must be written %40")
     return place

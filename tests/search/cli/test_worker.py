@@ -9,13 +9,15 @@ import pytest
 
 from joulefront.search.records.shared_study import SharedStudy
 
+SAID = {"name": "mine", "objectives": ["accuracy", "train_energy"], "directions": ["maximize", "minimize"], "rungs": [1]}
+
 
 @pytest.fixture
 def shared(tmp_path: Path) -> SharedStudy:
     optuna.create_study(study_name="bare", storage=f"sqlite:///{tmp_path}/s.db", directions=["maximize", "minimize"])
     study = optuna.create_study(study_name="mine", storage=f"sqlite:///{tmp_path}/s.db", directions=["maximize", "minimize"])
     found = SharedStudy(study)
-    found.describe({"origin": {"source": "/somewhere/mine.py", "options": {}, "overrides": {}}})
+    found.describe({"format": 1, "study": SAID, "origin": {"source": "/somewhere/mine.py", "options": {}, "overrides": {}}})
     return found
 
 
@@ -55,7 +57,9 @@ def test_code_that_the_storage_names_runs_only_when_the_user_of_this_machine_nam
 
 def test_data_that_this_machine_does_not_have_is_asked_for(call: Callable[..., Any], shared: SharedStudy, tmp_path: Path) -> None:
     words = ("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/s.db", "--out", tmp_path / "r")
-    shared.describe({"origin": {"source": "table", "options": {"data": "/nowhere/t.csv", "target": "y"}, "overrides": {}}})
+    shared.describe(
+        {"format": 1, "study": SAID, "origin": {"source": "table", "options": {"data": "/nowhere/t.csv", "target": "y"}, "overrides": {}}}
+    )
     refused(call(*words), "'/nowhere/t.csv' on this machine", "--data")
 
 
@@ -66,3 +70,20 @@ def test_stopping_a_study_is_told_to_all_its_workers(call: Callable[..., Any], s
     later = call(*words)
     assert later.code == 0
     assert "mine is stopped" in later.err
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"study": 5}, "joulefront:study.study must be an object, got 5"),
+        ({"beat_seconds": -1}, "beat_seconds must lie in (0, 86400], got -1"),
+        ({"limits": {"budget": None, "trials": -5}}, "limits.trials must be >= 1, got -5"),
+        ({"origin": {"source": "digits", "overrides": {"rungs": {"a": 1}}}}, "joulefront:study.origin.overrides.rungs must be a list"),
+        ({"pue": float("nan")}, "NaN"),
+    ],
+)
+def test_a_study_that_somebody_has_damaged_is_refused(
+    call: Callable[..., Any], shared: SharedStudy, tmp_path: Path, facts: Any, words: str
+) -> None:
+    shared.describe({"format": 1, "study": SAID, **facts})
+    refused(call("worker", "--study", "mine", "--storage", f"sqlite:///{tmp_path}/s.db"), words, "the study 'mine' is damaged", "restore")

@@ -1,6 +1,7 @@
 """Workers of one study without a folder in common: files in a bucket, trials in a MariaDB server; each with the real server."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from helpers.postgresql import NotInstalledError
 from helpers.workers import in_processes, sleeping, sleeping_study, work
 
 from joulefront.search.records import shared_study
+from joulefront.search.records.database import DatabaseError, open_storage
 from joulefront.search.records.run_folder import RunFolder
-from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, check_place
+from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,68 @@ def bucket() -> Iterator[Any]:
 
 def names(client: Any) -> list[str]:
     return [one["Key"] for one in client.list_objects_v2(Bucket="weights").get("Contents", [])]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
+    url = f"sqlite:///{tmp_path_factory.mktemp('storage')}/s.db"
+    return optuna.create_study(study_name="s", storage=url, directions=["maximize", "minimize"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ({"joules": -1e9}, "must not be negative, got -1000000000.0 J"),
+        ({"joules": "much"}, "joules must be a number, got 'much'"),
+        ({"joules": float("nan")}, "the number NaN is out of range"),
+        ({"beat": 1 << 80}, "is out of range"),
+        ({"open_joules": [1]}, "open_joules must be an object"),
+        ([1], "must be an object, got "),
+    ],
+)
+def test_what_another_says_it_has_spent_is_checked_before_it_counts(study: optuna.Study, entry: Any, wrong: str) -> None:
+    said = {"id": "other", "host": "there", **entry} if isinstance(entry, dict) else entry
+    study._storage.set_study_system_attr(study._study_id, "joulefront:worker:other", said)
+    with pytest.raises(ValueError, match="the study 's' is damaged") as refused:
+        SharedStudy(study).look()
+    assert wrong in str(refused.value)
+    study._storage.set_study_system_attr(
+        study._study_id, "joulefront:worker:other", {"id": "somebody else", "host": "there", "joules": 3.0, "of a later version": 1}
+    )
+    states, stopped = SharedStudy(study).look()
+    assert states == {"other": WorkerState("other", "there", joules=3.0)}
+    assert stopped is None
+
+
+@pytest.mark.parametrize(
+    ("sessions", "wrong"),
+    [
+        ("none", "sessions must be a list"),
+        ([{"by_state_joules": {"complete": "x"}}], "complete must be a number"),
+        ([{"by_state_joules": {}, "by_component_joules": {"cpu": 1.0}}], "must have the same components"),
+    ],
+)
+def test_the_bill_of_another_is_checked_as_that_of_a_file(study: optuna.Study, sessions: Any, wrong: str) -> None:
+    study.set_user_attr("joulefront:bill:other", sessions)
+    with pytest.raises(ValueError, match="the study 's' is damaged") as refused:
+        SharedStudy(study).bills()
+    assert wrong in str(refused.value)
+
+
+def test_nobody_gives_another_worker_its_name_or_its_sessions(study: optuna.Study) -> None:
+    told = {"name": "s", "objectives": ["accuracy", "train_energy"], "directions": ["maximize", "minimize"], "rungs": [1]}
+    SharedStudy(study).describe({"format": 1, "study": told, "worker": "another", "sessions": [5], "storage": "sqlite:////elsewhere.db"})
+    assert SharedStudy(study).description() == {"format": 1, "study": told}
+
+
+@pytest.mark.parametrize("table", ["trials", "trial_values", "study_user_attributes"])
+def test_a_table_that_was_lost_is_not_made_again_empty(tmp_path: Path, table: str) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    optuna.create_study(study_name="s", storage=url).add_trial(optuna.trial.create_trial(value=1.0))
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        connection.execute(f"DROP TABLE {table}")
+    with pytest.raises(DatabaseError, match=f"its table {table} is lost"):
+        open_storage(tmp_path / "study.db", url, "create")
 
 
 @pytest.mark.slow

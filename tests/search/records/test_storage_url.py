@@ -26,6 +26,10 @@ SECRET = "hunter2"
         ("postgresql://me:sec#?r:et@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me:sec@r/et@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me:sec/ret@host:port/db", "postgresql://me:***@host:port/db"),
+        ("postgresql://me:secret/db", "postgresql://me:***"),
+        ("postgresql://me:123456", "postgresql://me:***"),
+        ("postgresql:me:secret@host/db", "postgresql:me:***@host/db"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
         ("postgresql:///db?user=me&password=secret", "postgresql:///db?password=***&user=me"),
         ("postgresql://me@/db?sslpassword=secret&host=/run", "postgresql://me@/db?host=%2Frun&sslpassword=***"),
         ("wall=http://me:secret@host/x", "wall=http://me:***@host/x"),
@@ -36,6 +40,14 @@ SECRET = "hunter2"
 )
 def test_a_password_is_hidden_and_nothing_else(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret/db", "postgresql://me:secret", "postgresql://me:123456"])
+def test_what_is_no_url_is_refused_without_showing_what_may_be_a_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"it is no URL|its port must be") as refused:
+        public_url(url)
+    assert "secret" not in str(refused.value)
+    assert "123456" not in str(refused.value)
 
 
 def test_a_folder_keeps_a_url_without_its_password_and_takes_it_from_the_user_or_the_environment() -> None:

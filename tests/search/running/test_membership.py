@@ -167,6 +167,8 @@ def test_who_joins_waits_for_no_worker_that_was_stopped_with_the_lock(
 
 
 def test_who_must_have_the_lock_to_join_waits_no_longer_than_until_its_holder_counts_as_dead(shared: SharedStudy) -> None:
+    said = {"name": "s", "objectives": ["accuracy", "train_energy"], "directions": ["maximize", "minimize"], "rungs": [1]}
+    shared.describe({"format": 1, "study": said})
     joining = Membership(shared, WorkerState("joining", "here"), 0.05)
     with shared.exclusive():
         began = time.monotonic()
