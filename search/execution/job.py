@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -28,11 +28,14 @@ from ..energy.journal import LARGEST
 from ..formatting import own_place
 from ..records.examples import Examples
 from ..records.trial import INTERRUPTED
-from ..space import Candidate, FixedTrial, Space
+from ..space import FixedTrial, Space
 from ..training.feature_cache import FeatureCache
 from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.task import Task
 from ..whole_file import full_disk
+
+if TYPE_CHECKING:
+    from ..training.cost import Cost
 
 #: An inference window runs so long, far above the resolution of every meter; on a CPU, whose meters are finer, as long as the training has
 #: taken, within bounds: a model of some milliseconds is not worth a quarter of a second. The record has the uncertainty.
@@ -165,106 +168,113 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     """
     import torch
 
-    from ..training.checkpoint import load_checkpoint, save_weights
-    from ..training.cost import count
-    from ..training.evaluate import predict_for
-    from ..training.fit import fit
-    from ..training.recipe import kernels_apart
-
-    candidate = space.sample(FixedTrial(job.params))
-    candidate = candidate if job.patience else replace(candidate, recipe=replace(candidate.recipe, patience=None))
-    threads = candidate.recipe.threads or job.threads
-    torch.set_num_threads(threads)
-    reached: list[dict[str, Any]] = []
-
-    def entry_of(point: Any) -> dict[str, Any]:
-        return {"epoch": point.epoch, "loss": _finite(point.loss), **{k: _finite(v) for k, v in (point.quality or {}).items()}}
-
-    def after_epoch(point: Any) -> bool:
-        reached.append(entry_of(point))
-        return should_continue(reached[-1])
-
-    def so_far() -> Outcome:
-        last = int(reached[-1]["epoch"]) if reached else 0
-        return Outcome(last, curve=tuple(reached), parameters=parameters, flops=flops, threads=threads, resumed=start is not None)
-
-    parameters = flops = start = None
+    training = _Training(job, space, task, phases, should_continue)
     try:
-        with phases("setup", 0):
-            torch.manual_seed(job.seed)
-            model = space.build(candidate, task)
-            start = None if job.start is None else load_checkpoint(job.start, model)
-        with phases("overhead", 0):
-            cost = count(model, task, candidate.recipe)
-            parameters, flops = cost.parameters, cost.flops
-        began = time.monotonic()
-        with kernels_apart(candidate.architecture, candidate.recipe):
-            fitted = fit(
-                model,
-                task,
-                candidate.recipe,
-                epochs=job.epochs,
-                start=start,
-                seed=job.seed,
-                device=job.device,
-                phases=phases,
-                should_continue=after_epoch,
-                check_at=job.check_at,
-                features=job.features,
-                metric=job.metric,
-            )
-        measured = float(np.clip(time.monotonic() - began, *CPU_INFERENCE_SECONDS)) if job.device == "cpu" else INFERENCE_SECONDS
-        sha256 = save_weights(job.weights, fitted, with_checkpoint=candidate.recipe.resumable and fitted.epochs < job.checkpoint_below)
-        _keep_examples(job, task, fitted, phases)
-        test = _score_test(fitted.model, task, candidate, job, phases, fitted.epochs)
-        asked = (fitted.model, task, candidate.recipe, job.device, measured, phases)
-        predictions = predict_for(*asked) if job.measure_inference else 0
+        fitted = training.fit()
+        found = training.keep(fitted)
     except TrainingEnded as ended:
-        return replace(so_far(), failed=str(ended) or "ended from outside")
+        return replace(training.so_far(), failed=str(ended) or "ended from outside")
     except KeyboardInterrupt:
-        return replace(so_far(), failed=INTERRUPTED, excused=True)
+        return replace(training.so_far(), failed=INTERRUPTED, excused=True)
     except (Exception, SystemExit) as error:  # a model may call exit()
         if (said := full_disk(error)) is not None:
-            return replace(so_far(), failed=said, excused=True, ends_study=True)
-        return replace(so_far(), failed=reason_of(error))
+            return replace(training.so_far(), failed=said, excused=True, ends_study=True)
+        return replace(training.so_far(), failed=reason_of(error))
     finally:
         if job.device.startswith("cuda"):
             with contextlib.suppress(RuntimeError):  # a context that an error has destroyed refuses this, too
                 torch.cuda.empty_cache()
-    quality = {name: number for name, value in fitted.quality.items() if (number := _finite(value)) is not None}
-    return replace(
-        so_far(),
-        epochs=fitted.epochs,
-        quality=quality,
-        curve=tuple(map(entry_of, fitted.curve)),  # the last epoch is validated after `should_continue` was asked about it
-        stopped=fitted.stopped,
-        predictions=predictions,
-        extra=dict(fitted.extra),
-        sha256=sha256,
-        features=fitted.features,
-        test=test,
-    )
+    curve = tuple(map(_entry, fitted.curve))  # the last epoch is validated after `should_continue` was asked about it
+    own: Any = {"epochs": fitted.epochs, "stopped": fitted.stopped, "extra": dict(fitted.extra), "features": fitted.features}
+    return replace(training.so_far(), quality=_known(fitted.quality), curve=curve, **own, **found)
 
 
-def _keep_examples(job: Job, task: Task, fitted: Fitted, phases: Phases) -> None:
-    if job.examples is None or fitted.scores is None:
-        return
-    with phases("overhead", 0):
-        if job.scores is not None and hasattr(fitted.model, "sklearn") and not hasattr(fitted.model.sklearn, "not_exportable"):
-            job.scores.parent.mkdir(exist_ok=True)
-            np.savez(job.scores, scores=fitted.scores[0].astype(np.float32), targets=fitted.scores[1])
-        if (kept := Examples.of(job.metric, task.kind, *fitted.scores)) is not None:
-            kept.save(job.examples)
+class _Training:
+    """A job under way, and what is known of it by now."""
+
+    def __init__(self, job: Job, space: Space, task: Task, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool]) -> None:
+        self.job, self.space, self.task, self.phases, self.should_continue = job, space, task, phases, should_continue
+        candidate = space.sample(FixedTrial(job.params))
+        self.candidate = candidate if job.patience else replace(candidate, recipe=replace(candidate.recipe, patience=None))
+        self.threads = self.candidate.recipe.threads or job.threads
+        self.reached: list[dict[str, Any]] = []
+        self.cost: Cost | None = None
+        self.start, self.seconds = cast(Any, None), 0.0
+
+    def so_far(self) -> Outcome:
+        """Return what came of it if it ends here."""
+        last = int(self.reached[-1]["epoch"]) if self.reached else 0
+        parameters, flops = (None, None) if self.cost is None else (self.cost.parameters, self.cost.flops)
+        curve, resumed = tuple(self.reached), self.start is not None
+        return Outcome(last, curve=curve, parameters=parameters, flops=flops, threads=self.threads, resumed=resumed)
+
+    def fit(self) -> Fitted:
+        """Build the model, or go on from the checkpoint of its parent, and train it."""
+        import torch
+
+        from ..training.checkpoint import load_checkpoint
+        from ..training.cost import count
+        from ..training.fit import fit
+        from ..training.recipe import kernels_apart
+
+        job, task, recipe = self.job, self.task, self.candidate.recipe
+        torch.set_num_threads(self.threads)
+        with self.phases("setup", 0):
+            torch.manual_seed(job.seed)
+            model = self.space.build(self.candidate, task)
+            self.start = None if job.start is None else load_checkpoint(job.start, model)
+        with self.phases("overhead", 0):
+            self.cost = count(model, task, recipe)
+        began = time.monotonic()
+        with kernels_apart(self.candidate.architecture, recipe):
+            how: Any = dict(epochs=job.epochs, start=self.start, seed=job.seed, device=job.device, check_at=job.check_at)
+            how |= dict(phases=self.phases, should_continue=self._after_epoch, features=job.features, metric=job.metric)
+            fitted = fit(model, task, recipe, **how)
+        self.seconds = time.monotonic() - began
+        return fitted
+
+    def _after_epoch(self, point: Any) -> bool:
+        self.reached.append(_entry(point))
+        return self.should_continue(self.reached[-1])
+
+    def keep(self, fitted: Fitted) -> dict[str, Any]:
+        """Write the weights and what an ensemble needs, score the test split, and predict for a while: as far as the job asks for it."""
+        from ..training.checkpoint import save_weights
+        from ..training.evaluate import predict_for
+
+        job, recipe = self.job, self.candidate.recipe
+        sha256 = save_weights(job.weights, fitted, with_checkpoint=recipe.resumable and fitted.epochs < job.checkpoint_below)
+        self._keep_examples(fitted)
+        seconds = float(np.clip(self.seconds, *CPU_INFERENCE_SECONDS)) if job.device == "cpu" else INFERENCE_SECONDS
+        asked = (fitted.model, self.task, recipe, job.device, seconds, self.phases)
+        return {"sha256": sha256, "test": self._score_test(fitted), "predictions": predict_for(*asked) if job.measure_inference else 0}
+
+    def _keep_examples(self, fitted: Fitted) -> None:
+        job = self.job
+        if job.examples is None or fitted.scores is None:
+            return
+        with self.phases("overhead", 0):
+            if job.scores is not None and hasattr(fitted.model, "sklearn") and not hasattr(fitted.model.sklearn, "not_exportable"):
+                job.scores.parent.mkdir(exist_ok=True)
+                np.savez(job.scores, scores=fitted.scores[0].astype(np.float32), targets=fitted.scores[1])
+            if (kept := Examples.of(job.metric, self.task.kind, *fitted.scores)) is not None:
+                kept.save(job.examples)
+
+    def _score_test(self, fitted: Fitted) -> dict[str, float]:
+        if not self.job.score_test or self.task.test is None or len(self.task.test) == 0:
+            return {}
+        from ..training.evaluate import evaluate
+
+        with self.phases("eval", fitted.epochs):
+            return _known(evaluate(fitted.model, self.task, self.task.test, recipe=self.candidate.recipe, device=self.job.device))
 
 
-def _score_test(model: Any, task: Task, candidate: Candidate, job: Job, phases: Phases, epoch: int) -> dict[str, float]:
-    if not job.score_test or task.test is None or len(task.test) == 0:
-        return {}
-    from ..training.evaluate import evaluate
+def _entry(point: Any) -> dict[str, Any]:
+    return {"epoch": point.epoch, "loss": _finite(point.loss), **{name: _finite(value) for name, value in (point.quality or {}).items()}}
 
-    with phases("eval", epoch):
-        found = evaluate(model, task, task.test, recipe=candidate.recipe, device=job.device)
-    return {name: number for name, value in found.items() if (number := _finite(value)) is not None}
+
+def _known(quality: Mapping[str, float]) -> dict[str, float]:
+    return {name: number for name, value in quality.items() if (number := _finite(value)) is not None}
 
 
 def reason_of(error: BaseException) -> str:
@@ -366,24 +376,18 @@ class _Watchdog:
         last.start()
         with contextlib.suppress(Exception):
             self._watch.abandon(reason)
-        print(
-            f"\njoulefront: {reason}, and nothing inside this process could end it: the process ends. What was measured is kept; "
-            "the same command continues",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = "nothing inside this process could end it: the process ends. What was measured is kept; the same command continues"
+        print(f"\njoulefront: {reason}, and {said}", file=sys.stderr, flush=True)
         os._exit(1)
 
 
 class InProcess:
     """Trains in this process: nothing is copied, and the ledger's windows open exactly where the work begins."""
 
+    devices = None  # nothing runs beside it
+
     def __init__(self, space: Space, task: Task) -> None:
         self.space, self.task = space, task
-
-    @property
-    def devices(self) -> None:
-        """Return None: nothing runs beside it."""
 
     def train(self, job: Job, *, phases: Phases, should_continue: Callable[[Mapping[str, Any]], bool], watch: Watch = UNWATCHED) -> Outcome:
         """Train a job here; what hangs so that no exception reaches it ends with this process."""
@@ -394,6 +398,3 @@ class InProcess:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-_: type[Executor] = InProcess
