@@ -24,11 +24,11 @@ from ..formatting import joules_text
 from ..records.database import fail_open_trials
 from ..records.run_folder import RunFolder, StoreError
 from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
-from ..records.trial import WORKER, Trial, counted
+from ..records.trial import KEY, WORKER, Trial, counted
+from ..samplers.history import RESUME_FROM
 from ..stopping.limits import Limits
 from ..stopping.rules import NOT_WORTH_IT, StopRules
 from ..study import Budget, Study
-from .lineages import Refusal, claimed
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -44,6 +44,14 @@ SHARED_FACTS = (
     *("run_id", "study", "origin", "intensity", "pue", "price_per_kwh", "fingerprint", "guessing", "data", "baseline"),
     *("artifacts", "beat_seconds", "limits", "hardware_id"),
 )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a trial is not trained here and now; it is ``excused`` where that says nothing against its candidate."""
+
+    reason: str
+    excused: bool = False
 
 
 @dataclass
@@ -354,6 +362,22 @@ class Membership:
         with self.recording():  # who takes this worker for dead does not write an older bill over this one
             self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
             self.exchange(ended=True)
+
+
+def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, parent: int | None) -> Refusal | None:
+    """Return why a candidate must not be trained now though no trial has measured it: another worker does, or has gone further; or None.
+
+    A lineage is one worker's at a time. What is trained from scratch to other epochs is another training. ``trials`` are those of like
+    hardware, as they are under the lock of all workers.
+    """
+    alike = [trial for trial in trials if trial.user_attrs.get(KEY) == asked.user_attrs[KEY] and trial.number != asked.number]
+    for trial in alike:
+        resumes = trial.user_attrs.get(RESUME_FROM) is not None or parent is not None
+        if trial.state.name == "RUNNING" and (resumes or trial.params.get("epochs") == epochs):
+            return Refusal(f"trial {trial.number} trains the same candidate at another worker", excused=True)
+        if parent is not None and trial.state.name == "COMPLETE" and trial.user_attrs.get(RESUME_FROM) == parent:
+            return Refusal(f"trial {trial.number} has continued trial {parent} meanwhile", excused=True)
+    return None
 
 
 def bill_elsewhere(folder: RunFolder) -> list[dict[str, Any]]:

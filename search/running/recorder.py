@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,14 @@ from ..formatting import count_text, joules_text
 from ..front import Front
 from ..records.examples import standard_error
 from ..records.run_folder import RunFolder
-from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, Trial, TrialEnergy
-from ..samplers.history import EPOCHS_REACHED, FINISHED, QUALITY_SD
+from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy
+from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD
 from ..study import Study, objective_values
 from ..training.results import SOLVED
-from .lineages import resumable
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 #: A database that is lost in a long session is made again from a copy that is not older than this and one trial.
 SNAPSHOT_SECONDS = 60.0
@@ -141,3 +141,31 @@ class Recorder:
         if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
             self.store.save_snapshot(self.optuna_study)
             self.snapshot_seconds = time.monotonic()
+
+
+def resumable(trials: Sequence[Trial], stored: Sequence[FrozenTrial]) -> set[int]:
+    """Return the numbers of the trials that the sampler may continue from their checkpoints; `stored` are the same as Optuna holds them.
+
+    They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
+    """
+    over = {_candidate(trial) for trial in stored if _ends_its_candidate(trial)}
+    parents = {trial.parent for trial in trials if trial.state == "complete"}
+    return {
+        trial.number
+        for trial in trials
+        if trial.state == "complete"
+        and not trial.complete_training
+        and trial.number not in parents
+        and _candidate(stored[trial.number]) not in over
+    }
+
+
+def _candidate(trial: FrozenTrial) -> tuple[Any, Any]:
+    """Return what tells candidates apart: on other hardware the same parameters are another one's energies."""
+    return trial.user_attrs.get(KEY), trial.user_attrs.get(WORKER, {}).get("hardware_id")
+
+
+def _ends_its_candidate(trial: FrozenTrial) -> bool:
+    """Whether no trial of the same candidate will ever continue from a checkpoint."""
+    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
+    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs

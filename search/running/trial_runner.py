@@ -21,9 +21,10 @@ from ..records.bill import FEATURES
 from ..records.database import keep
 from ..records.run import on_hardware
 from ..records.trial import BASELINE, DEFAULT, KEY, NOT_BEGUN, WORKER, Trial, counted, from_optuna
-from ..samplers.frozen_features import StoredFeatures, scheduled
-from ..samplers.history import FROM_SCRATCH, resume_from
-from ..space import Candidate, NearestTrial
+from ..samplers.frozen_features import StoredFeatures, scheduled, shorter
+from ..samplers.history import EPOCHS_REACHED, FROM_SCRATCH, resume_from
+from ..space import Candidate, FixedTrial, NearestTrial, Space
+from ..stopping.limits import Limits
 from ..stopping.projection import DominanceStopper
 from ..stopping.rules import Overdue, StopRules, slowest_epoch
 from ..study import Study, rejection_of
@@ -32,8 +33,7 @@ from ..training.task import Task
 from .carbon_session import CarbonSession
 from .endings import noted_on
 from .ensemble import scores_file
-from .lineages import Lost, Refusal, duplicate_of, expected_joules, of_the_same_kernels, shorter
-from .membership import Membership
+from .membership import Membership, Refusal
 from .progress import Reporter
 from .recorder import Recorder
 from .session import Session
@@ -71,6 +71,27 @@ class Asked:
     candidate: Candidate
     epochs: int
     parent: Trial | None
+
+
+@dataclass
+class Lost:
+    """Trainings from scratch that were lost with the worker they ran in, to be taken up again by later trials."""
+
+    _waiting: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+    def note(self, key: str, params: Mapping[str, Any], limits: Limits) -> Limits:
+        """Let a candidate be trained again, beside the trials that the limits allow, but once: it may be the reason after all."""
+        new = key not in self._waiting
+        self._waiting.setdefault(key, dict(params))
+        return replace(limits, trials=limits.trials and limits.trials + new)
+
+    def next(self) -> Mapping[str, Any] | None:
+        """Return the parameters of a training that nobody has taken up again yet, or None."""
+        for key, params in self._waiting.items():
+            if params is not None:
+                self._waiting[key] = None
+                return params
+        return None
 
 
 @dataclass(frozen=True)
@@ -312,3 +333,26 @@ class TrialRunner:
 
     def _trials(self) -> tuple[Trial, ...]:
         return on_hardware(self.session.folder.run(self.optuna_study, bill=False).trials, self.session.ledger.hardware_id)
+
+
+def of_the_same_kernels(space: Space, candidate: Candidate, trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have compiled what a candidate compiles."""
+    compiled = [(trial, space.sample(FixedTrial(trial.params))) for trial in trials if trial.energy.compiled]
+    wanted = (candidate.architecture, candidate.recipe.kernels)
+    return [trial for trial, one in compiled if (one.architecture, one.recipe.kernels) == wanted]
+
+
+def duplicate_of(trials: Sequence[FrozenTrial], key: str, epochs: int) -> Trial | None:
+    """Return the trial that measured the same candidate at the same epochs, or None; ``trials`` are those of like hardware."""
+    for trial in trials:
+        if trial.state.name == "COMPLETE" and trial.user_attrs.get(KEY) == key and trial.user_attrs.get(EPOCHS_REACHED) == epochs:
+            return from_optuna(trial)
+    return None
+
+
+def expected_joules(trials: Sequence[Trial], epochs: int, parent: Trial | None) -> float | None:
+    """Return about what a training will take, by its own epochs so far or the cheapest of any model; None where nothing is known."""
+    if parent is not None and parent.train_joules is not None:
+        return parent.train_joules / max(1, parent.epochs) * (epochs - parent.epochs)
+    known = [trial.train_joules / trial.epochs for trial in trials if trial.state == "complete" and trial.epochs and trial.train_joules]
+    return min(known) * epochs if known else None

@@ -1,10 +1,13 @@
 """Expected hypervolume improvement (EHVI), exactly, for independent marginals of any number of objectives, all to be maximised.
 
+Of a training, and of a plan that may stop early: "train to rung ``n``, measure, and continue to ``t`` only where that pays".
+
 The region that no measured point dominates is cut into disjoint boxes; the volume that a point ``Y`` adds is the sum over boxes of the
 product over objectives of ``min(Y, upper) - lower`` (where positive), and its expectation is a product of one-dimensional integrals.
 
 Sources: Emmerich, Deutz and Klinkenberg 2011, "Hypervolume-based expected improvement: monotonicity properties and exact computation";
-Yang et al. 2019, "Efficient computation of expected hypervolume improvement using box decomposition algorithms" (arXiv 1904.12672).
+Yang et al. 2019, "Efficient computation of expected hypervolume improvement using box decomposition algorithms" (arXiv 1904.12672);
+Dinkelbach 1967, "On nonlinear fractional programming", for the fixed point of a plan.
 """
 
 from __future__ import annotations
@@ -12,60 +15,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
-import scipy  # loads each of its parts at the first use
 from numpy.typing import NDArray
 
 from .encoding import Array
+from .gaussian_process import Marginal
+from .surrogates import Predictions, SurrogateModels
 
 #: With four or more objectives the number of boxes grows with the cube of the front or faster: at most so many of its points are kept.
 _MAX_FRONT_MANY_OBJECTIVES = 24
 
-
-class Marginal(Protocol):
-    """The predictive distribution of one objective at ``n`` points."""
-
-    def expected_improvement(self, levels: Array) -> Array:
-        """Return the expected improvement of each point over each of ``(m,)`` levels, ``(n, m)``."""
-
-
-@dataclass(frozen=True)
-class Normal:
-    """A Gaussian marginal with mean and positive standard deviation, ``(n,)`` each."""
-
-    mean: Array
-    sd: Array
-
-    def expected_improvement(self, levels: Array) -> Array:
-        """Closed form of the expected improvement of a Gaussian, ``(n, m)``."""
-        z = (self.mean[:, None] - levels[None, :]) / self.sd[:, None]
-        return np.asarray(self.sd[:, None] * (z * scipy.special.ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
-
-
-@dataclass(frozen=True)
-class BoundedLogNormal:
-    """A marginal of ``limit - scale * exp(-y)`` with Gaussian ``y``: a quality that approaches a limit, which is never exceeded.
-
-    ``mean`` and ``sd`` are those of ``y``, ``(n,)``, the latter positive; ``scale`` is the distance from the limit at ``y = 0``.
-    """
-
-    mean: Array
-    sd: Array
-    limit: float
-    scale: float
-
-    def expected_improvement(self, levels: Array) -> Array:
-        """Closed form: the price of a put option on a log-normal shortfall, ``(n, m)``.
-
-        Source: Black and Scholes 1973, "The pricing of options and corporate liabilities".
-        """
-        headroom = np.maximum((self.limit - levels) / self.scale, 1e-300)
-        z = (np.log(headroom)[None, :] + self.mean[:, None]) / self.sd[:, None]
-        shortfall = np.exp(np.minimum(-self.mean + 0.5 * self.sd**2, 500.0))[:, None]
-        reached, priced = scipy.special.ndtr(z), scipy.special.ndtr(z - self.sd[:, None])
-        return np.asarray(self.scale * np.maximum(headroom[None, :] * reached - shortfall * priced, 0.0))
+#: Gauss-Hermite quadrature over the measurement at the stopping rung, and the steps of the fixed point.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_FIXED_POINT_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -179,3 +143,62 @@ def added_volumes(points: Array, reference: Array) -> Array:
         added[row] = gain + (right - (xs[begin - 1] if begin else least_x)) * (y - floor)
         xs[begin:end], ys[begin:end] = [x], [y]
     return added
+
+
+def lookahead_rates(
+    models: SurrogateModels,
+    boxes: Boxes,
+    predictions: Predictions,
+    rate: Array,
+    cost: Array,
+    *,
+    rows: NDArray[np.int64],
+    first: int,
+    cost_floor: float,
+    remaining: float = np.inf,
+    resume: bool,
+    last_only: bool,
+) -> Array:
+    """Return the best gain per energy of training ``rows`` to rung ``first`` and then perhaps further, ``(len(rows),)``.
+
+    It is the expected gain over all measurements at ``first``, divided by the energy that is expected to be paid. The best policy for such
+    a ratio continues exactly where the further gain exceeds the ratio times the further cost, so a few fixed-point steps find it.
+
+    ``rate`` and ``cost`` are those of going straight to each rung, ``(n, r)``; ``cost_floor`` is added to every training. Rungs that cost
+    more than ``remaining`` in total cannot be continued to. With ``resume`` continuing pays only the difference; with ``last_only`` a
+    stopped training is worth nothing.
+    """
+    stop_gain = _gain_given_measurement(models, predictions, boxes, rows, first, first)
+    stop_gain = np.zeros_like(stop_gain) if last_only else stop_gain
+    targets = [rate.shape[1] - 1] if last_only else range(first + 1, rate.shape[1])
+    gains = [_gain_given_measurement(models, predictions, boxes, rows, first, target) for target in targets]
+    further_gain = np.stack(gains) - stop_gain  # (targets, nodes, rows)
+    further_cost = np.stack([cost[rows, t] - cost[rows, first] if resume else cost[rows, t] + cost_floor for t in targets])
+    # What is paid in the end: a continuation's cost counts from where it is now, a training from scratch comes on top of the first.
+    total_cost = np.stack([cost[rows, t] + (0.0 if resume else cost[rows, first]) for t in targets])
+    affordable = (total_cost <= remaining)[:, None]
+    best = np.maximum(rate[rows].max(1), 0.0)
+    for _ in range(_FIXED_POINT_STEPS):
+        surplus = np.where(affordable, further_gain - best * further_cost[:, None], -np.inf)
+        choice = surplus.argmax(0)[None]  # (1, nodes, rows)
+        proceed = np.take_along_axis(surplus, choice, 0)[0] > 0
+        gained = stop_gain + np.where(proceed, np.take_along_axis(further_gain, choice, 0)[0], 0.0)
+        costs = np.broadcast_to(further_cost[:, None], further_gain.shape)
+        paid = np.where(proceed, np.take_along_axis(costs, choice, 0)[0], 0.0)
+        best = np.maximum(best, _WEIGHTS @ gained / (cost[rows, first] + cost_floor + _WEIGHTS @ paid))
+    return np.asarray(best)
+
+
+def _gain_given_measurement(
+    models: SurrogateModels, predictions: Predictions, boxes: Boxes, rows: NDArray[np.int64], measured: int, target: int
+) -> Array:
+    """Expected gain at rung ``target`` after each possible measurement of the quality at rung ``measured``, ``(nodes, rows)``."""
+    quality = predictions.objectives[0]
+    measurement_sd = np.sqrt(quality.sd[rows, measured] ** 2 + models.noise(measured))
+    explained = models.covariance(predictions, measured, target)[rows] / measurement_sd
+    mean = quality.mean[rows, target][None] + np.outer(_NODES, explained)
+    sd = np.sqrt(np.maximum(quality.sd[rows, target] ** 2 - explained**2, 1e-9))
+    columns = [(mean.ravel(), np.tile(sd, len(_NODES)))]
+    columns += [(np.tile(p.mean[rows, target], len(_NODES)), np.tile(p.sd[rows, target], len(_NODES))) for p in predictions.objectives[1:]]
+    gain = boxes.expected_gain(models.marginals_of(columns, target)).reshape(len(_NODES), len(rows))
+    return np.asarray(gain * predictions.feasibility[rows])

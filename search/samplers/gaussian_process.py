@@ -12,6 +12,7 @@ machine learning", eq. 5.9; Cowen-Rivers et al. 2022, "HEBO" (arXiv 2012.03826),
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy  # loads each of its parts at the first use
@@ -43,6 +44,50 @@ class Posterior:
     def inflated(self, factors: Array) -> Posterior:
         """Multiply the standard deviations by ``(n, r)`` factors; correlations stay."""
         return Posterior(self.mean, self.sd * factors, self.whitened, factors)
+
+
+class Marginal(Protocol):
+    """The predictive distribution of one objective at ``n`` points."""
+
+    def expected_improvement(self, levels: Array) -> Array:
+        """Return the expected improvement of each point over each of ``(m,)`` levels, ``(n, m)``."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A Gaussian marginal with mean and positive standard deviation, ``(n,)`` each."""
+
+    mean: Array
+    sd: Array
+
+    def expected_improvement(self, levels: Array) -> Array:
+        """Closed form of the expected improvement of a Gaussian, ``(n, m)``."""
+        z = (self.mean[:, None] - levels[None, :]) / self.sd[:, None]
+        return np.asarray(self.sd[:, None] * (z * scipy.special.ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)))
+
+
+@dataclass(frozen=True)
+class BoundedLogNormal:
+    """A marginal of ``limit - scale * exp(-y)`` with Gaussian ``y``: a quality that approaches a limit, which is never exceeded.
+
+    ``mean`` and ``sd`` are those of ``y``, ``(n,)``, the latter positive; ``scale`` is the distance from the limit at ``y = 0``.
+    """
+
+    mean: Array
+    sd: Array
+    limit: float
+    scale: float
+
+    def expected_improvement(self, levels: Array) -> Array:
+        """Closed form: the price of a put option on a log-normal shortfall, ``(n, m)``.
+
+        Source: Black and Scholes 1973, "The pricing of options and corporate liabilities".
+        """
+        headroom = np.maximum((self.limit - levels) / self.scale, 1e-300)
+        z = (np.log(headroom)[None, :] + self.mean[:, None]) / self.sd[:, None]
+        shortfall = np.exp(np.minimum(-self.mean + 0.5 * self.sd**2, 500.0))[:, None]
+        reached, priced = scipy.special.ndtr(z), scipy.special.ndtr(z - self.sd[:, None])
+        return np.asarray(self.scale * np.maximum(headroom[None, :] * reached - shortfall * priced, 0.0))
 
 
 class GaussianProcess:

@@ -12,9 +12,8 @@ import numpy as np
 import scipy  # loads each of its parts at the first use
 from numpy.typing import NDArray
 
-from .ehvi import BoundedLogNormal, Marginal, Normal
 from .encoding import Array, Encoder, ObservationTable, diverged
-from .gaussian_process import GaussianProcess, Posterior
+from .gaussian_process import BoundedLogNormal, GaussianProcess, Marginal, Normal, Posterior
 
 #: Hyper-parameters are tuned on at most so many observations: the cost grows with the cube.
 _TUNE_POINTS = 120

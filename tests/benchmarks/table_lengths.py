@@ -23,7 +23,7 @@ from table_portfolio import TWELVE
 from joulefront.search.certainty import Evidence
 from joulefront.search.records.examples import Examples
 from joulefront.search.records.trial import Trial
-from joulefront.search.running.lineages import SHORTER
+from joulefront.search.samplers.frozen_features import SHORTER
 from joulefront.search.space import FixedTrial
 from joulefront.search.training.fit import fit
 from joulefront.search.training.table import prepare, table

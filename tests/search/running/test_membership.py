@@ -14,8 +14,7 @@ from helpers.workers import sleeping_study
 from joulefront.search.records.shared_study import SharedStudy, WorkerState
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
 from joulefront.search.running.identity import study_folder
-from joulefront.search.running.lineages import Refusal
-from joulefront.search.running.membership import GRACE_BEATS, Membership
+from joulefront.search.running.membership import GRACE_BEATS, Membership, Refusal
 from joulefront.search.samplers.factory import keep_apart, make_sampler
 from joulefront.search.stopping.limits import Limits
 

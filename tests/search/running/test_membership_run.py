@@ -24,8 +24,7 @@ from joulefront.search.records.shared_study import ArtifactStore, LedgerCopy, Sh
 from joulefront.search.records.trial import EXCUSED, Trial, TrialEnergy
 from joulefront.search.running.carbon_session import CarbonTime
 from joulefront.search.running.identity import study_folder
-from joulefront.search.running.lineages import Refusal
-from joulefront.search.running.membership import GRACE_BEATS, Membership
+from joulefront.search.running.membership import GRACE_BEATS, Membership, Refusal
 from joulefront.search.running.trial_runner import TrialRunner
 
 

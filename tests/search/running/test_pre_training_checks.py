@@ -9,8 +9,8 @@ from helpers.workers import sleeping, sleeping_study
 
 from joulefront.search import Candidate, Study, run
 from joulefront.search.records.run_folder import RunFolder
-from joulefront.search.running.lineages import duplicate_of
 from joulefront.search.running.session import Session
+from joulefront.search.running.trial_runner import duplicate_of
 from joulefront.search.study import rejection_of
 from joulefront.search.training.recipe import Recipe
 

@@ -7,7 +7,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, Trial, from_optuna
-from joulefront.search.running.lineages import resumable
+from joulefront.search.running.recorder import resumable
 from joulefront.search.samplers.history import FINISHED, FROM_SCRATCH
 
 DIRECTIONS = ("maximize", "minimize")

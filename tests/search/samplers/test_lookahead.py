@@ -11,10 +11,9 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.ehvi import Boxes, Marginal, Normal, boxes_above
+from joulefront.search.samplers.ehvi import Boxes, boxes_above, lookahead_rates
 from joulefront.search.samplers.encoding import Array
-from joulefront.search.samplers.gaussian_process import Posterior
-from joulefront.search.samplers.lookahead import lookahead_rates
+from joulefront.search.samplers.gaussian_process import Marginal, Normal, Posterior
 from joulefront.search.samplers.surrogates import Predictions
 
 from .conftest import curve
