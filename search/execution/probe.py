@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..energy import Ledger, Record
+from ..energy import Ledger, Record, Window
 from ..energy.record import sum_known
 from ..hints import Hints
 from ..records.trial import INTERRUPTED
@@ -142,41 +142,22 @@ def probe(
     from ..training.cost import count
     from ..training.fit import fit
 
-    epochs: list[Record] = []
     began = time.monotonic()
     window = ledger.open("probe", kind="overhead")
+    steps = _Steps(ledger, window, device, until=began + seconds)
     try:
         candidate = space.sample(FixedTrial(params))
         recipe = candidate.recipe if candidate.recipe.resumable else replace(candidate.recipe, schedule="constant")
         torch.set_num_threads(recipe.threads or threads)
-        steps_of = Excerpt(task.train, PROBE_STEPS * recipe.batch_size, stands_for=len(task.train))
-        small = replace(
-            task, train=steps_of, validation=Excerpt(task.validation, recipe.batch_size, stands_for=len(task.validation)), folds=0
-        )
+        few = Excerpt(task.train, PROBE_STEPS * recipe.batch_size, stands_for=len(task.train))
+        validation = Excerpt(task.validation, recipe.batch_size, stands_for=len(task.validation))
+        small = replace(task, train=few, validation=validation, folds=0)
         torch.manual_seed(seed)
         model = space.build(candidate, task)
         cost = count(model, task, recipe)
-        windows: list[Any] = []
-        frozen: list[tuple[int, Any]] = []
-
-        def phases(kind: str, index: int) -> AbstractContextManager[Any]:
-            if kind == "features":
-                opened = ledger.window(f"features {index}", kind="features", parent=window, synchronize=synchronizer(device))
-                frozen.append((index, opened))
-                return opened
-            if kind != "epoch":
-                return nullcontext()
-            windows.append(ledger.window(f"epoch {index}", kind="epoch", parent=window, synchronize=synchronizer(device)))
-            return windows[-1]  # type: ignore[no-any-return]  # the ledger's records
-
-        def should_continue(point: Any) -> bool:
-            record = windows[-1].record
-            if record is not None:
-                epochs.append(record)
-            return len(epochs) < 2 or time.monotonic() - began < seconds
-
-        steps = partial(fit, epochs=200, seed=seed, device=device, phases=phases, should_continue=should_continue)
-        fitted, reason = watched(lambda: steps(model, small, recipe), Watch(within(WARM_UP_SECONDS)))
+        metered: Any = dict(phases=steps.phase, should_continue=steps.go_on)
+        train = partial(fit, model, small, recipe, epochs=200, seed=seed, device=device, **metered)
+        fitted, reason = watched(train, Watch(within(WARM_UP_SECONDS)))
         if fitted is None:
             raise TimeoutError(reason)
     except (Exception, SystemExit) as error:  # a candidate that cannot be trained is a finding, too
@@ -184,11 +165,11 @@ def probe(
         return Probe(params, None, record.seconds, record.joules, failed=reason_of(error))
     finally:
         whole = window.close()
-    counted, seen = epochs[1:] or epochs, len(task.train)
+    counted, seen = steps.epochs[1:] or steps.epochs, len(task.train)
     shared, apart = None, 0.0
     if fitted.features is not None and isinstance(model, Transfer):
         seen = min(model.images or seen, seen)
-        records = [(index, one.record) for index, one in frozen if one.record is not None]
+        records = [(index, one.record) for index, one in steps.features]
         apart = sum(record.known_joules for _, record in records)
         shared = _shared(model, task, records, fitted.features, features)
     scale = seen / (len(small.train) if fitted.features is None else fitted.features.images) / len(counted)
@@ -196,6 +177,36 @@ def probe(
     spent = None if whole.joules is None or known is None else max(0.0, whole.joules - known - apart)
     seconds = sum(record.seconds for record in counted)
     return Probe(params, None if known is None else known * scale, seconds * scale, spent, cost.parameters, cost.flops, shared=shared)
+
+
+@dataclass
+class _Steps:
+    """The windows of a probe: of its epochs, two at least, until an instant (seconds of the monotonic clock), and of its features."""
+
+    ledger: Ledger
+    window: Window
+    device: str
+    until: float
+    epochs: list[Record] = field(default_factory=list)
+    features: list[tuple[int, Window]] = field(default_factory=list)
+    _epoch: Window | None = None
+
+    def phase(self, kind: str, index: int) -> AbstractContextManager[Any]:
+        """Open a window for an epoch, or for features; nothing else is told apart."""
+        if kind not in ("features", "epoch"):
+            return nullcontext()
+        opened = self.ledger.window(f"{kind} {index}", kind=kind, parent=self.window, synchronize=synchronizer(self.device))
+        if kind == "features":
+            self.features.append((index, opened))
+        else:
+            self._epoch = opened
+        return opened
+
+    def go_on(self, point: Any) -> bool:
+        """Count an epoch; whether another one follows."""
+        assert self._epoch is not None
+        self.epochs.append(self._epoch.record)
+        return len(self.epochs) < 2 or time.monotonic() < self.until
 
 
 def _shared(

@@ -232,21 +232,11 @@ class TrialRunner:
             overdue.epoch()
             with self.session.lock:
                 account.save_sometimes()
-                if self.member is not None:
-                    self.member.exchange()
-                    if self.member.given_up(number):
-                        stopped.append(("failed", GIVEN_UP))
-                        return False
-                default, beginner = BASELINE in asked.trial.user_attrs, len(self.study.first) <= number < len(self.first)
-                features = [record for record in meter.phases if (default or beginner) and record.kind == FEATURES]  # paid for all trials
-                own, seconds = meter.window.joules(), time.monotonic() - began - sum(record.seconds for record in features)
-                own = None if own is None else own - sum(record.known_joules for record in features)
-                ended = "stopped", self.rules.end_of_training(own, default=default, beginner=beginner, seconds=seconds)
-                if ended[1] is None and job.check_at and not default:
-                    ended = "pruned", dominance.reason(entry)
-            if ended[1] is not None:
-                stopped.append((ended[0], ended[1]))
-            return ended[1] is None
+                ended, why = self._end_after_epoch(asked.trial, meter, time.monotonic() - began)
+                if why is None and job.check_at and BASELINE not in asked.trial.user_attrs:
+                    ended, why = "pruned", dominance.reason(entry)
+            stopped.extend([] if why is None else [(ended, why)])
+            return why is None
 
         def abandon(reason: str) -> None:
             self._record(asked, Outcome(0, failed=reason, excused=overdue.excused), meter, stopped)
@@ -269,6 +259,18 @@ class TrialRunner:
         self._record(asked, outcome, meter, stopped)
         if outcome.ends_study:
             raise RuntimeError(outcome.failed)
+
+    def _end_after_epoch(self, trial: optuna.Trial, meter: TrialMeter, seconds: float) -> tuple[str, str | None]:
+        """Return how a training that has taken so many seconds would end now, and why it must; None where nothing but itself ends it."""
+        if self.member is not None:
+            self.member.exchange()
+            if self.member.given_up(trial.number):
+                return "failed", GIVEN_UP
+        default, beginner = BASELINE in trial.user_attrs, len(self.study.first) <= trial.number < len(self.first)
+        features = [record for record in meter.phases if (default or beginner) and record.kind == FEATURES]  # paid for all trials
+        own, seconds = meter.window.joules(), seconds - sum(record.seconds for record in features)
+        own = None if own is None else own - sum(record.known_joules for record in features)
+        return "stopped", self.rules.end_of_training(own, default=default, beginner=beginner, seconds=seconds)
 
     def _record(self, asked: Asked, outcome: Outcome, meter: TrialMeter, stopped: Sequence[tuple[str, str]]) -> None:
         """Close the window of a training, and write down what came of it."""
