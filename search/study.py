@@ -6,9 +6,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal
 
+from .argument_types import refuse_wrong_types
 from .formatting import read_amount, unit_for
 from .hints import Hints
 from .records.trial import Trial
@@ -57,11 +58,8 @@ class Budget:
     money: tuple[float, str] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse anything but one positive amount.
-
-        Raises:
-            ValueError: If none or several currencies are given, or the amount is not positive.
-        """
+        """Refuse, with a ValueError, anything but one positive amount."""
+        refuse_wrong_types(Budget, vars(self), "budget.", money="write (2.0, 'EUR')")
         given = [x for x in (self.joules, self.grams_co2e, self.money[0] if self.money else None) if x is not None]
         if len(given) != 1 or not given[0] > 0:
             raise ValueError(
@@ -142,9 +140,9 @@ class Study:
     seed: int = 0
     min_accuracy: float | None = None
     complete_only: bool = False
-    max_parameters: int | None = None
-    max_flops: int | None = None
-    max_memory_bytes: int | None = None
+    max_parameters: float | None = None
+    max_flops: float | None = None
+    max_memory_bytes: float | None = None
     max_trial_joules: float | None = None
     max_trial_seconds: float | None = None
     stop_dominated: bool | None = None
@@ -156,15 +154,10 @@ class Study:
     notice: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a study that cannot be run.
-
-        Raises:
-            ValueError: If a field breaks its rule; the message names field, rule, value and remedy.
-        """
-        if not isinstance(self.name, str) or not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
+        """Refuse a study that cannot be run, with a ValueError that names field, rule, value and remedy."""
+        refuse_wrong_types(Study, vars(self), "study.", budget=f"write Budget.parse({str(self.budget)!r})", rungs="write (1, 3, 9)")
+        if not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
             raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
-        if isinstance(self.objectives, str):
-            raise ValueError(f"study.objectives must be a tuple of names, got the text {self.objectives!r}")
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
             raise ValueError(f"study.objectives: unknown {unknown}; choose from {', '.join(OBJECTIVES)}")
@@ -175,23 +168,23 @@ class Study:
         if self.objectives[0] in (*ENERGY_OBJECTIVES, "inference_energy", "parameters"):
             raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
         rungs = self.rungs
-        if rungs is not None and not (isinstance(rungs, Sequence) and _ascending(rungs)):
+        if rungs is not None and not _ascending(rungs):
             raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {rungs}")
         if self.space is not None and not hasattr(self.space, "sample"):
             said = f"study.space must be a space, got {type(self.space).__name__}"
             raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        if self.budget is not None and not isinstance(self.budget, Budget):
-            raise ValueError(f"study.budget must be a Budget, got {self.budget!r}; write Budget.parse({str(self.budget)!r})")
         for name in ("trials", "max_parameters", "max_flops", "max_memory_bytes"):
-            if (most := getattr(self, name)) is not None and not (isinstance(most, Real) and float(most) >= 1):
+            if (most := getattr(self, name)) is not None and not most >= 1:
                 raise ValueError(f"study.{name} must be >= 1, got {most!r}; None is no limit")
         for name in ("max_trial_joules", "max_trial_seconds"):
-            if (most := getattr(self, name)) is not None and not (isinstance(most, Real) and float(most) > 0):
+            if (most := getattr(self, name)) is not None and not most > 0:
                 raise ValueError(f"study.{name} must be > 0, got {most!r}; None is no limit")
-        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**63:
+        if not 0 <= self.seed < 2**63:
             raise ValueError(f"study.seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
+        if self.ensemble < 0:
+            raise ValueError(f"study.ensemble must be >= 0, got {self.ensemble}; 0 is none")
         floor, least = self.min_accuracy, -math.inf if self.objectives[0] == "r2" else 0.0
         if floor is not None and not least <= floor <= 1:
             raise ValueError(f"study.min_accuracy must be a share of at most 1, as {self.objectives[0]} is, got {floor!r}; 95 % is 0.95")

@@ -132,6 +132,8 @@ class Price:
     def __post_init__(self) -> None:
         if not math.isfinite(self.per_kwh) or self.per_kwh < 0:
             raise ValueError(f"per_kwh must be a finite number >= 0, got {self.per_kwh!r}")
+        if not re.fullmatch("[A-Z]{3}", self.currency):
+            raise ValueError(f"a currency must be a code of three capitals, got {self.currency!r}; for example EUR")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..argument_types import refuse_wrong_types
 from ..billing.account import SAVE_SECONDS
-from ..carbon.intensity import Intensity
+from ..carbon.intensity import Intensity, Price, check_pue
 from ..execution.job import Executor
 from ..formatting import plain
 from ..integrations.run_log import TrialLogger
@@ -117,6 +118,13 @@ def classes_text(task: Task, metric: str, guess: Mapping[str, float]) -> str | N
     return "; ".join(parts) or None
 
 
+#: What to write for arguments of `run` that are easily given as another type.
+REMEDIES = {
+    **{"study": "find_study('digits', {}) makes one", "intensity": "zones.intensity_for('FR') makes one", "budget": "write '5Wh'"},
+    **{"meter": "write 'nvml,rapl'", "price_per_kwh": "write (0.30, 'EUR')", "device": "write 'cpu' or 'cuda:0'"},
+}
+
+
 def run(
     study: Study,
     *,
@@ -188,6 +196,10 @@ def run(
         StoreError: If the folder cannot be used.
         DeviceError: If another run holds the GPU.
     """
+    refuse_wrong_types(run, locals(), **REMEDIES)
+    check_pue(pue)
+    if price_per_kwh is not None:
+        Price(*price_per_kwh)
     options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin, executor)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     intensity = _nominal(carbon, intensity)

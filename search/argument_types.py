@@ -1,0 +1,58 @@
+"""What a function takes, read from its annotations: a value of another type is refused in one line before it breaks something inside."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], prefix: str = "", **remedies: str) -> None:
+    """Refuse, with a ``ValueError``, values of other types than a function or dataclass declares for them; a default is always right.
+
+    ``prefix`` stands before the names in messages, and ``remedies`` says what to write for some of them.
+    """
+    told, wanted, defaults = _declared(owner)
+    for name in wanted.keys() & values.keys():
+        value, default = values[name], defaults[name]
+        if value is not default and not _fits(value, wanted[name]):
+            remedy = "give one" if default is inspect.Parameter.empty else f"leave it out for {default!r}"
+            if isinstance(value, str) and _fits(1, wanted[name]):
+                remedy = f"write {value.strip()} without quotes"
+            got = " ".join(f"{value!r} ({type(value).__name__})".split())
+            got = got if len(got) <= 80 else f"{type(value).__name__} {got[:60]}..."
+            raise ValueError(f"{prefix}{name} must be {told[name]}, got {got}; {remedies.get(name, remedy)[:120]}")
+
+
+@functools.cache
+def _declared(owner: Callable[..., Any]) -> tuple[Mapping[str, str], Mapping[str, Any], Mapping[str, Any]]:
+    # What is imported for type checkers only is looked up in vain: it takes anything.
+    known = defaultdict(lambda: Any, {**vars(builtins), **vars(sys.modules[owner.__module__])})
+    defaults = {name: one.default for name, one in inspect.signature(owner).parameters.items()}
+    wanted = {name: one for name, one in get_type_hints(owner, localns=known).items() if name in defaults}
+    return inspect.get_annotations(owner), wanted, defaults
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    kind, parts = get_origin(wanted) or wanted, get_args(wanted)
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is tuple and parts[-1] is not ...:
+        return isinstance(value, tuple | list) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if kind in (tuple, list, Sequence):
+        listed = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | Mapping | type)
+        return listed and all(_fits(one, parts[0]) for one in value)
+    if kind in (int, float, bool) and type(value).__name__ in ("bool", "bool_"):  # NumPy's, too
+        return kind is bool
+    if kind is Callable or "__call__" in (vars(kind) if getattr(kind, "_is_protocol", False) else ()):
+        return callable(value)
+    kind = {int: Integral, float: Real, Path: os.PathLike, Literal: str}.get(kind, kind)
+    return not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(value, kind)

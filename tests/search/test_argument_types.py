@@ -1,0 +1,95 @@
+"""What a function takes is read from its annotations, and another value is refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from joulefront.search import run
+from joulefront.search.argument_types import refuse_wrong_types
+from joulefront.search.study import Budget, Study
+from joulefront.spaces.own import Own
+
+
+def example(
+    count: int = 1,
+    share: float | None = None,
+    path: str | Path = "a",
+    pair: tuple[float, str] | None = None,
+    names: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
+    call: Callable[[], int] = int,
+    on: bool = False,
+    budget: Budget | None = None,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "fits",
+    [
+        {"count": np.int64(3), "share": 1, "path": Path("b"), "pair": [0.3, "EUR"], "names": ["a"], "facts": {}},
+        {"share": np.float32(0.5), "names": np.array(["a"]), "call": example, "on": np.bool_(True), "budget": Budget(1.0)},
+        {"share": None, "pair": (1, "EUR"), "budget": None},
+    ],
+)
+def test_what_a_function_declares_is_taken_also_from_numpy(fits: dict[str, Any]) -> None:
+    refuse_wrong_types(example, fits)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"count": "3"}, r"count must be int, got '3' \(str\); write 3 without quotes"),
+        ({"count": True}, "count must be int, got True"),
+        ({"count": 2.5}, r"count must be int, got 2.5 \(float\); leave it out for 1"),
+        ({"share": "x"}, r"share must be float \| None, got 'x' \(str\)"),
+        ({"path": 3}, r"path must be str \| Path, got 3 \(int\); leave it out for 'a'"),
+        ({"pair": 0.3}, r"pair must be tuple\[float, str\] \| None, got 0.3 \(float\); write \(0.30, 'EUR'\)"),
+        ({"pair": (0.3,)}, "pair must be"),
+        ({"names": "a"}, r"names must be Sequence\[str\], got 'a'"),
+        ({"names": [3]}, "names must be"),
+        ({"facts": [1]}, "facts must be"),
+        ({"call": 3}, "call must be"),
+        ({"on": "no"}, "on must be bool, got 'no'"),
+        ({"budget": "5Wh"}, "budget must be"),
+    ],
+)
+def test_what_it_does_not_declare_is_refused_with_a_remedy(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        refuse_wrong_types(example, wrong, pair="write (0.30, 'EUR')")
+
+
+STUDY = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"study": "digits"}, "study must be Study, got 'digits'"),
+        ({"trials": "3"}, "write 3 without quotes"),
+        ({"intensity": 300}, "intensity must be .*intensity_for"),
+        ({"price_per_kwh": (0.3, "eur")}, "a currency must be a code of three capitals, got 'eur'"),
+        ({"price_per_kwh": (-1, "EUR")}, "per_kwh must be"),
+        ({"pue": 0.5}, "pue must be a finite number >= 1"),
+        ({"device": None}, "device must be str, got None .*write 'cpu'"),
+        ({"workers": 1.5}, "workers must be int"),
+        ({"out": 3}, "out must be"),
+        ({"listener": None}, "listener must be"),
+        ({"meter": ["cpu_time"]}, "write 'nvml,rapl'"),
+    ],
+)
+def test_a_run_refuses_arguments_of_another_type_before_there_is_a_folder(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(**{"study": STUDY, "out": tmp_path / "run", **wrong})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_space_of_functions_and_a_budget_say_what_they_want() -> None:
+    with pytest.raises(ValueError, match=r"draw must be .*got None .*; give the function itself"):
+        Own(None, lambda architecture, task: None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"budget.joules must be float \| None, got '5' \(str\); write 5 without quotes"):
+        Budget(joules="5")  # type: ignore[arg-type]
