@@ -235,7 +235,7 @@ def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
     Raises:
         SpaceError: If there are none, two are equal, or one is something else, as a tuple or an array is.
     """
-    if isinstance(choices, str | Set):
+    if isinstance(choices, str | Set) or not hasattr(choices, "__iter__"):
         raise SpaceError(f"the choices of {name!r} must be a list, got {choices!r}; write them in [] in an order that stays")
     plain = tuple(choice.item() if isinstance(choice, np.generic) else choice for choice in choices)
     if not plain:

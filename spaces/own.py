@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..search.hints import check_outputs
+from ..search.argument_types import refuse_wrong_types
+from ..search.model_check import check_models
 from ..search.space import Candidate, SpaceError, Suggest, plain_choices
 from ..search.training.recipe import Recipe
 from ..search.training.task import Task
@@ -59,9 +60,9 @@ class Own(Family):
     name: str = "own"
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a recipe that is a dictionary."""
-        if not hasattr(self.recipe, "sample"):
-            raise ValueError(f"recipe must be RecipeRanges(...), got {type(self.recipe).__name__}; write RecipeRanges(learning_rate=...)")
+        """Raise ValueError for what is no function, or a recipe that is a dictionary."""
+        function = "give the function itself, not what it returns"
+        refuse_wrong_types(Own, vars(self), draw=function, make=function, recipe="write RecipeRanges(learning_rate=...)")
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw an architecture."""
@@ -84,5 +85,5 @@ class Own(Family):
         return self.make(parts_of(candidate), task)
 
     def check(self, task: Task) -> None:
-        """Raise SpaceError if a model gives another number of outputs than the task has."""
-        check_outputs(self, task)
+        """Raise SpaceError if a model cannot be trained, kept or used."""
+        check_models(self, task)

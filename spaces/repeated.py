@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..search.hints import Wrapper
+from ..search.hints import Hints, Wrapper
 from ..search.space import Candidate, Suggest
 
 #: The parameter that numbers the repeats.
@@ -39,19 +39,19 @@ class Repeated(Wrapper):
 
     def defaults(self) -> Mapping[str, Any]:
         """Return the ordinary choice of the space that is repeated, the first time; empty where it has none."""
-        return _first(super().defaults())
+        return _first(Hints(self.space).defaults())
 
     def starts(self) -> tuple[Mapping[str, Any], ...]:
         """Return the ordinary choices of its families, the first time."""
-        return tuple(map(_first, super().starts()))
+        return tuple(map(_first, Hints(self.space).starts()))
 
     def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return what goes on from the candidate inside, the first time."""
-        return _first(super().going_on(_unnumbered(params)) or {}) or None
+        return _first(Hints(self.space).going_on(_unnumbered(params)) or {}) or None
 
     def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
         """Return the next step of the candidate inside, the first time."""
-        return _first(super().further(_unnumbered(params), larger) or {}) or None
+        return _first(Hints(self.space).further(_unnumbered(params), larger) or {}) or None
 
     def key(self, candidate: Candidate) -> str:
         """Return canonical text; repeats differ in it, and so in the seed that is made of it."""

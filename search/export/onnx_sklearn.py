@@ -54,6 +54,8 @@ def convert(estimator: Any, features: int) -> Any:
 
         return write
 
+    if hasattr(estimator, "flatten_transform"):  # of a VotingClassifier; what it concerns, transform, is not converted
+        estimator = copy.copy(estimator).set_params(flatten_transform=False)
     trees = {HistGradientBoostingClassifier: "Classifier", HistGradientBoostingRegressor: "Regressor"}
     converters: dict[Any, Any] = {family: plain(get_converter(f"SklearnHistGradientBoosting{kind}")) for family, kind in trees.items()}
     converters |= {KNeighborsClassifier: convert_neighbours, KNeighborsRegressor: convert_neighbours}

@@ -158,6 +158,8 @@ def _drift(targets: np.ndarray) -> float:
 def _from_raw(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
     kind = trained.task.kind
     ours, theirs = scores(trained, outputs), answers
+    if ours.size != theirs.size:
+        return {"raw_max_abs_difference": float("inf"), "raw_decisions_changed": len(ours)}
     changed = decisions(kind, ours if kind == "classification" else outputs, ours) != decisions(kind, theirs, theirs)
     difference = np.abs(ours.reshape(theirs.shape) - theirs).max() / (_scale(trained, outputs) if kind == "regression" else 1.0)
     return {

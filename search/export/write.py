@@ -253,22 +253,14 @@ def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict
         "joulefront": {"version": ours, "format": exporter.name, "files": []},
         "study": trained.study,
         "origin": None if run is None else run.facts.get("origin"),
-        "trial": trial.number,
-        "epochs": trial.epochs,
-        "variant": trained.variant,
-        "params": dict(trial.params),
+        **{"trial": trial.number, "epochs": trial.epochs, "variant": trained.variant, "params": dict(trial.params)},
         "space": trained.space.name,
         "builder": builder_of(trained.space, trained.candidate),
         **trained.candidate.to_json(),
         "task": {
-            "name": task.name,
-            "kind": task.kind,
-            "outputs": task.outputs,
-            "metric": trained.metric,
-            "shape": list(task.input_shape),
-            "scale": task.target_scale,
-            "train": len(task.train),
-            trained.split: len(task.validation),
+            **{"name": task.name, "kind": task.kind, "outputs": task.outputs, "metric": trained.metric},
+            **{"shape": list(task.input_shape), "scale": task.target_scale},
+            **{"train": len(task.train), trained.split: len(task.validation)},
         },
         "input": {"name": "inputs", "shape": ["batch", *trained.input_shape], "dtype": "float32"},
         "output": {"name": trained.output_name, "classes": len(task.classes) or None},
@@ -279,7 +271,8 @@ def _read_back(exporter: Exporter, trained: TrainedModel, folder: Path) -> Predi
     try:
         return exporter.load(trained, folder)
     except Exception as error:
-        raise ExportFailed(f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written") from error
+        said = f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written"
+        raise ExportFailed(f"{said}, use {'--to safetensors' if trained.is_torch else '--to skops'}") from error
 
 
 def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:

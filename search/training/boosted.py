@@ -19,6 +19,8 @@ from .task import Kind
 
 #: Library -> what to install for it.
 LIBRARIES = {"lightgbm": "lightgbm", "xgboost": "joulefront[xgboost]", "catboost": "joulefront[catboost]"}
+#: Rows by which trees are compared with the object that they are taken from.
+COMPARED = 128
 #: Our names of settings -> theirs.
 NAMES: Mapping[str, Mapping[str, str]] = {
     "lightgbm": {
@@ -110,6 +112,22 @@ class BoostedTrees:
             return self.model.inplace_predict(np.asarray(X, dtype=np.float32))
         kind = "Probability" if self.classes else "RawFormulaVal"
         return self.model.predict(np.asarray(X, dtype=np.float32), prediction_type=kind, thread_count=self.threads)
+
+
+def as_trees(fitted: Any, X: np.ndarray) -> Any:
+    """Return an object with scikit-learn's methods of one of the ``LIBRARIES`` as ``BoostedTrees``; anything else as it is.
+
+    As it is stays also what would predict otherwise for rows ``X`` (n, features), as with an objective that is a function.
+    """
+    library = type(fitted).__module__.partition(".")[0]
+    if library not in LIBRARIES or not hasattr(fitted, "fit"):
+        return fitted
+    X, classes = X[:COMPARED], list(getattr(fitted, "classes_", ()))
+    trees, model = BoostedTrees(library, len(classes)), {"xgboost": "get_booster", "lightgbm": "booster_"}.get(library)
+    found = fitted if model is None else getattr(fitted, model)
+    trees.put(found() if library == "xgboost" else found)
+    same = classes == list(range(len(classes))) and np.allclose(plain_scores(trees, X), plain_scores(fitted, X), atol=1e-6)
+    return trees if same else fitted
 
 
 class BoostedEstimator:

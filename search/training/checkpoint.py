@@ -39,7 +39,7 @@ _OBJECTS = {
 #: Loaders of skops that hold plain data, make a type without calling it, or fill one of the types below, each with what it may name.
 #: Source: the schemas that skops 0.16 writes for the families of ``spaces/classical.py``, and skops' ``io/_sklearn.py``, ``io/_numpy.py``.
 NODES: Mapping[str, frozenset[str]] = {
-    "DictNode": frozenset({"builtins.dict"}),
+    "DictNode": frozenset({"builtins.dict", "sklearn.utils._bunch.Bunch"}),
     "ListNode": frozenset({"builtins.list"}),
     "TupleNode": frozenset({"builtins.tuple"}),
     "JsonNode": frozenset({"builtins.str", "builtins.int", "builtins.float", "builtins.bool", "builtins.NoneType"}),
@@ -66,6 +66,7 @@ NODES: Mapping[str, frozenset[str]] = {
 #: What estimators outside of the bundled families hold when they are fitted, read for models of a user's own study alone.
 INTERNALS = frozenset(
     {
+        *(f"sklearn.calibration.{name}" for name in ("_CalibratedClassifier", "_SigmoidCalibration")),
         "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
         *(f"sklearn.gaussian_process.kernels.{name}" for name in ("ConstantKernel", "Matern", "Product", "RBF", "Sum", "WhiteKernel")),
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
@@ -88,16 +89,20 @@ def is_sklearn_file(path: Path) -> bool:
 
 
 def types_of(model: Any) -> frozenset[str]:
-    """Names of the estimators that the file of a model may hold beside the listed ones; ``model`` is what the study has built.
+    """Names of what the file of a model may hold beside the listed types; ``model`` is what the study has built.
 
-    A bundled family needs none. A model of the user's own study may hold its own class and, since estimators hold one another once they
-    are fitted, all those of the installed scikit-learn: classes with their attributes set, none of which is called.
+    A bundled family needs none. A model of the user's own study may hold its own class, those of its parts and its functions, and, since
+    estimators hold one another once they are fitted, all estimators of the installed scikit-learn: classes with their attributes set, and
+    functions by name, none of which is called.
     """
     if _name(type(model)) in NODES["ObjectNode"]:
         return frozenset()
     from sklearn.utils import all_estimators
 
-    return frozenset({_name(type(model)), *(_name(kind) for _, kind in all_estimators())}) | INTERNALS
+    parts = [model, *getattr(model, "get_params", dict)().values()]
+    own = {_name(type(part)) for part in parts if hasattr(part, "fit") or hasattr(part, "get_params")}
+    own |= {_name(part) for part in parts if callable(part) and hasattr(part, "__name__")}
+    return frozenset({*own, *(_name(kind) for _, kind in all_estimators())}) | INTERNALS
 
 
 def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
@@ -117,8 +122,9 @@ def foreign_types(path: Path, own: frozenset[str] = frozenset()) -> list[str]:
     found = set()
     for node in _nodes(schema):
         loader, name = str(node.get("__loader__")), f"{node.get('__module__')}.{node.get('__class__')}"
-        # A cached node is a second reference to what another node makes.
-        allowed = listed if loader == "CachedNode" else NODES.get(loader, frozenset()) | (own if loader == "ObjectNode" else frozenset())
+        # A cached node is a second reference to what another node makes; an object and a function are looked up, and not called.
+        more = own if loader in ("ObjectNode", "FunctionNode") else frozenset()
+        allowed = listed if loader == "CachedNode" else NODES.get(loader, frozenset()) | more
         if name not in allowed:
             found.add(f"{loader} of {name}")
     return sorted(found)
@@ -164,8 +170,8 @@ def _nodes(item: Any) -> Iterator[Mapping[str, Any]]:
             stack.extend(item)
 
 
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', None) or 'numpy'}.{getattr(kind, '__qualname__', kind.__name__)}"  # a ufunc may have neither
 
 
 class DamagedError(ValueError):

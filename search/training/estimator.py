@@ -42,6 +42,7 @@ class SingleEpoch:
         if names:  # also those of the steps of a pipeline
             self.sklearn.set_params(**dict.fromkeys(names, seed % 2**32))
         self.sklearn.fit(X, y)
+        self.sklearn = getattr(self.sklearn, "best_estimator_", self.sklearn)  # what a GridSearchCV has found; how it searched is no model
 
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities, decision values or predictions, whichever the estimator has."""
@@ -54,12 +55,19 @@ def as_estimator(model: Any) -> Estimator:
         raise ValueError(f"a model must be an instance, got the class {model.__name__}; return {model.__name__}(...)")
     if isinstance(model, Estimator):
         return model
-    if callable(getattr(model, "fit", None)) and callable(getattr(model, "predict", None)):
+    if callable(getattr(model, "fit", None)) and (callable(getattr(model, "predict", None)) or _predicts_later(model)):
         return SingleEpoch(model)
     raise ValueError(
         f"a model must be a torch.nn.Module or have fit and predict like a scikit-learn estimator, got {type(model).__name__}; "
         "does Space.build return the model?"
     )
+
+
+def _predicts_later(model: Any) -> bool:
+    """Whether a model has a method to predict once it is fitted, as a StackingClassifier has."""
+    from sklearn.base import is_classifier, is_regressor
+
+    return callable(getattr(type(model), "predict", None)) and (is_classifier(model) or is_regressor(model))
 
 
 def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
@@ -101,7 +109,7 @@ def full_probabilities(scores: np.ndarray, sklearn: Any, task: Task) -> np.ndarr
     """Spread probabilities over all classes of the task when only some occurred in the training data."""
     seen = getattr(sklearn, "classes_", None)
     if task.kind == "classification" and scores.ndim != 2:
-        raise ValueError(f"a model of classes must be a classifier, got the values of {type(sklearn).__name__}; take its classifier")
+        raise ValueError(f"a model of classes must be a classifier, got the values of {type(sklearn).__name__}; one has classes_")
     if task.kind not in ("classification", "anomaly") or scores.ndim != 2 or seen is None or scores.shape[1] == task.outputs:
         return scores
     full = np.zeros((len(scores), task.outputs), dtype=scores.dtype)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .backbone import Transfer
+from .boosted import as_trees
 from .estimator import as_estimator
 from .evaluate import metric_of, quality, quality_and_scores, sign_of
 from .feature_cache import FeatureCache
@@ -271,6 +272,7 @@ def _fit_estimator(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fi
     for epoch in range(done + 1, how.epochs + 1):
         with phases("epoch", epoch):
             estimator.fit_epochs(inputs, targets, epoch - 1, epoch, how.seed)
+            estimator.sklearn = as_trees(estimator.sklearn, inputs)
         quality = None
         if patience.enabled:
             quality, scores = _validate(estimator, None, task, recipe, cpu, phases, epoch)

@@ -248,13 +248,13 @@ def test_what_is_no_study_task_space_or_recipe_is_refused_by_name():
     own = Own(lambda t: {"w": t.suggest_int("w", 1, 2)}, linear, recipe=RECIPE)
     for fields, words in (
         ({"space": [own]}, r"study.space must be a space, got list; several are Union"),
-        ({"rungs": 3}, "study.rungs must be ascending whole numbers.*got 3"),
-        ({"name": 5}, "study.name must be printable .*got 5"),
+        ({"rungs": 3}, r"study.rungs must be tuple\[int, ...\], got 3 \(int\); write \(1, 3, 9\)"),
+        ({"name": 5}, "study.name must be str, got 5"),
         ({"task": lambda: (X, X[:, 0])}, r"a function without arguments that returns one, got tuple; arrays\(inputs, targets\)"),
     ):
         with pytest.raises(ValueError, match=words):
             Study(**{"name": "n", "task": TASK, "space": own, "rungs": (1,), "trials": 2, **fields}).load_task()
-    with pytest.raises(ValueError, match=r"recipe must be RecipeRanges\(...\), got dict"):
+    with pytest.raises(ValueError, match=r"recipe must be RecipeRanges, got .*; write RecipeRanges\(learning_rate=...\)"):
         Own(own.draw, linear, recipe={"batch_size": 8})
 
 

@@ -120,5 +120,5 @@ def test_a_class_in_place_of_an_instance_and_a_regressor_of_classes_are_refused_
         as_estimator(LinearRegression)
     data = MemoryData(torch.tensor(X, dtype=torch.float32), torch.tensor(y))
     task = Task("t", "classification", data, data, None, (6,), ("a", "b", "c"))
-    with pytest.raises(ValueError, match="must be a classifier, got the values of LinearRegression; take its classifier"):
+    with pytest.raises(ValueError, match="must be a classifier, got the values of LinearRegression; one has classes_"):
         evaluate(LinearRegression().fit(X, y), task, data, recipe=Recipe())
