@@ -275,8 +275,10 @@ def classes_of(data: Any) -> list[str] | None:
 def warn_of_scales(name: str, splits: Mapping[str, np.ndarray]) -> None:
     """Warn of splits ``(n, channels or features, ...)`` whose values lie on another scale than those of the training split."""
     flat = {split: np.moveaxis(part, 1, 0).reshape(part.shape[1], -1).astype(np.float64) for split, part in splits.items()}
-    mean, deviation = flat["train"].mean(axis=1), flat["train"].std(axis=1) + 1e-12
-    for split, values in flat.items():
+    deviation = flat["train"].std(axis=1)
+    varies, others = deviation > 0, [split for split in flat if split != "train"]
+    mean, deviation = flat["train"].mean(axis=1)[varies], deviation[varies]
+    for split, values in ((split, flat[split][varies]) for split in others if varies.any()):
         times, far = np.median(values.std(axis=1) / deviation), np.median(np.abs(values.mean(axis=1) - mean) / deviation)
         if len(splits[split]) >= LOOKED_AT // 2 and (times >= FAR or times <= 1 / FAR or far >= FAR):
             said = f"inputs of {split} have {times:.3g} times the deviation of those of train, and means {far:.3g} deviations away"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from joulefront.search.cli import main
 from joulefront.search.formatting import names_text, read_names
 from joulefront.search.training.table import prepare, table
+from joulefront.search.training.table_checks import warn_of_scales
 
 NAMES = ["height, cm", 'say "hi"', "it's", "  blanks ", "a=b", "größe", "$HOME;*`x`", "--drop", '"quoted"', "new\nline", "a,b", "tab\there"]
 
@@ -190,3 +191,14 @@ def test_infinite_values_are_missing_with_a_word_of_ours(tmp_path):
         f"8 values of {name!r} are infinite, and count as missing" for name in "ab"
     }
     assert task.preprocessing["features"] == ["a", "a?", "b", "b?", "c"]
+
+
+def test_inputs_that_are_constant_in_training_tell_no_scale() -> None:
+    drawn = np.random.default_rng(0)
+    words = np.where(np.arange(40) % 8 == 0, drawn.normal(size=(600, 40)), 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_scales("words", {"train": words[:400], "validation": words[400:]})
+        warn_of_scales("empty", {"train": np.zeros((400, 3)), "validation": np.ones((200, 3))})
+    with pytest.warns(UserWarning, match="inputs of validation have 255 times the deviation"):
+        warn_of_scales("words", {"train": words[:400], "validation": 255 * words[:400]})
