@@ -31,6 +31,9 @@ settings.load_profile("joulefront")
 #: A picture of one pixel.
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg==")
 
+#: Kinds of models that this process has trained to be warm.
+WARM = set[tuple[Any, ...]]()
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores: many slow tests wait for a process, a lock or a clock; the fast ones never do."""
@@ -117,12 +120,22 @@ def _devices_that_are_not_there_get_no_seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _few_draws_show_what_a_space_has(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session looks for kinds and for a compiler in 200 random candidates each; those of tests have few kinds, not in their own room."""
-    if "execution" not in request.path.parts:
-        from joulefront.search.execution import probe
+def _kinds_are_sought_and_warmed_up_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session trains each kind of model that 200 candidates show, for what the first one in a process pays; not in their own room."""
+    if "execution" in request.path.parts:
+        return
+    from joulefront.search.execution import probe
 
-        monkeypatch.setattr(probe, "ENOUGH_DRAWS", 40)
+    train = probe.WarmUp._train
+
+    def first(self: probe.WarmUp, own: Any, threads: int, watch: Any) -> None:
+        kind = (type(self.space), own.get("family"), own.get("classical.estimator"))
+        if kind not in WARM:
+            train(self, own, threads, watch)
+            WARM.add(kind)
+
+    monkeypatch.setattr(probe.WarmUp, "_train", first)
+    monkeypatch.setattr(probe, "ENOUGH_DRAWS", 40)
 
 
 @pytest.fixture(scope="session", autouse=True)

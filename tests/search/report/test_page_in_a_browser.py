@@ -31,8 +31,13 @@ def chrome() -> Iterator[Any]:
         yield found
 
 
+READABLE = (Path(helpers.browser.__file__).parent / "readable.js").read_text()
+
+
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (800, True), (1440, False)])
-def test_a_browser_draws_it_at_every_width_without_a_complaint_or_a_request(chrome: Any, fake_page: Path, width: int, dark: bool) -> None:
+def test_it_is_drawn_and_readable_at_every_width_without_a_complaint_or_a_request_and_prints_in_light_colours(
+    chrome: Any, fake_page: Path, width: int, dark: bool
+) -> None:
     with Opened(chrome, fake_page, width=width, dark=dark) as opened:
         opened.page.wait_for_selector("#chart svg")
         assert opened.complaints == []
@@ -43,6 +48,23 @@ def test_a_browser_draws_it_at_every_width_without_a_complaint_or_a_request(chro
             assert boxes["#s-members"]["x"] == boxes["#s-front"]["x"] < boxes["#details"]["x"]
             assert boxes["#s-members"]["y"] - boxes["#s-front"]["y"] - boxes["#s-front"]["height"] < 20
         assert opened.page.evaluate("+document.querySelector('#chart canvas').dataset.dots") > 5
+        found = opened.page.evaluate(READABLE)
+        assert len(found["text"]) > 100
+        assert found["text"][0][0] >= 4.5, found["text"][:5]
+        assert found["marks"][0][0] >= 3.0, found["marks"][:5]
+        assert found["unnamed"] == []
+        names = opened.page.evaluate(
+            "[...document.querySelectorAll('h1, h2, h3')].filter(e => e.getClientRects().length).map(e => +e.tagName[1])"
+        )
+        assert names[0] == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(names))
+        if dark:
+            opened.page.emulate_media(media="print")
+            assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            assert not opened.page.is_visible("#quality")
+            assert opened.page.is_visible("#members")
+            assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+            assert opened.page.evaluate(READABLE)["text"][0][0] >= 4.5
 
 
 def few(run: Run, count: int) -> Run:
@@ -232,32 +254,3 @@ def test_under_a_forecast_a_model_keeps_the_grams_of_its_own_hours(chrome: Any, 
         assert not shown(20)
         opened.page.select_option("#place", "0")
         assert shown(20)
-
-
-READABLE = (Path(helpers.browser.__file__).parent / "readable.js").read_text()
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_and_marks_are_readable_and_everything_has_a_name(chrome: Any, fake_page: Path, dark: bool) -> None:
-    with Opened(chrome, fake_page, dark=dark) as opened:
-        opened.page.wait_for_selector("#chart svg")
-        found = opened.page.evaluate(READABLE)
-        assert len(found["text"]) > 100
-        assert found["text"][0][0] >= 4.5, found["text"][:5]
-        assert found["marks"][0][0] >= 3.0, found["marks"][:5]
-        assert found["unnamed"] == []
-        names = opened.page.evaluate(
-            "[...document.querySelectorAll('h1, h2, h3')].filter(e => e.getClientRects().length).map(e => +e.tagName[1])"
-        )
-        assert names[0] == 1
-        assert all(after - before <= 1 for before, after in itertools.pairwise(names))
-
-
-def test_it_prints_in_light_colours_without_its_controls(chrome: Any, fake_page: Path) -> None:
-    with Opened(chrome, fake_page, dark=True) as opened:
-        opened.page.emulate_media(media="print")
-        assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        assert not opened.page.is_visible("#quality")
-        assert opened.page.is_visible("#members")
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1440
-        assert opened.page.evaluate(READABLE)["text"][0][0] >= 4.5
