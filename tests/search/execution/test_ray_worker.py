@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.forked import Forked
 
 from joulefront.search import run
 from joulefront.search.cli.study_source import find_study
@@ -24,6 +25,8 @@ from joulefront.search.execution.worker import DeviceError
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.progress import Progress
 from joulefront.search.running.session import SessionOptions
+
+from ..conftest import RINGS
 
 
 def test_an_executor_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +145,16 @@ def test_an_actor_that_dies_is_killed_at_once_and_not_replaced_inside_a_training
     assert said.count("kill") == 3, "what the old one has left goes with it"
 
 
+def busy_rings(folder: Path) -> Path:
+    """The file of a small study whose epochs take many ticks of /proc."""
+    file, work = folder / "rings.py", "until = time.thread_time() + 0.01\n        while time.thread_time() < until:\n            pass"
+    file.write_text(RINGS.replace('MODE = "fine"', 'MODE = "slow"').replace("time.sleep(0.05)", work))
+    return file
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A search of digits on two actors, of which one is killed in its first training."""
+    """A search on two actors, of which one is killed in its first training."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'joulefront[ray]'")
     path, workers, said = tmp_path_factory.mktemp("ray") / "run", list[RayWorker](), list[Progress]()
     killed, one = list[int](), threading.Lock()
@@ -153,7 +163,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def train(self: RayWorker, job: Any, *, should_continue: Any, **words: Any) -> Any:
         def killing(entry: Any) -> bool:
             with one:
-                if not killed and job.number == 0:  # a network whose epoch takes many ticks of /proc
+                if not killed and job.number == 0:
                     time.sleep(2.0)  # until the meter of a busy machine has looked, too: what a dead process took since then cannot be read
                     killed.append(self.pid)
                     os.kill(killed[0], signal.SIGKILL)
@@ -162,7 +172,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
         workers.append(self)
         return original(self, job, should_continue=killing, **words)
 
-    study = find_study("digits", {})
+    study = find_study(str(busy_rings(path.parent)), {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RayWorker, "train", train)
         patch.setenv("RAY_AUTH_MODE", "disabled")
@@ -173,7 +183,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.slow
-def test_two_actors_search_digits_and_a_killed_one_loses_no_trial(searched: Any) -> None:
+def test_two_actors_search_and_a_killed_one_loses_no_trial(searched: Any) -> None:
     states = [trial.state for trial in searched.run.trials]
     assert sorted(states) == ["complete"] * 4 + ["failed"], "the trial that was lost is another's beside the four"
     (failed,) = [trial for trial in searched.run.trials if trial.state == "failed"]
@@ -226,11 +236,11 @@ def told(self, job, *, should_continue, **words):
     return train(self, job, should_continue=told_and_asked, **words)
 
 RayWorker.train = told
-main(["worker", "--study", "digits", "--source", "digits", "--executor", "ray", "--workers", "1", "--meter", "cpu_time", *sys.argv[1:-1]])
+main(["worker", "--study", "rings", "--source", sys.argv[1], "--executor", "ray", "--workers", "1", "--meter", "cpu_time", *sys.argv[2:-1]])
 """
 
 
-def arrived(path: Path, process: subprocess.Popen[str]) -> bool:
+def arrived(path: Path, process: Forked) -> bool:
     """Wait for a file that a process makes."""
     while not path.exists() and process.poll() is None:
         time.sleep(0.05)
@@ -243,8 +253,9 @@ def test_two_nodes_have_a_meter_each_and_of_one_that_is_lost_no_trial_is(tmp_pat
     for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
         monkeypatch.setenv(name, value)
     node = {"num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    rings = busy_rings(tmp_path)
     url, under_way, waited = f"sqlite:///{tmp_path}/study.db", tmp_path / "under_way", list[bool]()
-    train, sessions = RayWorker.train, list[subprocess.Popen[str]]()
+    train, sessions = RayWorker.train, list[Forked]()
     cluster = utils.Cluster(initialize_head=True, head_node_args={**node, "node_name": "a"})
     try:
         other = cluster.add_node(**node, node_name="b")
@@ -252,19 +263,15 @@ def test_two_nodes_have_a_meter_each_and_of_one_that_is_lost_no_trial_is(tmp_pat
 
         def beside_b(self: RayWorker, job: Any, **words: Any) -> Any:
             if not waited:
-                words_of_b = ["--storage", url, "--out", str(tmp_path / "b"), str(under_way)]
-                sessions.append(
-                    subprocess.Popen(
-                        [sys.executable, "-c", ON_NODE_B, *words_of_b], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-                    )
-                )
+                words_of_b = [rings, "--storage", url, "--out", tmp_path / "b", under_way]
+                sessions.append(Forked("-c", ON_NODE_B, *words_of_b, stdout=subprocess.DEVNULL))
                 waited.append(arrived(under_way, sessions[0]))
                 cluster.remove_node(other, allow_graceful=False)
             return train(self, job, **words)
 
         monkeypatch.setattr(RayWorker, "train", beside_b)
         options: dict[str, Any] = {"trials": 5, "meter": "cpu_time", "executor": "ray", "workers": 1, "storage": url}
-        front = run(find_study("digits", {}), out=tmp_path / "a", **options)
+        front = run(find_study(str(rings), {}), out=tmp_path / "a", **options)
         said = sessions[0].communicate(timeout=120)[1]
     finally:
         for session in sessions:
