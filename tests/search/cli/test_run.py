@@ -140,7 +140,7 @@ def test_a_run_continues_only_with_the_same_study(call: Callable[..., Any], fold
 
 
 def test_a_timeout_that_starting_has_taken_says_so(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:
-    said = call("run", rings_file("fine"), "--out", "r", "--timeout", "0.01s", "--meter", "cpu_time")
+    said = call("run", rings_file("fine"), "--out", "r", "--timeout", "0.0001s", "--meter", "cpu_time")
     assert said.code == 1
     assert "while the study was starting; give a longer --timeout" in said.err
 
