@@ -36,19 +36,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Which public names live where; imported at first use, so that `joulefront --help` stays quick.
-_PLACES = {
-    ".study": "Budget Study",
-    ".space": "Candidate Space",
-    ".training.arrays": "arrays dataset",
-    ".running.run": "load run",
-    ".training.table": "prepare table",
-    **{".running.baselines": "MeasurementProtocol", ".samplers": "FreezeThawSampler", ".front": "Front"},
-    **{".report.front_view": "FrontView", ".training.recipe": "Recipe", ".records.run_folder": "StoreError"},
-    **{".training.task": "Task", ".training.audio": "audio", ".cli.study_source": "find_study"},
-    **{".training.images": "images", ".running.repeat": "repeat"},
+#: Where each public name lives; imported at first use, so that `joulefront --help` stays quick.
+_HOMES = {
+    "Budget": ".study",
+    "Candidate": ".space",
+    "MeasurementProtocol": ".running.baselines",
+    "FreezeThawSampler": ".samplers",
+    "Front": ".front",
+    "FrontView": ".report.front_view",
+    "Recipe": ".training.recipe",
+    "Space": ".space",
+    "StoreError": ".records.run_folder",
+    "Study": ".study",
+    "Task": ".training.task",
+    "arrays": ".training.arrays",
+    "audio": ".training.audio",
+    "dataset": ".training.arrays",
+    "find_study": ".cli.study_source",
+    "images": ".training.images",
+    "load": ".running.run",
+    "prepare": ".training.table",
+    "repeat": ".running.repeat",
+    "run": ".running.run",
+    "table": ".training.table",
 }
-_HOMES = {name: place for place, names in _PLACES.items() for name in names.split()}
 __all__ = [*sorted(_HOMES), "__version__"]
 
 

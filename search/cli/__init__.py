@@ -62,8 +62,24 @@ def first_sentence(verb: Callable[..., Any]) -> str:
 
 
 for _verb in (
-    *(run.run, worker.worker, run.repeat, run.estimate, read.studies, read.inspect, read.front, read.plot, read.report, read.dashboard),
-    *(deploy.export, deploy.predict, deploy.optimise, read.price, read.compare, read.repair, read.cache, read.doctor),
+    run.run,
+    worker.worker,
+    run.repeat,
+    run.estimate,
+    read.studies,
+    read.inspect,
+    read.front,
+    read.plot,
+    read.report,
+    read.dashboard,
+    deploy.export,
+    deploy.predict,
+    deploy.optimise,
+    read.price,
+    read.compare,
+    read.repair,
+    read.cache,
+    read.doctor,
 ):
     app.command(short_help=first_sentence(_verb))(_verb)
 # What follows the command belongs to it.

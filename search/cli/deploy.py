@@ -117,7 +117,11 @@ def optimise(
 
 
 def _picked(path: Path, pick: str, moved: MovedOptions, predictions: str | None = None) -> tuple[Run, Trial, Study, Task, Path]:
-    """Return a run, the trial that a rule picks, where asked by its training and use, the study, its data and the file of the weights."""
+    """Return a run, the trial that a rule picks, where asked by its training and use, the study, its data and the file of the weights.
+
+    Raises:
+        StoreError: If the data are not those of the run: a model's figures would be of other rows.
+    """
     from .. import lifetime
     from ..front import Front
     from ..records.run_folder import RunFolder

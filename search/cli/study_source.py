@@ -160,7 +160,11 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
 
 
 def _typed(function: Callable[..., Any], name: str, text: str) -> Any:
-    """Read the text of an option as the type that the study's function declares: int, float, bool or a tuple of them."""
+    """Read the text of an option as the type that the study's function declares: int, float, bool or a tuple of them.
+
+    Raises:
+        StudyError: If the text is not a value of this type.
+    """
     try:
         hint = get_type_hints(function).get(name, str)
     except NameError:  # a type that is imported for type checkers only

@@ -26,8 +26,24 @@ from .windows import Window
 if TYPE_CHECKING:
     from .calibrations import with_wall
 
-__all__ = ["JOULES_PER_KWH", "JOULES_PER_WH", "SECONDS_PER_HOUR", "Capability", "Component", "Discovery", "Ledger", "Quality"]
-__all__ += ["Reading", "Record", "Source", "Window", "add", "discover", "measure", "with_wall"]
+__all__ = [
+    "JOULES_PER_KWH",
+    "JOULES_PER_WH",
+    "SECONDS_PER_HOUR",
+    "Capability",
+    "Component",
+    "Discovery",
+    "Ledger",
+    "Quality",
+    "Reading",
+    "Record",
+    "Source",
+    "Window",
+    "add",
+    "discover",
+    "measure",
+    "with_wall",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -111,6 +111,9 @@ def _blend_graph(blend: Blend, features: int, of_member: Callable[[Any, int], An
 
     It leads from ``inputs`` ``(batch, features)`` to the class and probability columns, or to values ``(batch, 1)``; ``of_member``
     returns the graph of one member, with one input ``inputs`` and the outputs of skl2onnx.
+
+    Raises:
+        RuntimeError: If a member has no translation.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

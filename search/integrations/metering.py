@@ -51,12 +51,19 @@ def facts_of(record: Record) -> dict[str, Any]:
     known = [part for part in record.counting if part.joules is not None]
     wh = None if record.joules is None else record.joules / JOULES_PER_WH
     facts = {
-        **{"joules": record.joules, "wh": wh, "quality": record.quality},
-        **{name: getattr(record, name) for name in ("u_random_joules", "u_systematic_joules", "seconds", "cpu_seconds")},
+        "joules": record.joules,
+        "wh": wh,
+        "quality": record.quality,
+        "u_random_joules": record.u_random_joules,
+        "u_systematic_joules": record.u_systematic_joules,
+        "seconds": record.seconds,
+        "cpu_seconds": record.cpu_seconds,
         "meters": ", ".join(dict.fromkeys(part.source for part in known)) or None,
         "coverage": ", ".join(record.coverage) or None,
         "attribution": ", ".join(dict.fromkeys(part.attribution for part in known)) or None,
-        **{"hardware_id": record.hardware_id or None, "started_utc": record.t0_utc, "state": record.state},
+        "hardware_id": record.hardware_id or None,
+        "started_utc": record.t0_utc,
+        "state": record.state,
         **{f"{part.name.replace(':', '_')}_joules": part.joules for part in known},
     }
     return {PREFIX + name: value for name, value in facts.items()}

@@ -259,13 +259,17 @@ def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
     }
     return {
         "header": {
-            **{"formatVersion": "0.1", "formatVersionSpecificationUri": SPECIFICATION},
+            "formatVersion": "0.1",
+            "formatVersionSpecificationUri": SPECIFICATION,
             "reportId": str(uuid.uuid5(uuid.NAMESPACE_URL, f"joulefront:{found['run_id'] or found['study']}")),
-            **{"reportDatetime": moment, "reportStatus": "final" if found["ended"] else "draft"},
+            "reportDatetime": moment,
+            "reportStatus": "final" if found["ended"] else "draft",
         },
         "task": {
-            **{"taskStage": "training", "taskFamily": _kind(run)},
-            **{"algorithms": _algorithms(run, software), "dataset": [_dataset(run)]},
+            "taskStage": "training",
+            "taskFamily": _kind(run),
+            "algorithms": _algorithms(run, software),
+            "dataset": [_dataset(run)],
             **({"measuredAccuracy": accuracy} if accuracy is not None else {}),
             "taskDescription": f"Search over {sum(found['trials'].values())} trainings, all of them included; study {found['study']}",
         },

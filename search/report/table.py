@@ -30,9 +30,26 @@ if TYPE_CHECKING:
 
 #: Keys of a row, in order. ``quality`` is that of the energy: measured, estimated, mixed or absent; ``contended``: beside foreign work.
 KEYS = (
-    *("trial", "epochs", "accuracy", "train_joules", "train_wh", "grams_co2e", "inference_joules_per_1000", "parameters", "quality"),
-    *("params", "contended", "low", "high", "validation_examples", "right", "ties_best", "beats_guessing"),
-    *("sensible", "baseline", "validation_folds"),
+    "trial",
+    "epochs",
+    "accuracy",
+    "train_joules",
+    "train_wh",
+    "grams_co2e",
+    "inference_joules_per_1000",
+    "parameters",
+    "quality",
+    "params",
+    "contended",
+    "low",
+    "high",
+    "validation_examples",
+    "right",
+    "ties_best",
+    "beats_guessing",
+    "sensible",
+    "baseline",
+    "validation_folds",
 )
 
 
@@ -51,10 +68,14 @@ def to_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[st
     """Return one JSON object a member, or a trial of some others, None where unknown."""
     return [
         {
-            **{"trial": trial.number, "epochs": trial.epochs, "accuracy": front.quality_of(trial, "accuracy")},
+            "trial": trial.number,
+            "epochs": trial.epochs,
+            "accuracy": front.quality_of(trial, "accuracy"),
             **({} if front.objectives[0] == "accuracy" else {front.objectives[0]: trial.values[0]}),
             **{name: trial.values[front.objectives.index(name)] for name in _further(front)},
-            **{"train_joules": trial.train_joules, "train_wh": trial.train_wh, "grams_co2e": trial.grams_co2e},
+            "train_joules": trial.train_joules,
+            "train_wh": trial.train_wh,
+            "grams_co2e": trial.grams_co2e,
             "inference_joules_per_1000": trial.inference_joules_per_1000,
             "parameters": trial.parameters,
             "quality": trial.energy_quality,

@@ -12,8 +12,9 @@ and ``repeat`` are bodies inside of it. Each step gives what the next one needs,
             ...
         session.reason = "all of it is done"
 
-``estimate``, which keeps nothing, takes the first half alone: `open_bench` and its ledger. At the end, also after an error, all is closed
-and given back in the reverse order; the first error is the one that is raised (``endings.py``).
+``estimate``, which keeps nothing, takes the first half alone: `open_bench` and its ledger. The bill has the session from the start of its
+ledger, and is written at each of the ledger's checkpoints. At the end, also after an error, the executors are closed, the reason is noted,
+the bill is closed, everything is given back in the reverse order; the first error is the one that is raised (``endings.py``).
 """
 
 from __future__ import annotations
