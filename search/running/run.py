@@ -120,8 +120,12 @@ def classes_text(task: Task, metric: str, guess: Mapping[str, float]) -> str | N
 
 #: What to write for arguments of `run` that are easily given as another type.
 REMEDIES = {
-    **{"study": "find_study('digits', {}) makes one", "intensity": "zones.intensity_for('FR') makes one", "budget": "write '5Wh'"},
-    **{"meter": "write 'nvml,rapl'", "price_per_kwh": "write (0.30, 'EUR')", "device": "write 'cpu' or 'cuda:0'"},
+    "study": "find_study('digits', {}) makes one",
+    "intensity": "zones.intensity_for('FR') makes one",
+    "budget": "write '5Wh'",
+    "meter": "write 'nvml,rapl'",
+    "price_per_kwh": "write (0.30, 'EUR')",
+    "device": "write 'cpu' or 'cuda:0'",
 }
 
 

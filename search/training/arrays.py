@@ -18,8 +18,14 @@ from .task import Kind, Targets, Task, complete_splits, encode, target_scale, wa
 Pair = tuple[Any, Any]
 #: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
 SETS = {
-    **{"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "usps": "USPS"},
-    **{"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "stl10": "STL10"},
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "usps": "USPS",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+    "stl10": "STL10",
 }
 
 
