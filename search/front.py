@@ -92,7 +92,11 @@ class Front:
     run: Run | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the directions; a ``ValueError`` if there is not one direction per objective, or a direction is unknown."""
+        """Check the directions.
+
+        Raises:
+            ValueError: If there is not one direction per objective, or a direction is unknown.
+        """
         if len(self.directions) != len(self.objectives) or not self.objectives:
             raise ValueError(f"a front needs one direction per objective, got objectives={self.objectives}, directions={self.directions}")
         wrong = [direction for direction in self.directions if direction not in ("maximize", "minimize")]
@@ -192,7 +196,11 @@ class Front:
 
     @cached_property
     def choice(self) -> Choice:
-        """Which member to take and why, with the interval of every member; a ``ValueError`` if the front is empty."""
+        """Which member to take and why, with the interval of every member.
+
+        Raises:
+            ValueError: If the front is empty.
+        """
         return choose(self._some(), self.evidence, self.quality_floor if self.directions[0] == "maximize" else None)
 
     def standing(self, trial: Trial) -> Standing:

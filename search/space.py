@@ -296,7 +296,11 @@ class FixedTrial:
         return self._number(name, int, "a whole number")
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return the choice that is stored; a ``ValueError`` if it is none of the space's choices."""
+        """Return the choice that is stored.
+
+        Raises:
+            ValueError: If it is none of the space's choices.
+        """
         value = self._value(name)
         if value not in choices:
             raise ValueError(

@@ -264,7 +264,11 @@ class Study:
 
 
 def parse_rungs(text: str) -> tuple[int, ...]:
-    """Read ``1,3,9,27``; a ``ValueError`` if these are not ascending whole numbers of epochs."""
+    """Read ``1,3,9,27``.
+
+    Raises:
+        ValueError: If these are not ascending whole numbers of epochs.
+    """
     try:
         rungs = tuple(int(number) for number in text.split(","))
     except ValueError:

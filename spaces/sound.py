@@ -122,7 +122,11 @@ class Heard(Wrapper):
         return getattr(self.space, "recipe", None)
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
-        """Build a model of the family for spectrograms, behind one; a ``ValueError`` if the inputs of the task are no samples."""
+        """Build a model of the family for spectrograms, behind one.
+
+        Raises:
+            ValueError: If the inputs of the task are no samples.
+        """
         how, mean, deviation = heard_of(task)
         spectrogram = LogMel(how, mean, deviation)
         train, validation = Seen(task.train, spectrogram), Seen(task.validation, spectrogram)

@@ -120,7 +120,11 @@ def study(
 
 
 def heads_of(text: str) -> tuple[str, ...]:
-    """Return the heads that a text names; a ``ValueError`` if there is no such head."""
+    """Return the heads that a text names.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
     found = tuple(dict.fromkeys(head.strip() for head in text.split(",") if head.strip()))
     for head in found:
         if head != "linear" and head not in SOLVED and not (head.isdigit() and int(head) > 0):

@@ -104,7 +104,11 @@ def find_study(source: str, options: Mapping[str, Any]) -> Study:
 
 
 def named_values(texts: Sequence[str]) -> dict[str, str]:
-    """Read ``NAME=VALUE`` options of a study; a ``StudyError`` if a text has no name or no value."""
+    """Read ``NAME=VALUE`` options of a study.
+
+    Raises:
+        StudyError: If a text has no name or no value.
+    """
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -191,7 +191,11 @@ class StudyFile:
         return _error(self.path, self.text, at, message)
 
     def apply(self, study: Study) -> Study:
-        """Return the study with the file's own candidates, bounds and fields; a ``StudyFileError`` if they cannot be searched."""
+        """Return the study with the file's own candidates, bounds and fields.
+
+        Raises:
+            StudyFileError: If they cannot be searched.
+        """
         from ..space import RandomTrial
 
         known: dict[str, Any] = {"name": self.path.stem, **self._study}
@@ -263,7 +267,11 @@ def _python(value: Any) -> Any:
 
 
 def read_study_file(path: str | Path) -> StudyFile:
-    """Read a study file; a ``StudyFileError`` if it is no TOML, or a key or a value is none that a study file has."""
+    """Read a study file.
+
+    Raises:
+        StudyFileError: If it is no TOML, or a key or a value is none that a study file has.
+    """
     path = Path(path)
     if not path.is_file():
         raise StudyFileError(f"study file {str(path)!r} does not exist; give an existing one, or one of: {', '.join(bundled_studies())}")

@@ -194,7 +194,11 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Read what ``to_json`` wrote; a ``ValueError`` if it was written by a later schema."""
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError: If it was written by a later schema.
+        """
         version = data.get("schema", SCHEMA)
         if not isinstance(version, int) or version > SCHEMA:
             raise ValueError(f"record has schema {version}, this version reads up to {SCHEMA}: update joulefront")

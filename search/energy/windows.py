@@ -268,6 +268,10 @@ class Window:
 
 
 def check_kind(kind: str) -> None:
-    """Refuse an unknown kind of window; a ``ValueError`` if ``kind`` is none of ``KINDS``."""
+    """Refuse an unknown kind of window.
+
+    Raises:
+        ValueError: If ``kind`` is none of ``KINDS``.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")

@@ -195,7 +195,11 @@ def _gpus() -> int:
 
 
 def pick_device(device: str) -> str:
-    """Resolve ``auto`` and refuse a device that is not there; a ``ValueError`` if the device is unknown or absent."""
+    """Resolve ``auto`` and refuse a device that is not there.
+
+    Raises:
+        ValueError: If the device is unknown or absent.
+    """
     import torch
 
     if device == "auto":

@@ -305,7 +305,11 @@ class RayWorker(WorkerProcess):
         self._ready = False
 
     def connect(self) -> None:
-        """Wait for the actor, and count what it takes from now on as this session's; a ``ConnectionError`` if it does not come."""
+        """Wait for the actor, and count what it takes from now on as this session's.
+
+        Raises:
+            ConnectionError: If it does not come.
+        """
         self.actor.connect()
         self._follow(self.actor.pid)
 

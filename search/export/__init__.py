@@ -30,7 +30,11 @@ __all__ = ["FORMATS", "Check", "ExportFailed", "Exported", "Exporter", "TrainedM
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at first use; an ``AttributeError`` if there is no such name."""
+    """Import a public name at first use.
+
+    Raises:
+        AttributeError: If there is no such name.
+    """
     if name not in _HOMES:
         raise AttributeError(f"joulefront.search.export has no {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOMES[name], __name__), name)

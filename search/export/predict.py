@@ -71,7 +71,11 @@ class Model:
     """An exported model that takes raw files."""
 
     def __init__(self, folder: str | Path = ".") -> None:
-        """Open ``model.onnx`` of a folder; a ``ValueError`` if there is none, or it was not written by joulefront."""
+        """Open ``model.onnx`` of a folder.
+
+        Raises:
+            ValueError: If there is none, or it was not written by joulefront.
+        """
         import onnxruntime
 
         file = Path(folder) / MODEL if Path(folder).is_dir() else Path(folder)
@@ -113,7 +117,11 @@ class Model:
                     yield one or Unusable(f"{file}{'' if alone else f', row {k + 1}'}: the model gives no number; correct what is far off")
 
     def read(self, file: Path) -> dict[str, np.ndarray]:
-        """Read a file as the inputs of the graph; an ``Unusable`` if it is none for this model."""
+        """Read a file as the inputs of the graph.
+
+        Raises:
+            Unusable: If it is none for this model.
+        """
         if file.is_dir():
             raise Unusable(f"{file} is a folder; give the files in it: {file}/*")
         if not file.exists():

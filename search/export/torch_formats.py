@@ -217,7 +217,11 @@ def recorded_task(folder: Path) -> Task:
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """Read the ``config.json`` of an export; a ``ValueError`` if there is none."""
+    """Read the ``config.json`` of an export.
+
+    Raises:
+        ValueError: If there is none.
+    """
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{str(folder)!r} must hold {CONFIG}; give a folder written by joulefront export")

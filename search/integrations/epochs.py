@@ -179,7 +179,11 @@ class EpochMeter:
 
     @property
     def emissions(self) -> Emissions:
-        """What the training took, for a card; a ``RuntimeError`` if no training has ended."""
+        """What the training took, for a card.
+
+        Raises:
+            RuntimeError: If no training has ended.
+        """
         if self._window is not None:  # of an interrupt Keras and transformers tell no callback
             raise RuntimeError(
                 'the emissions must be read after a training, got one under way; call energy.end("stopped") if it was broken off'

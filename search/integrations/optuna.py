@@ -210,7 +210,11 @@ class EnergyBudgetCallback:
         self.joules = amount.value
 
     def spent(self, study: optuna.Study) -> float:
-        """Return the joules of all trials so far; an ``EnergyUnknownError`` if a complete trial has none."""
+        """Return the joules of all trials so far.
+
+        Raises:
+            EnergyUnknownError: If a complete trial has none.
+        """
         total = 0.0
         for trial in study.get_trials(deepcopy=False):
             known = None if _own_record(trial) is None else trial.user_attrs.get(JOULES)

@@ -79,7 +79,11 @@ class BufferedStorage(InMemoryStorage):
             return done
 
     def flush(self) -> None:
-        """Write what the file does not have yet; a ``DatabaseError`` if the file cannot be written any more."""
+        """Write what the file does not have yet.
+
+        Raises:
+            DatabaseError: If the file cannot be written any more.
+        """
         with self._lock:
             trials = self._studies[self._study].trials
             new = trials[len(self._written) :]

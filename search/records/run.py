@@ -93,7 +93,11 @@ class Run:
 
     @property
     def intensity(self) -> Intensity | None:
-        """The carbon intensity of the place; None when it is unknown; a ``ValueError`` if a factor in ``study.json`` breaks its rule."""
+        """The carbon intensity of the place; None when it is unknown.
+
+        Raises:
+            ValueError: If a factor in ``study.json`` breaks its rule.
+        """
         place = self.facts.get("intensity")
         return Intensity.from_json(dict(place)) if place else None
 

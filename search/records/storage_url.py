@@ -47,7 +47,11 @@ def without_password(text: str) -> str:
 
 
 def public_url(url: str) -> str:
-    """Return a storage URL without its secrets, as a run folder keeps it; a ``ValueError`` if it is no URL of a database."""
+    """Return a storage URL without its secrets, as a run folder keeps it.
+
+    Raises:
+        ValueError: If it is no URL of a database.
+    """
     place = _parsed(url)
     secrets = _secret_keys(place)
     if place.password is None and not secrets:
@@ -120,7 +124,11 @@ def _hidden_in(command: str) -> str:
 
 
 def _place(url: str | URL) -> tuple[Any, ...]:
-    """Return what tells one database from another; a ``ValueError`` if it is no URL of a database."""
+    """Return what tells one database from another.
+
+    Raises:
+        ValueError: If it is no URL of a database.
+    """
     place = _parsed(url) if isinstance(url, str) else url
     if (file := sqlite_file(place)) is not None:
         return ("sqlite", file.absolute())

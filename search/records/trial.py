@@ -245,7 +245,11 @@ def to_json(trial: Trial) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> Trial:
-    """Read what ``to_json`` wrote; a ``ValueError`` if it lacks what a trial must have, or a value is of another type."""
+    """Read what ``to_json`` wrote.
+
+    Raises:
+        ValueError: If it lacks what a trial must have, or a value is of another type.
+    """
     where = f"trial {data.get('number')}" if isinstance(data, Mapping) else "trial"
     energy = {name: data[key] for key, name in _ENERGY.items() if key in fitted(_Facts, data, where)}
     return fitted(Trial, {**data, "energy": energy}, where)

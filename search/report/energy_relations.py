@@ -128,7 +128,11 @@ def operation_costs(run: Run) -> tuple[OperationCost, ...]:
 
 
 def points_of(run: Run) -> list[Trial]:
-    """The measured configurations, each at its longest training; a ``ValueError`` if the trials come from different hardware."""
+    """The measured configurations, each at its longest training.
+
+    Raises:
+        ValueError: If the trials come from different hardware.
+    """
     hardware = sorted({trial.hardware_id for trial in run.trials if trial.hardware_id})
     if len(hardware) > 1:
         raise ValueError(f"relations need the energies of one machine, got trials of {', '.join(hardware)}; call it once per machine")

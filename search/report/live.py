@@ -201,7 +201,11 @@ class LiveRun:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refresh(self) -> dict[str, Any]:
-        """Return the newest data; those before it while the folder is being written; a ``StoreError`` if nothing could be read yet."""
+        """Return the newest data; those before it while the folder is being written.
+
+        Raises:
+            StoreError: If nothing could be read yet.
+        """
         with self._lock:
             if time.monotonic() - self._read < self.fresh_seconds and self.data is not None:
                 return self.data

@@ -152,7 +152,11 @@ class Transfer(nn.Module):
     deviation: torch.Tensor
 
     def __init__(self, backbone: Backbone, feature_set: str, head: nn.Module, *, images: int | None = None) -> None:
-        """Put a head on a backbone; a ``ValueError`` if the backbone has no such feature set, or there are no images."""
+        """Put a head on a backbone.
+
+        Raises:
+            ValueError: If the backbone has no such feature set, or there are no images.
+        """
         super().__init__()
         if feature_set not in backbone.feature_sets():
             raise ValueError(f"feature_set must be one of {', '.join(backbone.feature_sets())}, got {feature_set!r}")

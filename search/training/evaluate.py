@@ -27,7 +27,11 @@ LESS_IS_BETTER = ("error", "loss", "rmse", "mae")
 
 
 def evaluate(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu") -> dict[str, float]:
-    """Return the quality of a model on one split, see ``quality``; a ``TrainingFailed`` if the model gives a value that is not finite."""
+    """Return the quality of a model on one split, see ``quality``.
+
+    Raises:
+        TrainingFailed: If the model gives a value that is not finite.
+    """
     return quality_and_scores(model, task, data, recipe=recipe, device=device)[0]
 
 

@@ -104,7 +104,11 @@ class Loop:
                 buffer.copy_(kept[name])
 
     def train_epoch(self) -> float:
-        """Train one epoch and return its mean training loss; a ``TrainingFailed`` if the loss is not finite."""
+        """Train one epoch and return its mean training loss.
+
+        Raises:
+            TrainingFailed: If the loss is not finite.
+        """
         self.epoch += 1
         recipe, drawn = self._recipe, epoch_seed(self._seed, self.epoch)
         _seed_all(drawn)
