@@ -14,7 +14,7 @@ from joulefront.spaces.classical import Classical
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.union import Union
 
-STUDY = Study("t", None, Classical(), rungs=(1, 3, 9, 27, 81))
+STUDY = Study("t", lambda: None, Classical(), rungs=(1, 3, 9, 27, 81))
 
 
 def trial(number, accuracy, epochs, asked=None, estimator="linear"):
