@@ -213,11 +213,12 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
 
     These are infinite for a silent one.
     """
-    lengths, rates, sounds, peaks = list[float](), Counter[str](), dict[str, float](), dict[str, float]()
+    lengths, rates, sounds, peaks, cut = list[float](), Counter[str](), dict[str, float](), dict[str, float](), list[str]()
     speeds, spans, formats = list[tuple[str, int]](), list[tuple[str, int]](), list[tuple[str, int]]()
     for name, label in (found.splits["train"][k] for k in spaced(len(found.splits["train"]), PROBED)):
         with suppress(*unreadable()):  # decoding reports it
-            samples, rate = read_sound(files.read(name))  # not by the header, which may name more samples than there are
+            samples, rate = read_sound(data := files.read(name))  # not by the header, which may name more samples than there are
+            cut += [name] if _is_cut(data) else []
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
             speeds.append((f"{rate:,}", label))
@@ -229,11 +230,19 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
             sounds[name] = float(2 * np.abs(loud - len(samples) / 2).min() / rate) if len(loud) else np.inf
     kinds = {"number of samples per second": speeds, "length of the recordings": spans, "file format of the recordings": formats}
     warn_of_giveaways(str(files.path), kinds, found.classes)
-    high = [name for name, peak in peaks.items() if peak > BEYOND]
-    if high and len(high) < len(peaks):  # in all of them it is a scale, which standardising takes out
+    if high := [name for name, peak in peaks.items() if peak > BEYOND]:  # in all of them, too: those of 16 bits that come later are not so
         said = f"{len(high)} of {len(peaks)} recordings have samples beyond [-1, 1], e.g. {high[0]} up to {peaks[high[0]]:.3g}"
         warnings.warn(f"{files.path}: {said}; divide those of 16 bits by 32768", stacklevel=4)
+    if cut:
+        said = f"{len(cut)} of {len(peaks)} recordings end before the end that their header names, e.g. {cut[0]}"
+        warnings.warn(f"{files.path}: {said}; copy them again, or leave them out", stacklevel=4)
     return lengths, rates, sounds
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a WAV or AIFF file is shorter than its header says; one that was written to a pipe names no length, or the greatest."""
+    size = int.from_bytes(data[4:8], "little" if data[:4] == b"RIFF" else "big")
+    return data[:4] in (b"RIFF", b"FORM") and len(data) + 1 < size + 8 < 2**31 - 2**16
 
 
 def _warn_of_length(where: str, lengths: list[float], sounds: Mapping[str, float], seconds: float | None) -> None:

@@ -159,3 +159,20 @@ def test_the_products_for_runtimes_without_a_fourier_transform_give_the_same_pow
     real, imaginary = np.split(frame @ fourier_waves(256), 2)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
     np.testing.assert_allclose(real**2 + imaginary**2, np.abs(np.fft.rfft(frame * window)) ** 2 / 64**2, atol=1e-12)
+
+
+def test_cut_recordings_and_floats_at_the_scale_of_16_bits_get_a_word(recordings):
+    import soundfile
+
+    for file in recordings.rglob("?.wav"):
+        soundfile.write(file, 20_000 * tone(300 if file.parent.name == "low" else 1500), 8000, subtype="FLOAT")
+    for file in recordings.rglob("??.wav"):
+        file.unlink()
+    cut, piped = recordings / "low" / "1.wav", recordings / "low" / "2.wav"
+    cut.write_bytes(cut.read_bytes()[:3000])
+    whole = bytearray(piped.read_bytes())
+    whole[4:8] = b"\xff" * 4  # as programs write that do not know the length before the end
+    piped.write_bytes(whole)
+    with pytest.warns(UserWarning, match=r"1 of \d+ recordings end before the end that their header names, e.g. low/1.wav"):
+        task = audio(recordings, test_share=0.0)
+    assert any("samples beyond [-1, 1]" in said for said in task.seen["warnings"])
