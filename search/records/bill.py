@@ -201,54 +201,65 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
 
     A component that was lost on the way is in the sums with what is known of it, and its unknown time is named beside them.
     """
-    by_state: dict[str, float] = {}
-    parts: dict[str, float] = {}
-    joules: dict[str, float] = {}
-    unknown: dict[str, float] = {}
+    every = list(sessions)
+    metered = [(one, Record.from_json(one["total"]), known_joules(one)) for one in every if one.get("total") is not None]
+    joules = _summed(known for _, _, known in metered)
     kinds: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     absent: dict[str, str] = {}
-    random_squares = systematic = seconds = unmetered = again_joules = again_seconds = 0.0
-    doubted, rebuilt = True, 0
-    walls: list[Component | None] = []
-    for session in sessions:
-        _add(by_state, session["by_state_joules"])
-        _add(parts, session.get("overhead_parts_joules") or {})
-        if session.get("total") is None:
-            continue
-        rebuilt += session.get("rebuilt") is not None
-        before = session.get("before") or {"joules": 0.0}
-        unmetered += before["cpu_seconds"] if before["joules"] is None else 0.0
-        record = Record.from_json(session["total"])
-        seconds += record.seconds
-        walls.append(record.component("wall"))
-        known = known_joules(session)
-        lost = {name: value for name, value in session.get("unknown_seconds", {}).items() if value > 0}
-        _add(joules, known)
-        _add(unknown, lost)
-        if REPEATS in session["by_state_joules"]:
-            again_joules, again_seconds = again_joules + sum(known.values()), again_seconds + record.seconds
-        if record.joules is not None:
-            random, scale = record.u_random_joules, record.u_systematic_joules
-            doubted = doubted and random is not None and scale is not None
-            random_squares, systematic = random_squares + (random or 0.0) ** 2, systematic + (scale or 0.0)  # one gain error for all
-            cpu = record.component("cpu")
-            if before["joules"] and cpu is not None and cpu.joules:
-                systematic += before["joules"] / cpu.joules * (cpu.u_systematic_joules or 0.0)
-        elif known:
-            doubted = False  # the uncertainty of a component that was lost is lost with it
+    for _, record, known in metered:
         for part in record.components:
             if part.name in known:
                 kinds.setdefault(part.name, []).append(part.quality if part.joules is not None else "mixed")
                 source[part.name] = part.source
-            elif part.joules is None:
+            elif part.joules is None and part.name not in joules:
                 absent[part.name] = part.reason or "unknown"
-    absent = {name: reason for name, reason in absent.items() if name not in joules}
-    total = sum(joules.values()) if joules else None
-    u_joules = (random_squares + systematic**2) ** 0.5 if joules and doubted else None
-    quality = {name: combined_quality(found) for name, found in kinds.items()}
-    wall, rest = _at_wall(walls), (again_joules, again_seconds, rebuilt)
-    return Bill(total, by_state, joules, quality, source, absent, u_joules, seconds, unknown, wall, unmetered, parts, *rest)
+    again = [(record, known) for one, record, known in metered if REPEATS in one["by_state_joules"]]
+    before = [one["before"] for one, _, _ in metered if one.get("before")]
+    return Bill(
+        total_joules=sum(joules.values()) if joules else None,
+        by_state=_summed(one["by_state_joules"] for one in every),
+        by_component=joules,
+        quality_by_component={name: combined_quality(found) for name, found in kinds.items()},
+        source_by_component=source,
+        absent=absent,
+        u_joules=_u_joules(metered) if joules else None,
+        seconds=sum((record.seconds for _, record, _ in metered), 0.0),
+        unknown_seconds=_summed({n: t for n, t in one.get("unknown_seconds", {}).items() if t > 0} for one, _, _ in metered),
+        at_wall=_at_wall([record.component("wall") for _, record, _ in metered]),
+        unknown_cpu_seconds=sum((one["cpu_seconds"] for one in before if one["joules"] is None), 0.0),
+        overhead_parts=_summed(one.get("overhead_parts_joules") or {} for one in every),
+        again_joules=sum((sum(known.values()) for _, known in again), 0.0),
+        again_seconds=sum((record.seconds for record, _ in again), 0.0),
+        rebuilt=sum(one.get("rebuilt") is not None for one, _, _ in metered),
+    )
+
+
+def _u_joules(metered: Sequence[tuple[Mapping[str, Any], Record, Mapping[str, float]]]) -> float | None:
+    """Return the standard uncertainty of the sum of some sessions, with their records and what is known of them; None where one is unknown.
+
+    That of a component that was lost is lost with it. One gain error is that of all sessions.
+    """
+    random_squares = systematic = 0.0
+    for session, record, known in metered:
+        if record.joules is None and not known:
+            continue
+        random, scale = record.u_random_joules, record.u_systematic_joules
+        if record.joules is None or random is None or scale is None:
+            return None
+        random_squares, systematic = random_squares + random**2, systematic + scale
+        before, cpu = (session.get("before") or {}).get("joules"), record.component("cpu")
+        if before and cpu is not None and cpu.joules:
+            systematic += before / cpu.joules * (cpu.u_systematic_joules or 0.0)
+    return float((random_squares + systematic**2) ** 0.5)
+
+
+def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
@@ -277,11 +288,6 @@ def known_joules(session: Mapping[str, Any]) -> dict[str, float]:
     # Written before components were kept in the bill: only what was known from end to end.
     whole = {part.name: part.joules for part in Record.from_json(session["total"]).counting if part.joules is not None}
     return SessionBill("", before=session.get("before")).with_before(whole, "cpu")
-
-
-def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, value in more.items():
-        sums[name] = sums.get(name, 0.0) + value
 
 
 def meters_of(record: Record) -> dict[str, str]:

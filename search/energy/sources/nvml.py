@@ -198,20 +198,8 @@ class Nvml:
         if device.used:
             # Energies of a module and of a GPU are told apart as those of other hardware.
             self._facts[component] = facts | ({"boundary": MODULE} if calls.module else {})
-        counts, attribution = device.used, "exclusive"
-        if facts["mig"]:
-            count, end = facts["mig_instances"], "NVML knows the whole GPU only, so it is shown and not counted"
-            counts = counts and facts["mig_whole"]
-            attribution = "exclusive" if facts["mig_whole"] else "shared(the whole GPU's, with its other instances)"
-            if facts["mig_whole"]:
-                notes.append("MIG is on, and its one instance has all of the GPU")
-            elif count == 1:
-                notes.append(f"MIG is on, and the one instance that is seen is a part of the GPU (a container hides others): {end}")
-            else:
-                notes.append(f"MIG is on with {count} instances: {end}")
-        if facts["virtualisation"] == "vgpu":
-            counts, attribution = False, "shared(with other virtual machines)"
-            notes.append("a virtual GPU: what the driver shows is not this machine's share, so it is not counted")
+        whose, attribution, shared = _sharing(facts)
+        notes += shared
         measured = self._lag_of(facts)
         lag = min(self._counter_lag, MEASURED_LAG_SECONDS) if whole else self._counter_lag
         gain = GAIN_U if calls.counter else 0.15 if calls.averaged else 0.07
@@ -235,7 +223,7 @@ class Nvml:
             counter_sees=1.0 if whole else sees,
             rest_seconds=rest_seconds,
             gain_u=gain,
-            counts=counts,
+            counts=device.used and whose,
             covers=(component, "cpu", "dram") if calls.module else (),
             attribution=attribution,
         )
@@ -333,6 +321,24 @@ def _rest_seconds(nvml: Any, counter: Callable[[], float]) -> float:
         spent.append(time.thread_time() - begin)
     seconds = statistics.median(spent)
     return seconds / DEAR_SHARE if seconds >= DEAR_SECONDS else 0.0
+
+
+def _sharing(facts: Mapping[str, Any]) -> tuple[bool, str, list[str]]:
+    """Return whether what the driver shows of a GPU is this machine's own, how it is attributed, and what is to be said of it."""
+    if facts["virtualisation"] == "vgpu":
+        own, attribution = False, "shared(with other virtual machines)"
+        said = ["a virtual GPU: what the driver shows is not this machine's share, so it is not counted"]
+    else:
+        own, attribution, said = True, "exclusive", []
+    if not facts["mig"]:
+        return own, attribution, said
+    if facts["mig_whole"]:
+        return own, attribution, ["MIG is on, and its one instance has all of the GPU", *said]
+    end, count = "NVML knows the whole GPU only, so it is shown and not counted", facts["mig_instances"]
+    seen = f"MIG is on with {count} instances: {end}"
+    if count == 1:
+        seen = f"MIG is on, and the one instance that is seen is a part of the GPU (a container hides others): {end}"
+    return False, attribution if said else "shared(the whole GPU's, with its other instances)", [seen, *said]
 
 
 def _sees(name: str, architecture: int | None) -> tuple[float, bool]:
