@@ -325,6 +325,7 @@ def estimate(
     grams = None if intensity is None else intensity.grams_per_kwh
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     show = progress_line(sys.stderr)
+    known = [trial for folder in earlier or [] for trial in RunFolder.open(folder).run().trials]
     file = _estimate_file(out.expanduser() if out is not None else Path("runs") / found.name)
     try:
         probed, overhead, joules = probe_study(found, count=probes, tell=show, whole_process=context.obj[1], **vars(machine))
@@ -333,7 +334,7 @@ def estimate(
     guess = estimate_cost(
         found if found.rungs else found.fitted_to(found.load_task()),
         probed,
-        [trial for folder in earlier or [] for trial in RunFolder.open(folder).run().trials],
+        known,
         joules_limit=bounds.joules,
         trial_limit=bounds.trials,
         overhead=overhead,
@@ -351,6 +352,8 @@ def _estimate_file(path: Path) -> Path:
     file = estimate_file(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{str(file)!r} must be a file, got a folder, a pipe or a device; remove it, or give another --out")
         with tempfile.TemporaryFile(dir=file.parent):
             return file
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import host
 from .intervals import Interval, Line, fit_line
-from .journal import fitted
+from .journal import content, fitted
 from .record import Component, Record
 from .sources.cpu_time import CpuCoefficients
 from .sources.source import Capability
@@ -313,12 +313,14 @@ def load_calibration(shape: type[Kept], hardware_id: str, folder: Path | None = 
     """
     kind, remedy = FILES[shape]
     path = (folder or cache_folder()) / f"{kind}-{hardware_id}.json"
-    if not path.exists():
-        return None
+    wide = {"Infinity": math.inf, "-Infinity": -math.inf}  # ends of intervals
     try:
-        found = fitted(shape, json.loads(path.read_text(encoding="utf-8")), "calibration")
-    except ValueError as error:
-        raise ValueError(f"calibration {path} cannot be read ({error}); delete it and run joulefront doctor {remedy}") from None
+        found = fitted(shape, json.loads(content(path), parse_constant=wide.__getitem__), "calibration")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"calibration {path} cannot be read ({why}); delete it and run joulefront doctor {remedy}") from None
     if found.hardware_id != hardware_id:
         raise ValueError(f"calibration {path} is of hardware {found.hardware_id}, not {hardware_id}; delete it and calibrate again")
     return found

@@ -154,7 +154,7 @@ class RunLog:
 
 
 def _logged(folder: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
         found = json.loads((folder / LOGGED_FILE).read_text(encoding="utf-8"))
         return {place: one for place, one in found.items() if isinstance(one, dict)}
     return {}

@@ -15,12 +15,10 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from ..carbon.intensity import Intensity, check_pue
 from ..energy import Record
-from ..energy.journal import fitted, parse
+from ..energy.journal import LARGEST_BYTES, content, fitted, parse
 from ..whole_file import whole_file
 
 T = TypeVar("T")
-#: No file of a run folder that is read at once is larger; with 100,000 trials one has 0.8 GB.
-LARGEST_BYTES = 1 << 30
 #: Entry ``state`` of ``study.json`` until the database is made: the same command begins again.
 CREATING = "creating"
 
@@ -90,7 +88,9 @@ class _Carbon(TypedDict):
     deadline: NotRequired[str | None]
 
 
-class _Guess(TypedDict):
+class Guess(TypedDict):
+    """What a study is expected to cost, as an estimate of it keeps it."""
+
     joules: NotRequired[float | None]
     low_joules: NotRequired[float | None]
     high_joules: NotRequired[float | None]
@@ -102,7 +102,7 @@ class _Guess(TypedDict):
     high_seconds: NotRequired[float | None]
 
 
-class _Expected(_Guess):
+class _Expected(Guess):
     share: float
     done: int
 
@@ -150,7 +150,7 @@ class StudyFile(TypedDict):
     intensity: NotRequired[Intensity | None]
     pue: NotRequired[float | None]
     carbon: NotRequired[list[_Carbon] | None]
-    estimate: NotRequired[_Guess | None]
+    estimate: NotRequired[Guess | None]
     expected: NotRequired[list[_Expected] | None]
     anchor: NotRequired[_Anchor | None]
     fingerprint: NotRequired[_Fingerprint]
@@ -218,13 +218,6 @@ def read_snapshot(file: Path) -> Snapshot:
     if "digest" in kept and kept["digest"] != digest(kept["trials"], kept.get("optuna")):
         raise ValueError(f"{str(file)!r} was altered after it was written; delete it")
     return kept
-
-
-def content(path: Path) -> bytes:
-    """Return what a file holds; a ``ValueError`` where that is more than any of ours: a few bytes on a disk can stand for terabytes."""
-    if (size := path.stat().st_size) > LARGEST_BYTES:
-        raise ValueError(f"it has {size:,} bytes")
-    return path.read_bytes()
 
 
 def broken_start(file: Path) -> Mapping[str, Any] | None:

@@ -128,9 +128,9 @@ class RunFolder:
                 f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
                 "for example runs/digits"
             )
-        read = (one for one in path.iterdir() if one.suffix != ".tmp" and one.exists())  # those are written, and never read
-        if strange := [str(one) for one in read if not one.is_file() and not one.is_dir()]:
-            raise StoreError(f"{strange[0]!r} must be a file, got a pipe or a device; remove it")
+        read = (one for one in path.iterdir() if one.suffix != ".tmp" and (one.exists() or one.is_symlink()))  # those are never read
+        if strange := [str(one) for one in read if not one.is_file() and (not one.is_dir() or one.suffix in (".json", ".jsonl"))]:
+            raise StoreError(f"{strange[0]!r} must be a file, got a folder, a pipe, a device or a link to nothing; remove it")
         version = _read(file, Versioned)["format"]
         if version != FORMAT:
             other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"

@@ -222,6 +222,8 @@ class LiveRun:
                     self._seen = seen  # not before: what could not be read is read again
             except (OSError, ValueError, RuntimeError) as error:
                 if self.data is None:
+                    if isinstance(error, OSError):
+                        raise StoreError(f"{str(error.filename or self.path)!r} cannot be read ({error.strerror})") from error
                     raise StoreError(str(error)) from error
             self._read = time.monotonic()
             return self.data
@@ -279,7 +281,7 @@ def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8080, started: Cal
 
     Raises:
         StoreError: If there is no such run.
-        RuntimeError: If the port is taken or the address is not one of this machine.
+        ValueError: If the port is taken or the address is not one of this machine.
     """
     from socketserver import ThreadingMixIn
     from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -296,7 +298,7 @@ def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8080, started: Cal
     try:
         server = make_server(host, port, app, server_class=Server, handler_class=Quiet)
     except OSError as error:
-        raise RuntimeError(f"--host {host} --port {port} cannot be served: {error.strerror or error}; give another --port") from error
+        raise ValueError(f"--host {host} --port {port} cannot be served: {error.strerror or error}; give another") from error
     with server:
         address = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
         print(f"{address}/ is the page, {address}/dashboard is optuna-dashboard on a copy of the study; Ctrl-C ends both", file=sys.stderr)

@@ -6,7 +6,6 @@ each session was: when, where, with what and by which command it measured, and w
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -23,6 +22,7 @@ from ..carbon.intensity import Intensity
 from ..certainty import folds_in, splits_in
 from ..energy import Ledger
 from ..energy.sources.cpu_time import estimates_in
+from ..records.files import Guess, read_json
 from ..records.run_folder import FORMAT, RunFolder, StoreError
 from ..records.shared_study import SharedStudy, WorkerState, check_place, new_worker
 from ..records.trial import Trial
@@ -100,7 +100,7 @@ def study_folder(
     if fresh:
         guess = estimate_file(path)
         facts = {
-            "estimate": json.loads(guess.read_text(encoding="utf-8")) if guess.is_file() else None,
+            "estimate": read_json(guess, Guess, "delete it, or make it again: joulefront estimate") if guess.exists() else None,
             "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
             "study": described(study),
             "origin": dict(origin) if origin else None,

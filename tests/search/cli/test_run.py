@@ -326,10 +326,21 @@ def test_an_estimate_knows_where_it_is_kept_before_anything_is_probed(
     file = rings_file("fine")
     Path("here").write_text("")
     refused(call("estimate", file, "--out", "here/run"), "--out must lie in a folder that can be written", "'here/run'")
+    Path("taken.estimate.json").mkdir()
+    refused(call("estimate", file, "--out", "taken"), "taken.estimate.json' must be a file, got a folder")
+    refused(call("estimate", file, "--earlier", "nowhere"), "run folder 'nowhere' does not exist")
     assert probed == []
     assert call("estimate", file, "--out", ".").code == 0
     assert estimate_file(Path()).is_file()
     assert estimate_file(Path("/")) == Path("/.estimate.json")
+
+
+def test_a_damaged_estimate_is_refused_before_a_run_begins(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:
+    file = rings_file("fine")
+    for text in ("[" * 100_000, '{"joules": "x"}', '{"joules": NaN}', ""):
+        Path("r.estimate.json").write_text(text)
+        refused(call("run", file, "--out", "r"), "r.estimate.json' is damaged", "delete it")
+    assert not Path("r").exists()
 
 
 def test_a_study_receives_its_own_options(call: Callable[..., Any], rings_file: Callable[[str], Path], probed: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """Calibration of the CPU estimate and of the wall meter, on machines whose truth is known."""
 
 import math
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -153,9 +154,22 @@ def test_a_damaged_or_foreign_file_is_an_error_with_a_remedy(tmp_path):
     path.rename(tmp_path / "cpu-other.json")
     with pytest.raises(ValueError, match="calibrate again"):
         load_calibration(CpuCalibration, "other", tmp_path)
-    (tmp_path / "cpu-other.json").write_text("{}")
-    with pytest.raises(ValueError, match="delete it"):
-        load_calibration(CpuCalibration, "other", tmp_path)
+    for text in ("{}", "[" * 100_000, '{"hardware_id": NaN}', ""):
+        (tmp_path / "cpu-other.json").write_text(text)
+        with pytest.raises(ValueError, match="delete it"):
+            load_calibration(CpuCalibration, "other", tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_what_is_no_file_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "cpu-pipe.json")
+    (tmp_path / "cpu-folder.json").mkdir()
+    (tmp_path / "cpu-loop.json").symlink_to("cpu-loop.json")
+    for name in ("pipe", "folder", "loop"):
+        with pytest.raises(ValueError, match=f"calibration .*cpu-{name}.json cannot be read .*; delete it and run joulefront doctor"):
+            load_calibration(CpuCalibration, name, tmp_path)
+    (tmp_path / "file").touch()
+    assert load_calibration(CpuCalibration, "h", tmp_path / "file") is None
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from joulefront.search.records.trial import ATTRIBUTE
 @pytest.mark.parametrize("name", ["bill.json", "trials.json", "ledger.jsonl", "repeats.json"])
 def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_never_waited_for(tmp_path: Path, name: str) -> None:
     make(tmp_path / "r")
-    for strange in (lambda: os.mkfifo(tmp_path / "r" / name), lambda: (tmp_path / "r" / name).symlink_to(os.devnull)):
-        strange()
-        with pytest.raises(StoreError, match=f"{name}' must be a file, got a pipe or a device; remove it"):
+    file = tmp_path / "r" / name
+    for strange in (os.mkfifo, Path.mkdir, lambda file: file.symlink_to(os.devnull), lambda file: file.symlink_to(name)):
+        strange(file)
+        with pytest.raises(StoreError, match=f"{name}' must be a file, got a folder, a pipe, a device or a link to nothing; remove it"):
             RunFolder.open(tmp_path / "r")
-        (tmp_path / "r" / name).unlink()
+        file.rmdir() if file.is_dir() else file.unlink()
     assert RunFolder.open(tmp_path / "r").run().trials == ()
 
 

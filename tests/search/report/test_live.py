@@ -201,5 +201,5 @@ def test_an_open_page_shows_a_model_that_is_measured_while_one_looks(served: str
 
 
 def test_a_port_that_is_taken_is_named(served: str, young: tuple[RunFolder, optuna.Study]) -> None:
-    with pytest.raises(RuntimeError, match=r"--port \d+ cannot be served: .* in use; give another --port"):
+    with pytest.raises(ValueError, match=r"--port \d+ cannot be served: .* in use; give another"):
         live.serve(young[0].path, port=int(served.rstrip("/").rpartition(":")[2]))
