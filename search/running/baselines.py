@@ -137,7 +137,11 @@ def default_candidate(study: Study) -> dict[str, Any] | None:
         return None
     draw = NearestTrial(wanted)
     study.space.sample(draw)
-    return {**draw.params, "epochs": min(max(int(wanted.get("epochs", study.rungs[-1])), study.rungs[0]), study.rungs[-1])}
+    return {**draw.params, "epochs": _within(study, wanted.get("epochs", study.rungs[-1]))}
+
+
+def _within(study: Study, epochs: Any) -> int:
+    return min(max(int(epochs), study.rungs[0]), study.rungs[-1])
 
 
 def beginning(study: Study, trials: int | None = None) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, Any] | None, int | None]:
@@ -147,10 +151,11 @@ def beginning(study: Study, trials: int | None = None) -> tuple[Sequence[Mapping
     ``trials`` in all, at most ``SHARE_TO_BEGIN`` are spent like that.
     """
     default = default_candidate(study)
+    own = tuple({**one, "epochs": _within(study, one["epochs"])} if "epochs" in one else one for one in study.first)  # --rungs, --smoke
     if default is None:
-        return study.first, None, None
-    place = next((k for k, own in enumerate(study.first) if _same(study, own, default)), len(study.first))
-    first = study.first if place < len(study.first) else (*study.first, default)
+        return own, None, None
+    place = next((k for k, one in enumerate(own) if _same(study, one, default)), len(own))
+    first = own if place < len(own) else (*own, default)
     others = [] if study.complete_only else list(_of_other_families(study, first))
     most = len(others) if trials is None else max(0, int(SHARE_TO_BEGIN * trials) - len(first))
     return (*first, *others[:most]), default, place
@@ -175,7 +180,7 @@ def _same(study: Study, params: Mapping[str, Any], default: Mapping[str, Any]) -
         own, other = (study.space.key(study.space.sample(FixedTrial(one))) for one in (params, default))
     except ValueError:
         return False
-    return own == other and min(max(int(params.get("epochs", 0)), study.rungs[0]), study.rungs[-1]) == default["epochs"]
+    return own == other and _within(study, params.get("epochs", 0)) == default["epochs"]
 
 
 @dataclass

@@ -275,8 +275,9 @@ def classes_of(data: Any) -> list[str] | None:
 def warn_of_scales(name: str, splits: Mapping[str, np.ndarray]) -> None:
     """Warn of splits ``(n, channels or features, ...)`` whose values lie on another scale than those of the training split."""
     flat = {split: np.moveaxis(part, 1, 0).reshape(part.shape[1], -1).astype(np.float64) for split, part in splits.items()}
-    deviation = flat["train"].std(axis=1)
-    varies, others = deviation > 0, [split for split in flat if split != "train"]
+    with np.errstate(over="ignore"):
+        deviation = flat["train"].std(axis=1)
+    varies, others = (deviation > 0) & np.isfinite(deviation), [split for split in flat if split != "train"]
     mean, deviation = flat["train"].mean(axis=1)[varies], deviation[varies]
     for split, values in ((split, flat[split][varies]) for split in others if varies.any()):
         times, far = np.median(values.std(axis=1) / deviation), np.median(np.abs(values.mean(axis=1) - mean) / deviation)

@@ -78,6 +78,8 @@ def test_no_family_is_dropped_before_its_ordinary_choice_was_tried() -> None:
 def test_another_network_begins_with_a_short_training_that_may_go_on() -> None:
     networks = study(Union(Convnet(), SMALL), rungs=(1, 3, 9, 27, 81, 243), trials=None)
     assert [one["epochs"] for one in beginning(networks)[0]] == [243, 3]
+    short = replace(networks, first=({"epochs": 9}, {"epochs": 1}, {}), rungs=(2, 4))
+    assert [one.get("epochs") for one in beginning(short)[0][:3]] == [4, 2, None]
 
 
 def test_the_first_of_each_family_take_a_quarter_of_few_trials_at_most() -> None:
