@@ -1,6 +1,6 @@
 """Damaged inputs, and how each may end: in success or in one line of our own, never in a hang.
 
-300 inputs by default, ``JOULEFRONT_FUZZ=5000`` for the long form; the counts are printed at the end, see README.md in this folder.
+200 inputs by default, ``JOULEFRONT_FUZZ=5000`` for the long form; the counts are printed at the end, see README.md in this folder.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from joulefront.search.cli import one_line
 
 #: Inputs of all properties together, the most CPU-seconds that one may take, and the longest that it may wait on a busy machine.
-INPUTS = int(os.environ.get("JOULEFRONT_FUZZ", "300"))
+INPUTS = int(os.environ.get("JOULEFRONT_FUZZ", "200"))
 SECONDS, WAITING_SECONDS = 30, 600
 ROOT = Path(__file__).parents[2]
 TALLY: dict[str, Counter[str]] = {}
@@ -45,7 +45,7 @@ def fuzz(share: float) -> Callable[[Any], Any]:
         max_examples=max(5, int(share * INPUTS)),
         deadline=None,
         database=None,
-        derandomize=INPUTS <= 300,
+        derandomize=INPUTS <= 200,
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
