@@ -215,7 +215,7 @@ def describe(space: Space, candidate: Candidate, task: Task) -> tuple[str, list[
     model = build(space, candidate, task).train()
     torch.manual_seed(0)
     x = torch.randn(8, *seen_shape(candidate, task))
-    return str(model), [round(float(value), 5) for value in model(x).flatten()]
+    return str(model), [round(value, 5) for value in model(x).flatten().tolist()]
 
 
 def check(space: Space, task: Task, count: int = 3, *, cost: bool = True) -> None:

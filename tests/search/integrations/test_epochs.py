@@ -17,6 +17,8 @@ from joulefront.search.integrations import epochs
 from joulefront.search.integrations.epochs import EpochMeter, Metered
 from joulefront.search.integrations.metering import EnergyUnknownError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
+
 SCRIPTS = Path(__file__).parents[3] / "studies" / "integrations"
 
 
@@ -178,7 +180,7 @@ def test_lightning_measures_epochs_stops_at_the_cap_and_bills_a_failure(tmp_path
     def fit(callback: EnergyCallback, model: Any, **more: Any) -> None:
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
         loader = torch.utils.data.DataLoader(RandomDataset(32, 64), batch_size=8)
-        pl.Trainer(max_epochs=4, accelerator="cpu", callbacks=[callback], **{**quiet, **more}).fit(model, loader)
+        pl.Trainer(max_epochs=4, accelerator="cpu", log_every_n_steps=8, callbacks=[callback], **{**quiet, **more}).fit(model, loader)
 
     whole = EnergyCallback(meter="cpu_time", grams_per_kwh=100.0, card="card.md")
     fit(whole, BoringModel(), logger=[pl.loggers.CSVLogger(name) for name in ("logs", "more")])

@@ -15,6 +15,8 @@ from joulefront.search.records.database import cause_of, open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.storage_url import public_url, same_database, with_password, without_password, without_secrets
 
+pytestmark = pytest.mark.filterwarnings("ignore:Query string argument")  # SQLite has no passwords
+
 SECRET = "hunter2"
 
 

@@ -74,7 +74,7 @@ def test_logistic_regression_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyP
     loss = head.solve(batches(inputs, targets))
     slow = LogisticRegression(C=1.0 / (0.05 * 90), tol=1e-8, max_iter=1000).fit(inputs.numpy(), targets.numpy())
     assert head(inputs).softmax(1).detach().numpy() == pytest.approx(slow.predict_proba(inputs.numpy()), abs=2e-3)
-    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(head(inputs), targets)), rel=1e-5)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(head(inputs), targets).item(), rel=1e-5)
     assert all(parameter.grad is None for parameter in head.parameters())
 
 

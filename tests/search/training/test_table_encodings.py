@@ -32,7 +32,7 @@ def test_the_calendar_is_that_of_pandas():
     low, high = column["years"]
     np.testing.assert_allclose(made[:, 0], (when.year - low) / (high - low))
     np.testing.assert_allclose(made[:, 1], np.sin(2 * np.pi * (when.month - 1) / 12), atol=1e-6)
-    np.testing.assert_allclose(made[:, 4], np.cos(2 * np.pi * when.weekday / 7), atol=1e-6)
+    np.testing.assert_allclose(made[:, 4], np.cos(2 * np.pi * when.day_of_week / 7), atol=1e-6)
     np.testing.assert_allclose(made[:, 5], np.sin(2 * np.pi * (when.hour + when.minute / 60) / 24), atol=1e-6)
     assert not calendar_features(column, np.array([np.nan])).any()
 
