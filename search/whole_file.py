@@ -65,6 +65,14 @@ def full_disk(error: BaseException, remedy: str = "run the same command again") 
     return f"cannot write {file}: the disk is full; free some space, then {remedy}"
 
 
+def unwritable(error: BaseException, path: Path) -> str | None:
+    """Return what the user reads when an error says that this file could not be written, or that a disk is full; else None."""
+    if (said := full_disk(error)) is None and isinstance(error, OSError) and error.filename == str(path):
+        why = (error.strerror or str(error)).lower()
+        return f"cannot write {str(path)!r}: {why}; see that it can be written, then run the same command again"
+    return said
+
+
 def _says_full(error: BaseException) -> bool:
     """Whether an error is a full disk's; a library in another language only quotes the system's words."""
     if isinstance(error, OSError):

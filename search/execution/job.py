@@ -32,7 +32,7 @@ from ..space import FixedTrial, Space
 from ..training.feature_cache import FeatureCache
 from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.task import Task
-from ..whole_file import full_disk
+from ..whole_file import unwritable
 
 if TYPE_CHECKING:
     from ..training.cost import Cost
@@ -130,7 +130,7 @@ class Outcome:
         threads: Threads that were used.
         sha256: SHA-256 of the weights file, or None when it failed.
         features: The features that it was trained on, for a model with a frozen backbone.
-        ends_study: Whether no further training could be stored either: the disk is full.
+        ends_study: Whether no further training could be stored either, e.g. because the disk is full.
         cpu_seconds: CPU-seconds of the worker and its children during the job, as far as the parent saw them where the worker died; None
             where the job ran in the parent.
         test: Quality on the test split, where the job asked for it and there is one.
@@ -177,7 +177,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
     except KeyboardInterrupt:
         return replace(training.so_far(), failed=INTERRUPTED, excused=True)
     except (Exception, SystemExit) as error:  # a model may call exit()
-        if (said := full_disk(error)) is not None:
+        if (said := unwritable(error, job.weights)) is not None:
             return replace(training.so_far(), failed=said, excused=True, ends_study=True)
         return replace(training.so_far(), failed=reason_of(error))
     finally:

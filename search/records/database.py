@@ -334,6 +334,13 @@ def _is_lost(error: BaseException) -> bool:
     return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
 
 
+def unusable(error: BaseException, file: Path, remedy: str) -> str:
+    """Return in one line why the run folder's own database cannot be opened, or made, and what to do."""
+    if _is_full(error):
+        return f"{str(file)!r} cannot be written: the disk is full; free some space, then run the same command again"
+    return f"{str(file)!r} cannot be read ({cause_of(error)}); {remedy}"
+
+
 def _is_full(error: BaseException) -> bool:
     return re.search(r"\bfull\b|no space left", cause_of(error), re.IGNORECASE) is not None
 

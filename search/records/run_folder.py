@@ -385,9 +385,9 @@ class RunFolder:
         except PermissionError:  # it is whole: nothing that another user may read is made again
             raise
         except Exception as error:
-            line = cause_of(error)
             if url is None:
-                raise StoreError(f"{str(file)!r} cannot be read ({line}); {self._remedy}") from error
+                raise StoreError(database.unusable(error, file, self._remedy)) from error
+            line = cause_of(error)
             remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
             remedy = "restore it from a copy" if database.DAMAGED.search(line) else remedy
             raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error

@@ -58,7 +58,7 @@ def described(study: Study) -> dict[str, Any]:
 
 def estimate_file(path: Path) -> Path:
     """Return where `joulefront estimate` keeps what a run in this folder is expected to cost: beside it."""
-    path = path.resolve()  # that of "." has a name
+    path = Path(os.path.realpath(path))  # that of "." has a name; links that loop are left as they are
     return path.parent / f"{path.name}.estimate.json"
 
 

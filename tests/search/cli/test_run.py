@@ -333,6 +333,8 @@ def test_an_estimate_knows_where_it_is_kept_before_anything_is_probed(
     assert call("estimate", file, "--out", ".").code == 0
     assert estimate_file(Path()).is_file()
     assert estimate_file(Path("/")) == Path("/.estimate.json")
+    Path("loop").symlink_to("loop")
+    assert estimate_file(Path("loop")).name == "loop.estimate.json"
 
 
 def test_a_damaged_estimate_is_refused_before_a_run_begins(call: Callable[..., Any], rings_file: Callable[[str], Path]) -> None:

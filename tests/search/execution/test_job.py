@@ -216,3 +216,15 @@ def test_reasons_are_one_line(error: Exception, reason: str) -> None:
 @pytest.mark.parametrize(("given", "kept"), [(float("nan"), None), (float("-inf"), None), (1e150, None), (1e-150, 0.0), (-0.25, -0.25)])
 def test_a_number_that_no_file_holds_is_unknown(given: float, kept: float | None) -> None:
     assert _finite(given) == kept
+
+
+def test_weights_that_cannot_be_written_end_the_study_and_are_no_failure_of_the_model(
+    rings: Callable[..., Study], job: Job, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    outcome = go(rings(), replace(job, weights=tmp_path / "file" / "w"))
+    assert outcome.ends_study
+    assert outcome.excused
+    assert (
+        outcome.failed == f"cannot write '{tmp_path}/file/w': not a directory; see that it can be written, then run the same command again"
+    )

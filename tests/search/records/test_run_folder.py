@@ -318,3 +318,12 @@ def test_a_file_that_finds_no_space_is_named_and_leaves_no_half_of_itself(tmp_pa
     assert done.stderr.splitlines()[-1].endswith(f"File too large: {str(tmp_path / 'a.json')!r}")
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def test_a_disk_that_is_full_at_the_start_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("joulefront.search.records.database.connect", full)
+    with pytest.raises(StoreError, match=r"study\.db' cannot be written: the disk is full; free some space"):
+        RunFolder.create(tmp_path / "r", {"study": STUDY, "run_id": "r", "sessions": []})
