@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from .formatting import own_place
 from .training.recipe import Recipe
 from .training.task import Task
 
@@ -254,15 +255,21 @@ def check_space(space: Space) -> None:
     """Draw some candidates before anything is paid for.
 
     Raises:
-        SpaceError: If the space draws what would break the search or mislead it; other errors of a space belong to their candidates.
+        SpaceError: If the space draws what would break the search or mislead it, or never draws at all; other errors of a space belong to
+            their candidates.
     """
+    failed = 0
     for seed in range(20):
         try:
             drawn = space.sample(trial := _Checked(seed))
             again = space.sample(FixedTrial(trial.params))
         except SpaceError:
             raise
-        except (Exception, SystemExit):  # e.g. a candidate that cannot be: it is rejected when it is proposed
+        except (Exception, SystemExit) as error:  # e.g. a candidate that cannot be: it is rejected when it is proposed
+            failed += 1
+            if failed == 20:
+                said = f"the space {space.name!r} must draw candidates, got {type(error).__name__}: {error}{own_place(error)} each time"
+                raise SpaceError(f"{said}; correct what draws them") from error
             continue
         if again != drawn:
             got = f"{drawn.architecture} and {again.architecture}"

@@ -10,13 +10,15 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import os
 import shlex
 import sys
 import sysconfig
 import textwrap
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from importlib.machinery import PathFinder
@@ -153,7 +155,8 @@ def call_study(function: Callable[..., Any], source: str, options: Mapping[str, 
         raise StudyError(f"study {source!r} needs --{missing[0]}; for example: joulefront run {source} --{missing[0]} ...")
     given = {name: _typed(function, name, value) if isinstance(value, str) else value for name, value in given.items()}
     try:
-        study = function(**{name: value for name, value in given.items() if everything or name in takes})
+        with _staying(source):
+            study = function(**{name: value for name, value in given.items() if everything or name in takes})
     except (ValueError, FileNotFoundError, OSError) as error:
         raise StudyError(str(error)) from error
     except (Exception, SystemExit) as error:
@@ -243,10 +246,24 @@ def _from_file(path: Path) -> Any:
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
     cloudpickle.register_pickle_by_value(module)  # which no worker can import
     try:
-        spec.loader.exec_module(module)
+        with _staying(str(path)):
+            spec.loader.exec_module(module)
+    except StudyError:
+        raise
     except (Exception, SystemExit) as error:
         raise StudyError(f"study file {str(path)!r} raised {_where(error)}") from error
     return module
+
+
+@contextmanager
+def _staying(source: str) -> Iterator[None]:
+    """Refuse that a study changes the working folder: what the user named by relative paths would be elsewhere."""
+    before = os.getcwd()
+    yield
+    if (now := os.getcwd()) != before:
+        os.chdir(before)
+        said = f"study {source!r} must leave the working folder as it is, got {now!r} by os.chdir"
+        raise StudyError(f"{said}; open its own files by Path(__file__).parent, so that --out and --data stay where the user means")
 
 
 def _hidden_by(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.space import Candidate, RandomTrial, plain_choices
+from joulefront.search.space import Candidate, RandomTrial, SpaceError, check_space, plain_choices
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp
@@ -263,3 +263,16 @@ def test_choices_are_compared_once_each():
     assert len(plain_choices("k", range(100_000))) == 100_000
     with pytest.raises(ValueError, match=r"'k' must differ, got 7 and 7\.0"):
         plain_choices("k", [*range(1000), 7.0])
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda t: {"a": t.suggest_uniform("a", 1, 2)}, "got AttributeError: the trial of a draw has suggest_float"),
+        (lambda t: {"a": t.suggest_int("a", None, 2)}, "got TypeError: .*NoneType"),
+        (lambda t: {"a": t.suggest_categorical("a", 3)}, "the choices of 'a' must be a list, got 3"),
+    ],
+)
+def test_a_space_that_never_draws_is_refused_with_its_own_error(draw, said):
+    with pytest.raises(SpaceError, match=said):
+        check_space(Own(draw, linear, recipe=RECIPE))

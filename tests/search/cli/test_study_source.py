@@ -249,3 +249,12 @@ def test_data_that_can_be_read_once_are_refused_and_never_waited_for(file: str, 
         main(["inspect", "pipe.csv"])
     (tmp_path / "-").touch()
     assert find_study(file, {"data": "-"}).name == "own--"
+
+
+@pytest.mark.parametrize("place", ["os.chdir('/')\n", "def study():\n    os.chdir('/')\n"])
+def test_a_study_that_changes_the_working_folder_is_refused_and_the_folder_put_back(tmp_path: Path, place: str) -> None:
+    before, path = os.getcwd(), tmp_path / "moves.py"
+    path.write_text(f"import os\n{place}")
+    with pytest.raises(StudyError, match=r"must leave the working folder as it is, got '/' by os.chdir; .*Path\(__file__\)"):
+        find_study(str(path), {})
+    assert os.getcwd() == before
