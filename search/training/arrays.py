@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..argument_types import refuse_wrong_types
 from ..formatting import own_place
 from .splits_data import ItemError, MemoryData, StreamData
 from .table_checks import LOOKED_AT, classes_of, warn_of_examples, warn_of_scales, warn_of_shared
@@ -52,6 +54,7 @@ def arrays(
     Raises:
         ValueError: If shapes, lengths or values do not fit.
     """
+    refuse_wrong_types(arrays, {"validation_share": validation_share, "test_share": test_share, "seed": seed, "name": name})
     pairs = {"train": (inputs, targets), "validation": validation, "test": test}
     given = {split: pair for split, pair in pairs.items() if pair is not None}
     for split, pair in given.items():
@@ -89,7 +92,7 @@ def arrays(
 def _targets(values: Any) -> np.ndarray:
     """Return the targets of a split as an array ``(n,)`` or ``(n, k)``."""
     try:
-        found = np.asarray(values)
+        found = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
     except ValueError:  # what numpy says is of its own shapes
         remedy = "of lists of labels sklearn.preprocessing.MultiLabelBinarizer().fit_transform(targets) makes columns of 0 and 1"
         raise ValueError(f"targets must be one value for each example, or as many for each, got lists of unlike length; {remedy}") from None
@@ -160,6 +163,9 @@ def dataset(
             raise ValueError(f"classes of validation must be those of train in their order, got {of_validation} and {classes}; align them")
         classes = classes or _numbered(named["train"], kind, name)
     shape = tuple(item[0].shape)
+    if len(shape) == 3 and shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4):
+        said = f"items of the shape {shape} are taken for {shape[0]} channels of {shape[1]} x {shape[2]}"
+        warnings.warn(f"{name}: {said}; for images (height, width, channels) return image.permute(2, 0, 1)", stacklevel=2)
     for part in named.values():
         part.expect(shape, kind, len(classes or ()))
     looks = {split: [part[k][0].float().numpy() for k in range(0, len(part), len(part) // LOOKED_AT + 1)] for split, part in named.items()}
@@ -328,7 +334,11 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
 def _inputs(inputs: Any) -> np.ndarray:
     if np.ma.is_masked(inputs):
         raise ValueError("inputs must be finite, got masked values; fill them, or use table(), which does")
-    inputs = inputs.toarray() if hasattr(inputs, "toarray") else inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else inputs
+    inputs = inputs.toarray() if hasattr(inputs, "toarray") else inputs
+    if isinstance(inputs, torch.Tensor):  # NumPy has no bfloat16
+        inputs = (inputs.float() if inputs.dtype == torch.bfloat16 else inputs).detach().cpu()
+    if isinstance(inputs, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        raise ValueError(f"inputs must be an array, got {type(inputs).__name__}; dataset(train, validation) takes Datasets")
     try:
         array = np.asarray(inputs)
         array = np.stack(list(array)) if array.dtype.kind == "O" and array.ndim == 1 and np.ndim(array[0]) else array
@@ -361,11 +371,8 @@ def _numbered(train: Any, kind: Kind, name: str) -> list[str]:
     if kind == "multilabel":
         return [str(k) for k in range(values.shape[1])]
     if values.ndim != 1 or values.dtype.kind not in "biuf" or (values % 1).any() or not 0 <= values.min() <= values.max() < len(values):
-        got = (
-            f"{values.min()} to {values.max()}"
-            if values.ndim == 1 and values.dtype.kind in "biuf"
-            else f"e.g. {' '.join(repr(values[0]).split())[:60]}"
-        )
+        numeric = values.ndim == 1 and values.dtype.kind in "biuf"
+        got = f"{values.min()} to {values.max()}" if numeric else f"e.g. {' '.join(repr(values[0]).split())[:60]}"
         raise ValueError(f"targets of train must be class numbers from 0, got {got}; number the classes")
     names = [str(k) for k in range(int(values.max()) + 1)]
     warn_of_absent_classes(name, names, {"training": values.astype(int)})

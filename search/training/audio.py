@@ -16,6 +16,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
+from ..argument_types import refuse_wrong_types
 from .file_tree import SOUNDS, Files, Found, find_classes, open_files, unreadable
 from .files import FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
@@ -89,6 +90,7 @@ def audio(
         FileNotFoundError: If ``path`` does not exist.
         ValueError: If there are no classes or a recording cannot be read; the message names the folder or file.
     """
+    refuse_wrong_types(audio, {"path": path, "seconds": seconds, "sample_rate": sample_rate, "mels": mels})
     with noting() as said:
         files = open_files(path)
         found = find_classes(files, SOUNDS, noun="recordings")

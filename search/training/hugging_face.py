@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from .task import Task, complete_splits, encode
 
 
 def hugging_face(
-    path: str | Path,
+    path: str | Path | Any,
     *,
     target: str = "label",
     image: str | None = None,
@@ -33,6 +34,7 @@ def hugging_face(
 ) -> Task:
     """Make a task from a local dataset: what ``save_to_disk`` wrote, or a folder of Parquet, CSV or image files. Nothing is downloaded.
 
+    A ``Dataset`` or ``DatasetDict`` is taken, too, with all it holds in memory.
     ``image`` is the column of the images, by default the first one of that type. Without one, the columns are read as a table (whose own
     splits are joined and drawn again). ``resolution`` is the side of the images in pixels; None for that of the first image. The other
     arguments are those of ``arrays``.
@@ -42,8 +44,7 @@ def hugging_face(
         FileNotFoundError: If the folder does not exist.
         ValueError: If a column is missing.
     """
-    path = Path(path).expanduser()
-    splits = _load(path)
+    path, splits = _load(path)
     first = next(iter(splits.values()))
     for column in (target, *([] if image is None else [image])):
         if column not in first.column_names:
@@ -75,8 +76,13 @@ def hugging_face(
     return task_of_arrays(path.name, pixels, targets, parts, device=device)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """Return the splits by our names; a dataset without splits is all training data."""
+def _load(given: Any) -> tuple[Path, dict[str, Any]]:
+    """Return where a dataset is, and its splits by our names; one without splits is all training data."""
+    if hasattr(given, "column_names") and hasattr(given, "__len__"):  # of the class itself, whether or not the package can be imported
+        return Path("dataset"), _splits(Path("dataset"), given)
+    if not isinstance(given, str | os.PathLike):
+        raise ValueError(f"path must be a folder, a Dataset or a DatasetDict, got {type(given).__name__}; give one of them")
+    path = Path(given).expanduser()
     try:
         import datasets
     except ImportError as error:
@@ -84,7 +90,10 @@ def _load(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise FileNotFoundError(f"no dataset at {path}; give a local folder, for example one that save_to_disk wrote")
     saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-    loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+    return path, _splits(path, datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path)))
+
+
+def _splits(path: Path, loaded: Any) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         return {"train": loaded}
     splits = {name: split for key, split in loaded.items() if (name := split_of(str(key)))}

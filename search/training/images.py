@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps
 
+from ..argument_types import refuse_wrong_types
 from .file_tree import Files, Found, find_classes, open_files, unreadable
 from .files import SHARE, FileOptions, spaced, standardised, task_of_files, warn_of_giveaways
 from .task import Task, noting
@@ -47,6 +48,7 @@ def images(path: str | Path, *, resolution: int | None = None, **options: Unpack
         FileNotFoundError: If ``path`` does not exist.
         ValueError: If there are no classes or an image cannot be read; the message names the folder or file.
     """
+    refuse_wrong_types(images, {"path": path, "resolution": resolution})
     with noting() as said:
         task = _images(path, resolution, options)
     return replace(task, seen={**task.seen, "warnings": said})

@@ -410,3 +410,20 @@ def test_sets_of_scikit_learn_are_read_as_a_pair_and_as_a_frame():
     pair, bunch = sklearn_set(load_iris(return_X_y=True)), sklearn_set(load_iris())
     assert torch.equal(pair.train.inputs, bunch.train.inputs)
     assert table(load_iris(as_frame=True), "target", kind="classification").classes == ("0", "1", "2")
+
+
+def test_tensors_with_gradients_and_of_bfloat16_are_taken_and_loaders_refused():
+    targets = torch.arange(40).float().requires_grad_()
+    assert arrays(torch.rand(40, 3, requires_grad=True).bfloat16(), targets, kind="regression").input_shape == (3,)
+    whole = torch.utils.data.TensorDataset(torch.rand(8, 3), torch.arange(8) % 2)
+    for given in (whole, torch.utils.data.DataLoader(whole)):
+        with pytest.raises(ValueError, match=r"inputs must be an array, got .*; dataset\(train, validation\) takes Datasets"):
+            arrays(given, [0, 1] * 4)
+    with pytest.raises(ValueError, match=r"validation_share must be float, got '0.2' \(str\); write 0.2 without quotes"):
+        arrays(np.zeros((8, 3)), [0, 1] * 4, validation_share="0.2")
+
+
+def test_items_with_the_channels_behind_get_a_word():
+    items = torch.utils.data.TensorDataset(torch.rand(8, 12, 10, 3), torch.arange(8) % 2)
+    with pytest.warns(UserWarning, match=r"items of the shape \(12, 10, 3\) are taken for 12 channels of 10 x 3; .*permute\(2, 0, 1\)"):
+        dataset(items, items)

@@ -1,6 +1,9 @@
 import builtins
+import types
+import typing
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -65,3 +68,32 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"joulefront\[datasets\]"):
         hugging_face(tmp_path)
+
+
+class InMemory:
+    """What is asked of a dataset in memory: its columns, and a frame of them."""
+
+    column_names = ("x", "label")
+
+    def __init__(self, count):
+        names = types.SimpleNamespace(names=["cat", "dog"])
+        self.features, self.frame = {"x": None, "label": names}, pd.DataFrame({"x": np.arange(count) % 7, "label": np.arange(count) % 2})
+
+    def __len__(self):
+        return len(self.frame)
+
+    def to_pandas(self):
+        return self.frame
+
+
+class InMemorySplits(dict):
+    column_names: typing.ClassVar = {"train": ["x", "label"]}
+
+
+def test_a_dataset_and_its_splits_in_memory_are_taken_and_other_objects_refused_by_name():
+    for given in (InMemory(40), InMemorySplits(train=InMemory(30), test=InMemory(10))):
+        task = hugging_face(given)
+        assert task.classes == ("cat", "dog")
+        assert sum(map(len, (task.train, task.validation, task.test))) == 40
+    with pytest.raises(ValueError, match="path must be a folder, a Dataset or a DatasetDict, got dict; give one of them"):
+        hugging_face({"train": [1, 2]})
