@@ -57,11 +57,11 @@ class Hints:
 
     def frozen(self, candidate: Candidate) -> FrozenPart | None:
         """Return which features of a frozen network a candidate needs; without the hint, none that it shares with others."""
-        return cast("FrozenPart | None", getattr(self._space, "frozen", _none)(candidate))
+        return cast("FrozenPart | None", getattr(self._space, "frozen", lambda one: None)(candidate))
 
     def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
         """Return the features that a fine-tuning begins on, and what an epoch costs in passes of the frozen network; None for others."""
-        return cast("tuple[FrozenPart, float] | None", getattr(self._space, "tuning", _none)(candidate))
+        return cast("tuple[FrozenPart, float] | None", getattr(self._space, "tuning", lambda one: None)(candidate))
 
     def waits(self, params: Mapping[str, Any]) -> bool:
         """Whether parameters are of a family that is begun only after another."""
@@ -69,7 +69,7 @@ class Hints:
 
     def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the parameters of what goes on from a candidate with these, as a fine-tuning does from a head; or None."""
-        return cast("Mapping[str, Any] | None", getattr(self._space, "going_on", _none)(params))
+        return cast("Mapping[str, Any] | None", getattr(self._space, "going_on", lambda one: None)(params))
 
     def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
         """Return the parameters of a head on all images, or with ``larger`` on features with the next more work; or None."""
@@ -138,7 +138,3 @@ class Wrapper(Space):
     def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
         """As inside."""
         return Hints(self.space).tuning(self.inner(candidate))
-
-
-def _none(_: Any) -> None:
-    return None

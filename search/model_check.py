@@ -141,7 +141,5 @@ def _warn_of_predictions(name: str, model: Any, again: Any, inputs: Any) -> None
     }
     for what, (other, remedy) in found.items():
         if not torch.allclose(outputs, other, rtol=1e-3, atol=1e-3 * float(outputs.abs().max()), equal_nan=True):
-            warnings.warn(
-                f"the model of the space {name!r} {what}: what is exported may differ from what was measured; {remedy}", stacklevel=4
-            )
-            return
+            said = f"the model of the space {name!r} {what}: what is exported may differ from what was measured"
+            return warnings.warn(f"{said}; {remedy}", stacklevel=4)

@@ -245,13 +245,11 @@ def _from_file(path: Path) -> Any:
         sys.path.insert(0, folder)  # as `python my_study.py` does: its neighbours can be imported, now, later and in the workers
     sys.modules[name] = module  # dataclasses and pickles in the file look themselves up by module name
     cloudpickle.register_pickle_by_value(module)  # which no worker can import
-    try:
-        with _staying(str(path)):
+    with _staying(str(path)):
+        try:
             spec.loader.exec_module(module)
-    except StudyError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise StudyError(f"study file {str(path)!r} raised {_where(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise StudyError(f"study file {str(path)!r} raised {_where(error)}") from error
     return module
 
 

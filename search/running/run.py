@@ -202,8 +202,7 @@ def run(
     """
     refuse_wrong_types(run, locals(), **REMEDIES)
     check_pue(pue)
-    if price_per_kwh is not None:
-        Price(*price_per_kwh)
+    Price(*(price_per_kwh or (0.0, "EUR")))
     options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin, executor)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
     intensity = _nominal(carbon, intensity)

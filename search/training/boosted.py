@@ -123,9 +123,8 @@ def as_trees(fitted: Any, X: np.ndarray) -> Any:
     if library not in LIBRARIES or not hasattr(fitted, "fit"):
         return fitted
     X, classes = X[:COMPARED], list(getattr(fitted, "classes_", ()))
-    trees, model = BoostedTrees(library, len(classes)), {"xgboost": "get_booster", "lightgbm": "booster_"}.get(library)
-    found = fitted if model is None else getattr(fitted, model)
-    trees.put(found() if library == "xgboost" else found)
+    trees = BoostedTrees(library, len(classes))
+    trees.put(fitted.get_booster() if library == "xgboost" else getattr(fitted, "booster_", fitted))
     same = classes == list(range(len(classes))) and np.allclose(plain_scores(trees, X), plain_scores(fitted, X), atol=1e-6)
     return trees if same else fitted
 

@@ -55,19 +55,13 @@ def as_estimator(model: Any) -> Estimator:
         raise ValueError(f"a model must be an instance, got the class {model.__name__}; return {model.__name__}(...)")
     if isinstance(model, Estimator):
         return model
-    if callable(getattr(model, "fit", None)) and (callable(getattr(model, "predict", None)) or _predicts_later(model)):
+    predicts = callable(getattr(model, "predict", None)) or hasattr(model, "final_estimator")  # a StackingClassifier does once it is fitted
+    if callable(getattr(model, "fit", None)) and predicts:
         return SingleEpoch(model)
     raise ValueError(
         f"a model must be a torch.nn.Module or have fit and predict like a scikit-learn estimator, got {type(model).__name__}; "
         "does Space.build return the model?"
     )
-
-
-def _predicts_later(model: Any) -> bool:
-    """Whether a model has a method to predict once it is fitted, as a StackingClassifier has."""
-    from sklearn.base import is_classifier, is_regressor
-
-    return callable(getattr(type(model), "predict", None)) and (is_classifier(model) or is_regressor(model))
 
 
 def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
