@@ -239,6 +239,10 @@ def check_study(facts: StudyFile) -> None:
         raise ValueError(f"study.json.beat_seconds must lie in (0, 86400], got {beat}")
     if (limits := facts.get("limits")) is not None and limits["trials"] is not None and limits["trials"] < 1:
         raise ValueError(f"study.json.limits.trials must be >= 1, got {limits['trials']}")
+    if {"/", "\\"} & set(run := facts.get("run_id", "")):
+        raise ValueError(f"study.json.run_id must be no path, for files are named after it, got {run!r}")
+    if (price := facts.get("price_per_kwh")) is not None and [isinstance(one, str) for one in price] != [False, True]:
+        raise ValueError(f"study.json.price_per_kwh must be a number and a currency, got {price}")
     if (pue := facts.get("pue")) is not None:
         check_pue(pue)
 

@@ -80,6 +80,8 @@ def test_stopping_a_study_is_told_to_all_its_workers(call: Callable[..., Any], s
         ({"limits": {"budget": None, "trials": -5}}, "limits.trials must be >= 1, got -5"),
         ({"origin": {"source": "digits", "overrides": {"rungs": {"a": 1}}}}, "joulefront:study.origin.overrides.rungs must be a list"),
         ({"pue": float("nan")}, "NaN"),
+        ({"run_id": "../../x"}, "run_id must be no path, for files are named after it, got '../../x'"),
+        ({"price_per_kwh": ["x", "EUR"]}, "price_per_kwh must be a number and a currency, got ['x', 'EUR']"),
     ],
 )
 def test_a_study_that_somebody_has_damaged_is_refused(
