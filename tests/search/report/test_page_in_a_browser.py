@@ -31,6 +31,12 @@ def chrome() -> Iterator[Any]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def window(chrome: Any) -> Iterator[Opened]:
+    with Opened(chrome, "about:blank") as opened:
+        yield opened
+
+
 READABLE = (Path(helpers.browser.__file__).parent / "readable.js").read_text()
 
 
@@ -93,164 +99,164 @@ STRANGE: dict[str, Callable[[Run], Run]] = {
 
 @pytest.mark.parametrize("kind", STRANGE)
 def test_a_strange_run_is_drawn_without_a_complaint_and_every_rule_can_be_chosen(
-    chrome: Any, fake_run: Run, tmp_path: Path, kind: str
+    window: Opened, fake_run: Run, tmp_path: Path, kind: str
 ) -> None:
     run = STRANGE[kind](fake_run)
     front = Front.of(run)
-    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False), width=800) as opened:
-        for rule in ("cheapest", "knee", "best", "sensible") if len(front) else ():
-            opened.page.click(f"#presets button[data-rule={rule}]")
-            assert opened.page.inner_text("#h-pick").split()[1] == str(front.pick(rule).number)
-            assert "NaN" not in opened.text()
-            assert "undefined" not in opened.text()
-        if len(front):
-            opened.page.fill("#quality", "1000")
-            assert opened.page.inner_text("#h-pick").split()[1] == str(front.best().number)
-        if len(front) == 1:
-            assert "The front has one model" in opened.text("#payback")
-        assert opened.complaints == []
+    opened = window.show(report_html(run, tmp_path / "r.html", ranking=False), width=800)
+    for rule in ("cheapest", "knee", "best", "sensible") if len(front) else ():
+        opened.page.click(f"#presets button[data-rule={rule}]")
+        assert opened.page.inner_text("#h-pick").split()[1] == str(front.pick(rule).number)
+        assert "NaN" not in opened.text()
+        assert "undefined" not in opened.text()
+    if len(front):
+        opened.page.fill("#quality", "1000")
+        assert opened.page.inner_text("#h-pick").split()[1] == str(front.best().number)
+    if len(front) == 1:
+        assert "The front has one model" in opened.text("#payback")
+    assert opened.complaints == []
 
 
-def test_nothing_in_a_run_acts_in_a_browser(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
-    with Opened(chrome, report_html(hostile(fake_run), tmp_path / "r.html")) as opened:
-        opened.page.wait_for_selector("#chart svg")
-        opened.page.click("#rest > summary")
-        for details in opened.page.query_selector_all("details"):
-            details.evaluate("one => { one.open = true; }")
-        opened.page.wait_for_selector("#all tbody tr")
-        assert opened.complaints == []
-        assert opened.page.query_selector_all("main img, main script, main b b") == []
-        assert opened.page.inner_text("h1") == EVIL.replace("\u2028", "\u2028")
-        assert EVIL[:28] in opened.text("#details")
-        assert opened.page.evaluate(
-            "[...document.querySelectorAll('*')].every(e => [...e.attributes].every(a => !a.name.startsWith('on')))"
-        )
+def test_nothing_in_a_run_acts_in_a_browser(window: Opened, fake_run: Run, tmp_path: Path) -> None:
+    opened = window.show(report_html(hostile(fake_run), tmp_path / "r.html"))
+    opened.page.wait_for_selector("#chart svg")
+    opened.page.click("#rest > summary")
+    for details in opened.page.query_selector_all("details"):
+        details.evaluate("one => { one.open = true; }")
+    opened.page.wait_for_selector("#all tbody tr")
+    assert opened.complaints == []
+    assert opened.page.query_selector_all("main img, main script, main b b") == []
+    assert opened.page.inner_text("h1") == EVIL.replace("\u2028", "\u2028")
+    assert EVIL[:28] in opened.text("#details")
+    assert opened.page.evaluate("[...document.querySelectorAll('*')].every(e => [...e.attributes].every(a => !a.name.startsWith('on')))")
 
 
-def test_sliders_presets_keys_and_links_choose_a_model(chrome: Any, fake_run: Run, fake_page: Path) -> None:
+def test_sliders_presets_keys_and_links_choose_a_model(window: Opened, fake_run: Run, fake_page: Path) -> None:
     front = Front.of(fake_run)
-    with Opened(chrome, fake_page) as opened:
-        page = opened.page
+    opened = window.show(fake_page)
+    page = opened.page
 
-        def chosen() -> int:
-            return int(page.inner_text("#h-pick").split()[1])
+    def chosen() -> int:
+        return int(page.inner_text("#h-pick").split()[1])
 
-        assert chosen() == front.sensible().number
-        for rule in ("cheapest", "knee", "best", "sensible"):
-            page.click(f"#presets button[data-rule={rule}]")
-            assert chosen() == front.pick(rule).number
-            assert page.get_attribute(f"#presets button[data-rule={rule}]", "aria-pressed") == "true"
-        page.click("#presets button[data-rule=cheapest]")
-        page.focus("#members input:checked")
-        page.keyboard.press("ArrowDown")
-        assert chosen() == front.members[1].number
-        assert page.evaluate("document.activeElement.name") == "pick"  # the arrow keys go on
-        assert page.url.endswith(f"#trial={front.members[1].number}")
-        page.fill("#quality", "900")
-        needed = page.inner_text("#o-quality")
-        assert front.pick(f"accuracy>={float(needed.split()[0]) - 0.06}%").number == chosen()
-        assert page.query_selector("#members .tag:has-text('outside')")
-        page.goto(f"{fake_page.as_uri()}#trial={front.members[2].number}")
-        page.reload()
-        assert chosen() == front.members[2].number
-        assert f"--pick trial={front.members[2].number} " in opened.text("#details")
-        assert opened.complaints == []
+    assert chosen() == front.sensible().number
+    for rule in ("cheapest", "knee", "best", "sensible"):
+        page.click(f"#presets button[data-rule={rule}]")
+        assert chosen() == front.pick(rule).number
+        assert page.get_attribute(f"#presets button[data-rule={rule}]", "aria-pressed") == "true"
+    page.click("#presets button[data-rule=cheapest]")
+    page.focus("#members input:checked")
+    page.keyboard.press("ArrowDown")
+    assert chosen() == front.members[1].number
+    assert page.evaluate("document.activeElement.name") == "pick"  # the arrow keys go on
+    assert page.url.endswith(f"#trial={front.members[1].number}")
+    page.fill("#quality", "900")
+    needed = page.inner_text("#o-quality")
+    assert front.pick(f"accuracy>={float(needed.split()[0]) - 0.06}%").number == chosen()
+    assert page.query_selector("#members .tag:has-text('outside')")
+    page.goto(f"{fake_page.as_uri()}#trial={front.members[2].number}")
+    page.reload()
+    assert chosen() == front.members[2].number
+    assert f"--pick trial={front.members[2].number} " in opened.text("#details")
+    assert opened.complaints == []
 
 
-def test_with_predictions_the_choice_is_by_the_energy_of_a_whole_life(chrome: Any, fake_run: Run, fake_page: Path) -> None:
+def test_with_predictions_the_choice_is_by_the_energy_of_a_whole_life(window: Opened, fake_run: Run, fake_page: Path) -> None:
     front = Front.of(fake_run)
-    with Opened(chrome, fake_page) as opened:
-        opened.page.fill("#uses", "10")
-        assert "10 billion predictions" in opened.text("#details")
-        text = re.search(r"Trial (\d+)", opened.text("#details"))
-        assert text is not None
-        ties = [front.pick(f"trial={number}") for number in front.choice.ties]
+    opened = window.show(fake_page)
+    opened.page.fill("#uses", "10")
+    assert "10 billion predictions" in opened.text("#details")
+    text = re.search(r"Trial (\d+)", opened.text("#details"))
+    assert text is not None
+    ties = [front.pick(f"trial={number}") for number in front.choice.ties]
 
-        def life(trial: Trial) -> float:
-            return (trial.train_joules or 0.0) + 1e7 * (trial.inference_joules_per_1000 or 0.0)
+    def life(trial: Trial) -> float:
+        return (trial.train_joules or 0.0) + 1e7 * (trial.inference_joules_per_1000 or 0.0)
 
-        assert int(text.group(1)) == min(ties, key=life).number
-
-
-def test_a_page_that_was_made_for_many_predictions_opens_so(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
-    with Opened(chrome, report_html(fake_run, tmp_path / "r.html", uses=10_000_000)) as opened:
-        assert opened.text("#o-uses") == "10 million"
-        assert "With 10 million predictions" in opened.text("#details")
-        assert opened.complaints == []
+    assert int(text.group(1)) == min(ties, key=life).number
 
 
-def test_ties_by_repeats_are_those_with_the_best_and_money_has_no_exponent(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+def test_a_page_that_was_made_for_many_predictions_opens_so(window: Opened, fake_run: Run, tmp_path: Path) -> None:
+    opened = window.show(report_html(fake_run, tmp_path / "r.html", uses=10_000_000))
+    assert opened.text("#o-uses") == "10 million"
+    assert "With 10 million predictions" in opened.text("#details")
+    assert opened.complaints == []
+
+
+def test_ties_by_repeats_are_those_with_the_best_and_money_has_no_exponent(window: Opened, fake_run: Run, tmp_path: Path) -> None:
     trials = tuple(complete(n, 0.9 + 0.001 * n, 100.0 * 10**n) for n in range(3))
     again = tuple(Repeat(0, n, k, k, k, 1, {"accuracy": 0.9 + 0.02 * (k - 2)}, 100.0 * 10**n + k) for n in range(3) for k in range(5))
     run = replace(fake_run, trials=trials, repeats=Repeats((Plan("", (0, 1, 2), 5, "given", 0),), again))
     run = replace(run, facts={**run.facts, "price_per_kwh": (0.25, "EUR"), "pue": 1.0})
     assert Front.of(run).choice.ties == (0, 1, 2)
     best = Front.of(run).choice.best
-    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False)) as opened:
-        opened.page.check(f"#members input[value='{(best + 1) % 3}']")
-        assert re.search(rf"\bIt cannot be told from 1 other:\s+{best}\s", opened.text("#details"))
-        opened.page.check("#members input[value='0']")
-        assert "0.00000694 EUR" in opened.text("#details").replace("\u00a0", " ")
-        assert opened.complaints == []
+    opened = window.show(report_html(run, tmp_path / "r.html", ranking=False))
+    opened.page.check(f"#members input[value='{(best + 1) % 3}']")
+    assert re.search(rf"\bIt cannot be told from 1 other:\s+{best}\s", opened.text("#details"))
+    opened.page.check("#members input[value='0']")
+    assert "0.00000694 EUR" in opened.text("#details").replace("\u00a0", " ")
+    assert opened.complaints == []
 
 
 def test_ten_thousand_trials_are_one_canvas_and_their_table_comes_when_it_is_asked_for(
-    chrome: Any, fake_run_maker: Callable[..., Run], tmp_path: Path
+    window: Opened, fake_run_maker: Callable[..., Run], tmp_path: Path
 ) -> None:
-    with Opened(chrome, report_html(fake_run_maker(configs=4450), tmp_path / "r.html", ranking=False)) as opened:
-        opened.page.wait_for_selector("#chart svg")
-        assert opened.page.evaluate("document.querySelectorAll('*').length") < 3000  # 131,000 before
-        opened.page.click("#rest > summary")
-        opened.page.wait_for_selector("#all tbody tr:nth-child(200)")  # a browser says later that something was unfolded
-        assert len(opened.page.query_selector_all("#all tbody tr")) == 200
-        opened.page.fill("#filter", "NaN")
-        assert "the loss became NaN" in opened.text("#all tbody tr")
-        assert opened.complaints == []
+    opened = window.show(report_html(fake_run_maker(configs=4450), tmp_path / "r.html", ranking=False))
+    opened.page.wait_for_selector("#chart svg")
+    assert opened.page.evaluate("document.querySelectorAll('*').length") < 3000  # 131,000 before
+    opened.page.click("#rest > summary")
+    opened.page.wait_for_selector("#all tbody tr:nth-child(200)")  # a browser says later that something was unfolded
+    assert len(opened.page.query_selector_all("#all tbody tr")) == 200
+    opened.page.fill("#filter", "NaN")
+    assert "the loss became NaN" in opened.text("#all tbody tr")
+    assert opened.complaints == []
 
 
-def test_the_table_of_all_trials_shows_and_filters_by_their_own_numbers(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+def test_the_table_of_all_trials_shows_and_filters_by_their_own_numbers(window: Opened, fake_run: Run, tmp_path: Path) -> None:
     first = fake_run.trials[0].params
     run = replace(fake_run, trials=tuple(changed(t, hardware_id="other") if t.params == first else t for t in fake_run.trials))
     last = run.comparable().trials[-1].number
-    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False)) as opened:
-        opened.page.click("#rest > summary")
-        opened.page.wait_for_selector("#all tbody tr")
-        opened.page.fill("#filter", str(last))
-        shown = [text.split()[0] for text in opened.page.eval_on_selector_all("#all tbody tr", "rows => rows.map(row => row.innerText)")]
-        assert str(last) in shown
-        assert opened.complaints == []
+    opened = window.show(report_html(run, tmp_path / "r.html", ranking=False))
+    opened.page.click("#rest > summary")
+    opened.page.wait_for_selector("#all tbody tr")
+    opened.page.fill("#filter", str(last))
+    shown = [text.split()[0] for text in opened.page.eval_on_selector_all("#all tbody tr", "rows => rows.map(row => row.innerText)")]
+    assert str(last) in shown
+    assert opened.complaints == []
 
 
-def test_any_place_can_be_chosen_where_that_of_the_run_is_unknown(chrome: Any, fake_run_maker: Callable[..., Run], tmp_path: Path) -> None:
-    with Opened(chrome, report_html(fake_run_maker(intensity=False), tmp_path / "r.html", ranking=False)) as opened:
-        assert "its carbon is not stated" in opened.text("#carbon")
-        assert "gCO₂e" not in opened.text("#bill")
-        for place in ("0", "1"):  # the first is the cleanest
-            opened.page.select_option("#place", place)
-            assert opened.page.eval_on_selector("#place", "one => one.value") == place
-            assert "its carbon is not stated" not in opened.text("#carbon")
-            assert "gCO₂e" in opened.text("#bill")
-        opened.page.select_option("#place", "-1")
-        assert "its carbon is not stated" in opened.text("#carbon")
+def test_any_place_can_be_chosen_where_that_of_the_run_is_unknown(
+    window: Opened, fake_run_maker: Callable[..., Run], tmp_path: Path
+) -> None:
+    opened = window.show(report_html(fake_run_maker(intensity=False), tmp_path / "r.html", ranking=False))
+    assert "its carbon is not stated" in opened.text("#carbon")
+    assert "gCO₂e" not in opened.text("#bill")
+    for place in ("0", "1"):  # the first is the cleanest
+        opened.page.select_option("#place", place)
+        assert opened.page.eval_on_selector("#place", "one => one.value") == place
+        assert "its carbon is not stated" not in opened.text("#carbon")
+        assert "gCO₂e" in opened.text("#bill")
+    opened.page.select_option("#place", "-1")
+    assert "its carbon is not stated" in opened.text("#carbon")
 
 
-def test_under_a_forecast_a_model_keeps_the_grams_of_its_own_hours(chrome: Any, fake_run: Run, tmp_path: Path) -> None:
+def test_under_a_forecast_a_model_keeps_the_grams_of_its_own_hours(window: Opened, fake_run: Run, tmp_path: Path) -> None:
     trials = tuple(changed(t, grams_co2e=t.train_joules and t.train_joules / 3.6e6 * 20) for t in fake_run.trials)
     mean = {"grams_per_kwh": 100.0, "zone": None, "source": "forecast: given by the user, mean over the energy of this search"}
     run = replace(fake_run, trials=trials, facts={**fake_run.facts, "intensity": mean})
     joules = Front.of(run).sensible().train_joules or 0.0
-    with Opened(chrome, report_html(run, tmp_path / "r.html", ranking=False)) as opened:
+    opened = window.show(report_html(run, tmp_path / "r.html", ranking=False))
 
-        def shown(grams_per_kwh: float) -> bool:
-            text = opened.page.evaluate(f"mass({joules / 3.6e6 * grams_per_kwh})")
-            members = text.removesuffix("CO₂e") in opened.page.text_content("#members tr.on")
-            assert members == (f"; {text};" in opened.text("#details .big"))
-            return members
+    def shown(grams_per_kwh: float) -> bool:
+        text = opened.page.evaluate(f"mass({joules / 3.6e6 * grams_per_kwh})")
+        members = text.removesuffix("CO₂e") in opened.page.text_content("#members tr.on")
+        assert members == (f"; {text};" in opened.text("#details .big"))
+        return members
 
-        assert shown(20)
-        assert opened.page.eval_on_selector("#place", "one => one.selectedOptions[0].textContent") == "here: by the forecast (100 g/kWh)"
-        opened.page.select_option("#place", "1")
-        assert shown(opened.page.evaluate("run.places[1].grams_per_kwh"))
-        assert not shown(20)
-        opened.page.select_option("#place", "0")
-        assert shown(20)
+    assert shown(20)
+    assert opened.page.eval_on_selector("#place", "one => one.selectedOptions[0].textContent") == "here: by the forecast (100 g/kWh)"
+    opened.page.select_option("#place", "1")
+    assert shown(opened.page.evaluate("run.places[1].grams_per_kwh"))
+    assert not shown(20)
+    opened.page.select_option("#place", "0")
+    assert shown(20)
