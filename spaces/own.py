@@ -61,8 +61,7 @@ class Own(Family):
 
     def __post_init__(self) -> None:
         """Raise ValueError for what is no function, or a recipe that is a dictionary."""
-        function = "give the function itself, not what it returns"
-        refuse_wrong_types(Own, vars(self), draw=function, make=function, recipe="write RecipeRanges(learning_rate=...)")
+        refuse_wrong_types(Own, vars(self), draw="give the function itself", recipe="write RecipeRanges(learning_rate=...)")
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw an architecture."""

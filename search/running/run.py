@@ -118,7 +118,7 @@ def classes_text(task: Task, metric: str, guess: Mapping[str, float]) -> str | N
     return "; ".join(parts) or None
 
 
-#: What to write for arguments of `run` that are easily given as another type.
+#: What to write for arguments of `run`.
 REMEDIES = {
     "study": "find_study('digits', {}) makes one",
     "intensity": "zones.intensity_for('FR') makes one",

@@ -19,8 +19,6 @@ from .task import Kind
 
 #: Library -> what to install for it.
 LIBRARIES = {"lightgbm": "lightgbm", "xgboost": "joulefront[xgboost]", "catboost": "joulefront[catboost]"}
-#: Rows by which trees are compared with the object that they are taken from.
-COMPARED = 128
 #: Our names of settings -> theirs.
 NAMES: Mapping[str, Mapping[str, str]] = {
     "lightgbm": {
@@ -122,7 +120,7 @@ def as_trees(fitted: Any, X: np.ndarray) -> Any:
     library = type(fitted).__module__.partition(".")[0]
     if library not in LIBRARIES or not hasattr(fitted, "fit"):
         return fitted
-    X, classes = X[:COMPARED], list(getattr(fitted, "classes_", ()))
+    X, classes = X[:128], list(getattr(fitted, "classes_", ()))
     trees = BoostedTrees(library, len(classes))
     trees.put(fitted.get_booster() if library == "xgboost" else getattr(fitted, "booster_", fitted))
     same = classes == list(range(len(classes))) and np.allclose(plain_scores(trees, X), plain_scores(fitted, X), atol=1e-6)

@@ -216,11 +216,9 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     if not images:
         counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
         got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
-        raise ValueError(
-            f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}{_reader(kind for kind, _ in counted)}"
-        )
-    foreign = sorted(path for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() not in suffixes | BESIDE)
-    if foreign:
+        said = f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}"
+        raise ValueError(f"{said}{_reader(kind for kind, _ in counted)}")
+    if foreign := sorted(path for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() not in suffixes | BESIDE):
         kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
         one = f"{len(foreign)} file{'s' * (len(foreign) != 1)} ({kinds}), for example {foreign[0]}"
         warnings.warn(f"{where}: left out {one}; convert or rename what is meant as {noun}", stacklevel=3)
@@ -231,19 +229,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
             break
         images = [(name, parts[1:]) for name, parts in images]
         folders = {parts[1:] for parts in folders if parts[0] == wrapper and len(parts) > 1}
-    named = {parts[0] for parts in folders if len(parts) == 1 and split_of(parts[0]) is not None}
-    others = {parts[0] for _, parts in images} - named
-    below = {top: {parts[1].lower() for parts in folders if len(parts) > 1 and parts[0] == top} for top in named | others}
-    # bus/, car/, train/ are classes; train/ and test/ with the same classes below are splits whatever lies beside them.
-    split_layout = bool(named) and (not others or (len(named) > 1 and bool(set.intersection(*(below[top] for top in named)))))
-    if not split_layout and named and len(below[min(named)]) > 1 and all(below[top] == below[min(named)] for top in others):
-        said = f"{where} has the same folders in {', '.join(sorted(named | others)[:5])}/"
-        raise ValueError(f"{said}; rename what is a split to train, val or test, or remove what is none")
-    if named and others:
-        meant = f"{', '.join(sorted(others)[:5])} is left out" if split_layout else "which is taken for a class; rename it if it is a split"
-        warnings.warn(f"{where} has {', '.join(sorted(named))}/ beside other folders: {meant}", stacklevel=3)
-    if split_layout and not any(split_of(top) == "train" for top in named):
-        raise ValueError(f"{where} has {', '.join(sorted(named))}/ but no train/; add it, or leave out the split folders")
+    split_layout = bool(named := _split_folders(where, [parts for _, parts in images], folders))
     depth = 1 if split_layout else 0
     loose = [name for name, parts in images if len(parts) <= depth + 1 and (not split_layout or parts[0] in named)]
     if loose:
@@ -285,6 +271,24 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
             + "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
         )
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
+
+
+def _split_folders(where: Path, images: Iterable[tuple[str, ...]], folders: set[tuple[str, ...]]) -> set[str]:
+    """Return the folders that are splits; none where the folders at the top are classes, whatever they are called."""
+    named = {parts[0] for parts in folders if len(parts) == 1 and split_of(parts[0]) is not None}
+    others = {parts[0] for parts in images} - named
+    below = {top: {parts[1].lower() for parts in folders if len(parts) > 1 and parts[0] == top} for top in named | others}
+    # bus/, car/, train/ are classes; train/ and test/ with the same classes below are splits whatever lies beside them.
+    split_layout = bool(named) and (not others or (len(named) > 1 and bool(set.intersection(*(below[top] for top in named)))))
+    if not split_layout and named and len(below[min(named)]) > 1 and all(below[top] == below[min(named)] for top in others):
+        said = f"{where} has the same folders in {', '.join(sorted(named | others)[:5])}/"
+        raise ValueError(f"{said}; rename what is a split to train, val or test, or remove what is none")
+    if named and others:
+        meant = f"{', '.join(sorted(others)[:5])} is left out" if split_layout else "which is taken for a class; rename it if it is a split"
+        warnings.warn(f"{where} has {', '.join(sorted(named))}/ beside other folders: {meant}", stacklevel=4)
+    if split_layout and not any(split_of(top) == "train" for top in named):
+        raise ValueError(f"{where} has {', '.join(sorted(named))}/ but no train/; add it, or leave out the split folders")
+    return named if split_layout else set()
 
 
 def _refuse_layout(where: Path, classes: Sequence[str]) -> None:
