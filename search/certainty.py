@@ -158,14 +158,6 @@ class Evidence:
     _known: dict[int, Examples | None] = field(default_factory=dict, repr=False, compare=False)
     _resampled: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
-    @classmethod
-    def in_run(
-        cls, facts: Mapping[str, Any], metric: str, maximise: bool, results: Results, repeats: ReplicateComparison | None
-    ) -> Evidence:
-        """Take what the ``study.json`` of a run tells of its validation."""
-        guessing = (facts.get("guessing") or {}).get(metric)
-        return cls(metric, maximise, examples_in(facts), guessing, results, repeats, folds_in(facts))
-
     def of(self, trial: Trial) -> Examples | None:
         """Return the results of a trial for each example where they fit what was told of it; None otherwise."""
         if trial.number not in self._known:

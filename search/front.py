@@ -11,7 +11,7 @@ from functools import cached_property
 from math import hypot, isfinite, log10, sqrt
 from typing import Self
 
-from .certainty import Choice, Evidence, Standing, choose, decimals_of
+from .certainty import Choice, Evidence, Standing, choose, decimals_of, examples_in, folds_in
 from .formatting import count_text, joules_text, plain
 from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
 from .picking import RULES, Bound, read_rule
@@ -213,7 +213,8 @@ class Front:
     def evidence(self) -> Evidence:
         """What is known of the validation of the run: how many examples, their results by trial, what guessing gives, repeats."""
         facts, maximise = {} if self.run is None else self.run.facts, self.directions[0] == "maximize"
-        return Evidence.in_run(facts, self.objectives[0], maximise, self._results, self.repeated)
+        guessing = (facts.get("guessing") or {}).get(self.objectives[0])
+        return Evidence(self.objectives[0], maximise, examples_in(facts), guessing, self._results, self.repeated, folds_in(facts))
 
     def _results(self, trial: Trial) -> Examples | None:
         return None if self.run is None else Examples.load(examples_of(self.run.path, trial.extra.get("copy_of", trial.number)))

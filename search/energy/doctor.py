@@ -271,8 +271,7 @@ def calibrate_machine(meter: str = "auto", *, seconds: float = 10.0, rounds: int
     found = discover(meter, coefficients=DEFAULT)  # an older calibration must not enter a new one
     try:
         reference = reference_for(found.present)
-        whole = 3 * rounds * seconds
-        print(f"calibrating against {reference.source} for about {whole:.0f} s: leave the machine alone", file=sys.stderr)
+        print(f"calibrating against {reference.source} for about {3 * rounds * seconds:.0f} s: leave the machine alone", file=sys.stderr)
         with Ledger(found.sources, absent=found.absent) as ledger:
             result = calibrate_cpu(ledger, reference, seconds=seconds, rounds=rounds, hardware_id=cpu_id())
     finally:

@@ -28,7 +28,8 @@ from ..training.recipe import Recipe, synchronizer
 from ..training.results import PASS, WAY, FeaturesUsed
 from ..training.splits_data import Excerpt
 from ..training.task import Task
-from .job import UNWATCHED, InProcess, Job, Watch, reason_of, watched, within
+from .job import InProcess, Job, reason_of
+from .watch import UNWATCHED, Watch, watched, within
 
 if TYPE_CHECKING:
     from ..training.backbone import Transfer
@@ -155,9 +156,8 @@ def probe(
         torch.manual_seed(seed)
         model = space.build(candidate, task)
         cost = count(model, task, recipe)
-        metered: Any = dict(phases=steps.phase, should_continue=steps.go_on)
-        train = partial(fit, model, small, recipe, epochs=200, seed=seed, device=device, **metered)
-        fitted, reason = watched(train, Watch(within(WARM_UP_SECONDS)))
+        train = partial(fit, epochs=200, seed=seed, device=device, phases=steps.phase, should_continue=steps.go_on)
+        fitted, reason = watched(lambda: train(model, small, recipe), Watch(within(WARM_UP_SECONDS)))
         if fitted is None:
             raise TimeoutError(reason)
     except (Exception, SystemExit) as error:  # a candidate that cannot be trained is a finding, too

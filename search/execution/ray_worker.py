@@ -29,7 +29,8 @@ from typing import Any, cast
 
 from ..study import Study
 from ..training.results import Phases
-from .job import POLL_SECONDS, UNWATCHED, Job, Outcome, Watch
+from .job import Job, Outcome
+from .watch import POLL_SECONDS, UNWATCHED, Watch
 from .worker import DeviceError, WorkerProcess, serve
 
 #: Longest wait for an actor: Ray starts a process, which loads the libraries.

@@ -29,8 +29,9 @@ from ..study import Study
 from ..training.recipe import synchronizer
 from ..training.results import Phases
 from ..training.task import Task
-from .job import POLL_SECONDS, UNWATCHED, Executor, Job, Outcome, Watch, train, within
+from .job import Executor, Job, Outcome, train
 from .probe import WarmUp, may_compile, warm_up_seconds
+from .watch import POLL_SECONDS, UNWATCHED, Watch, within
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.
 SLOW_LOADS = ("timm", "torchvision", "sklearn.ensemble", "sklearn.neighbors", "sklearn.linear_model", "scipy.optimize", "pandas", "optuna")

@@ -86,10 +86,6 @@ class Plan:
         """Return its trainings in order."""
         return slots(self.trials, self.times, self.order, self.seed, first_round=self.first_round)
 
-    def asks_the_same(self, other: Plan) -> bool:
-        """Whether another plan has the same trials, times, order and seed."""
-        return (self.trials, self.times, self.order, self.seed) == (other.trials, other.times, other.order, other.seed)
-
 
 @dataclass(frozen=True)
 class Repeat:
@@ -141,11 +137,6 @@ class Repeats:
 
     def __bool__(self) -> bool:
         return bool(self.trainings)
-
-    @property
-    def good(self) -> tuple[Repeat, ...]:
-        """The trainings that have a result."""
-        return tuple(one for one in self.trainings if one.failed is None)
 
     @property
     def rounds(self) -> int:
@@ -327,8 +318,8 @@ def drift(repeats: Repeats) -> tuple[int, float | None, float | None]:
     Return the number of repeats, Spearman's rank correlation and its two-sided p-value; None for too few.
     """
     groups: dict[tuple[int, int], list[Repeat]] = {}
-    for one in repeats.good:
-        if one.train_joules:
+    for one in repeats.trainings:
+        if one.failed is None and one.train_joules:
             groups.setdefault((one.plan, one.trial), []).append(one)
     points = []
     for found in groups.values():

@@ -298,10 +298,9 @@ def _moment(text: Any) -> str | None:
 
 
 def _kind(run: Run) -> str:
-    found = (run.facts.get("fingerprint") or {}).get("data", {})
-    return " ".join(
-        word for word in (_data_type(run) if _data_type(run) != "other" else "", str(found.get("kind") or "supervised learning")) if word
-    )
+    found, data_type = (run.facts.get("fingerprint") or {}).get("data", {}), _data_type(run)
+    kind = str(found.get("kind") or "supervised learning")
+    return kind if data_type == "other" else f"{data_type} {kind}"
 
 
 def _data_type(run: Run) -> str:
@@ -350,13 +349,8 @@ def _components(machine: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"componentType": "cpu", "nbComponent": int(machine.get("sockets") or 1), **({"componentName": str(name)} if name else {})}
     ]
     for device in [machine["gpu"]] if "gpu" in machine else list((machine.get("devices") or {}).values()):
-        rows.append(
-            {
-                "componentType": "gpu",
-                "nbComponent": 1,
-                "componentName": str(device.get("name", device) if isinstance(device, Mapping) else device),
-            }
-        )
+        named = device.get("name", device) if isinstance(device, Mapping) else device
+        rows.append({"componentType": "gpu", "nbComponent": 1, "componentName": str(named)})
     if memory := machine.get("memory_bytes"):
         rows.append({"componentType": "ram", "nbComponent": 1, "memorySize": round(float(memory) / 1e9)})
     return rows

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..energy import Ledger
-from ..execution.job import Watch, within
 from ..execution.probe import WARM_UP_SECONDS, FeatureCosts, Probe, WarmUp, probe
+from ..execution.watch import Watch, within
 from ..formatting import energies
 from ..hints import Hints
 from ..records.run_folder import RunFolder
@@ -277,8 +277,7 @@ class _Draws:
         trained = known.epoch_joules[pick] * self._epochs(size, random)
         start, decision = factor * self.overhead.start_joules, factor * self.overhead.decision_joules
         paid = trained + known.startup_joules[pick] + decision + computed
-        needed = goal * median * self.study.rungs[-1]
-        rest = float(np.mean(known.startup_joules[pick])) + decision
+        needed, rest = goal * median * self.study.rungs[-1], float(np.mean(known.startup_joules[pick])) + decision
         needed_in_all = start + needed + max(1.0, needed / (float(trained.mean()) or 1.0)) * rest + float(computed.sum())
         each = float(np.mean(paid - computed))  # of more trials than are drawn their mean is enough; they find their features
         total, count = self._ends(start + np.cumsum(paid), start, each)

@@ -21,7 +21,8 @@ from ..certainty import written
 from ..energy import Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import pick_device
-from ..execution.job import Executor, Job, Outcome, Watch, reason_of
+from ..execution.job import Executor, Job, Outcome, reason_of
+from ..execution.watch import Watch
 from ..formatting import for_stream, joules_text
 from ..front import Front
 from ..records.bill import REPEAT, meters_of
@@ -371,6 +372,8 @@ def repeat(
 
 def _with(repeats: Repeats, asked: Plan) -> tuple[Repeats, bool]:
     """Add a plan, unless the last one asks for the same and is not finished."""
-    if repeats.plans and repeats.plans[-1].asks_the_same(asked) and repeats.open_slots(len(repeats.plans) - 1):
+    last = repeats.plans[-1] if repeats.plans else asked
+    same = (last.trials, last.times, last.order, last.seed) == (asked.trials, asked.times, asked.order, asked.seed)
+    if repeats.plans and same and repeats.open_slots(len(repeats.plans) - 1):
         return repeats, True
     return repeats.with_plan(asked), False

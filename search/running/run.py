@@ -205,7 +205,11 @@ def run(
     Price(*(price_per_kwh or (0.0, "EUR")))
     options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin, executor)
     refuse_wrong_limits(trials, timeout_seconds, stop_gain, warm_start)
-    intensity = _nominal(carbon, intensity)
+    if carbon is not None:
+        if intensity is not None:
+            raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")
+        carbon.check()
+        intensity = carbon.nominal()
     path = Path(out) if out is not None else Path("runs") / study.name
     wanted = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
     earlier = [RunFolder.open(folder) for folder in warm_start]
@@ -235,16 +239,6 @@ def run(
             with session.account.spending("showing"):
                 session.show(lambda: show(load(path, storage=storage)))
     return load(path, storage=storage)
-
-
-def _nominal(carbon: CarbonTime | None, intensity: Intensity | None) -> Intensity | None:
-    """Return what a kWh emits, by the mean of a forecast where there is one."""
-    if carbon is None:
-        return intensity
-    if intensity is not None:
-        raise ValueError("give --forecast or --intensity (Python: carbon or intensity), not both: grams follow one of them")
-    carbon.check()
-    return carbon.nominal()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from threadpoolctl import ThreadpoolController
 from ..billing.account import TrialMeter
 from ..billing.trial_energy import price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
-from ..execution.job import Executor, Job, Outcome, Watch, reason_of, seed_of
+from ..execution.job import Executor, Job, Outcome, reason_of, seed_of
+from ..execution.watch import Watch
 from ..execution.worker import DeviceError
 from ..records.bill import FEATURES
 from ..records.database import keep

@@ -69,8 +69,7 @@ class Encoding:
     @property
     def numeric_columns(self) -> NDArray[np.bool_]:
         """Which encoded columns are ordered parameters, not one-hot choices, ``(columns,)``."""
-        flags = [not isinstance(d, CategoricalDistribution) for d in self.distributions.values()]
-        return np.repeat(np.array(flags, dtype=bool), [_width(d) for d in self.distributions.values()])
+        return np.repeat(self.choices() == 0, [_width(d) for d in self.distributions.values()])
 
     def genes(self, params: Mapping[str, Any]) -> Array:
         """Return the genes of one configuration, ``(size,)``; NaN where it lacks a parameter."""

@@ -16,7 +16,18 @@ from helpers.trials import TWO, complete
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from joulefront.search.certainty import Evidence, _ends, choose, decimals_of, mcnemar, resampled, shares_differ, wilson
+from joulefront.search.certainty import (
+    Evidence,
+    _ends,
+    choose,
+    decimals_of,
+    examples_in,
+    folds_in,
+    mcnemar,
+    resampled,
+    shares_differ,
+    wilson,
+)
 from joulefront.search.front import Front
 from joulefront.search.records.examples import LARGEST_BYTES, MOST, MOST_BITS, Examples, examples_of
 from joulefront.search.records.replicates import Plan, Repeat, Repeats, compare_replicates
@@ -273,7 +284,8 @@ def test_other_metrics_are_compared_on_the_same_examples_too(metric: str, kind: 
 def test_examples_of_folds_are_named_so() -> None:
     splits = {"train": 280, "validation": 60}
     for data in ({"examples": splits, "folds": 5}, {"examples": {**splits, "cross_validated": 340, "folds": 5}}):  # today's, an earlier one
-        evidence = Evidence.in_run({"fingerprint": {"data": data}}, "accuracy", True, lambda trial: None, None)
+        facts = {"fingerprint": {"data": data}}
+        evidence = Evidence("accuracy", examples=examples_in(facts), folds=folds_in(facts))
         assert "with 340 validation examples of 5 folds" in choose(MEMBERS, evidence).why
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from helpers import forked
 
-from joulefront.search.execution.job import UNWATCHED, Watch, watched, within
+from joulefront.search.execution.watch import UNWATCHED, Watch, watched, within
 
 
 def loop() -> None:
@@ -46,13 +46,13 @@ def test_work_that_ends_is_left_alone() -> None:
 def test_what_nothing_can_interrupt_is_written_down_and_ends_the_process() -> None:
     script = (
         "import ctypes\n"
-        "from joulefront.search.execution import job\n"
-        "job.ATTEMPTS = 1\n"
+        "from joulefront.search.execution import watch\n"
+        "watch.ATTEMPTS = 1\n"
         "libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)\n"
         "def hang():\n"
         "    for _ in range(2): libc.pthread_mutex_lock(mutex)\n"
-        "watch = job.Watch(job.within(1), lambda reason: print('written down:', reason, flush=True))\n"
-        "job.watched(hang, watch)\n"
+        "mine = watch.Watch(watch.within(1), lambda reason: print('written down:', reason, flush=True))\n"
+        "watch.watched(hang, mine)\n"
     )
     done = forked.run("-c", script, timeout=60)
     assert done.returncode == 1

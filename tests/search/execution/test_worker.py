@@ -23,7 +23,8 @@ from joulefront.search.cli.study_source import find_study
 from joulefront.search.energy import Ledger
 from joulefront.search.energy import Window as LedgerWindow
 from joulefront.search.energy.sources.cpu_time import CpuTime
-from joulefront.search.execution.job import InProcess, Outcome, Watch
+from joulefront.search.execution.job import InProcess, Outcome
+from joulefront.search.execution.watch import Watch
 from joulefront.search.execution.worker import WorkerProcess, _is_spoiled, _kept_from_children, context_for, gpu_components
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ def test_what_was_trained_again_survives_the_file(tmp_path: Path) -> None:
     repeats = Repeats().with_plan(plan).with_training(training(3, 0)).with_training(training(1, 0, failed="loss became nan"))
     (tmp_path / REPEATS_FILE).write_text(json.dumps(repeats.to_json()))
     assert read_repeats(tmp_path) == repeats
-    assert [one.trial for one in repeats.good] == [3]
+    assert [one.trial for one in repeats.trainings if one.failed is None] == [3]
 
 
 def test_without_a_file_nothing_was_trained_again(tmp_path: Path) -> None:
