@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -115,14 +116,8 @@ def _checked(limits: SessionLimitOptions, place: CarbonOptions, own: RunOptions)
     budget = None if limits.budget is None else Budget.parse(limits.budget)
     check_pue(place.pue)
     timeout_seconds = None if limits.timeout is None else seconds_of(limits.timeout)
-    carbon = carbon_time_of(
-        place.forecast,
-        place.deadline,
-        carbon_aware=place.carbon_aware,
-        zone=place.zone,
-        grams_per_kwh=place.intensity,
-        network=place.network,
-    )
+    where: Any = dict(carbon_aware=place.carbon_aware, zone=place.zone, grams_per_kwh=place.intensity, network=place.network)
+    carbon = carbon_time_of(place.forecast, place.deadline, **where)
     token = os.environ.get("ELECTRICITYMAPS_TOKEN")
     intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
     price_per_kwh = _price_per_kwh(place)
@@ -132,16 +127,8 @@ def _checked(limits: SessionLimitOptions, place: CarbonOptions, own: RunOptions)
     if own.artifacts is not None and own.storage is None:
         raise ValueError(f"--artifacts is for the workers of a --storage, got {own.artifacts!r} without one; leave it out")
     stop_gain = None if limits.no_stop else STOP_GAIN if limits.stop_gain is None else share_of(limits.stop_gain)
-    return {
-        "budget": budget,
-        "timeout_seconds": timeout_seconds,
-        "carbon": carbon,
-        "intensity": intensity,
-        "pue": place.pue,
-        "price_per_kwh": price_per_kwh,
-        "loggers": loggers,
-        "stop_gain": stop_gain,
-    }
+    asked = {"budget": budget, "timeout_seconds": timeout_seconds, "price_per_kwh": price_per_kwh, "stop_gain": stop_gain}
+    return {**asked, "carbon": carbon, "intensity": intensity, "pue": place.pue, "loggers": loggers}
 
 
 def _refuse_folder_in_data(study: StudyOptions, path: Path) -> None:
@@ -165,7 +152,8 @@ def _nothing_to_do(limits: SessionLimitOptions, path: Path, found: Study) -> str
     from ..records.run_folder import RunFolder
     from ..running.course import finished
 
-    if {limits.trials, limits.budget, limits.timeout, limits.stop_gain} != {None} or not RunFolder.exists(path):
+    more = (limits.trials, limits.budget, limits.timeout, limits.stop_gain)
+    if any(one is not None for one in more) or not RunFolder.exists(path):
         return None
     return finished(RunFolder.open(path), found, no_stop=limits.no_stop)
 
@@ -192,11 +180,7 @@ def _print_finished(
 
 
 def _print_run(front: FrontView, path: Path, storage: str | None, command: str, named: str) -> None:
-    """Print the front of a run, the paths of its pictures and the next command.
-
-    Raises:
-        RuntimeError: If no trial was measured.
-    """
+    """Print the front of a run, the paths of its pictures and the next command; without a measured trial that is a ``RuntimeError``."""
     from ..formatting import hanging
     from ..records.run_folder import RunFolder
     from ..report.front_view import save_front
@@ -323,7 +307,6 @@ def estimate(
     from ..records.run_folder import RunFolder
     from ..running.estimate import estimate as estimate_cost
     from ..running.estimate import probe_study
-    from ..running.identity import writable_estimate_file
     from ..running.progress import progress_line
     from ..stopping.limits import limits_of
     from ..study import Budget
@@ -343,7 +326,7 @@ def estimate(
     bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
     show = progress_line(sys.stderr)
     known = [trial for folder in earlier or [] for trial in RunFolder.open(folder).run().trials]
-    file = writable_estimate_file(out.expanduser() if out is not None else Path("runs") / found.name)
+    file = _estimate_file(out.expanduser() if out is not None else Path("runs") / found.name)
     try:
         probed, overhead, joules = probe_study(found, count=probes, tell=show, whole_process=context.obj[1], **vars(machine))
     finally:
@@ -360,6 +343,21 @@ def estimate(
     )
     print(json.dumps(guess.to_json(), indent=1) if as_json else hanging(guess.to_text(), indent=9), flush=True)
     write_json(file, guess.to_json())
+
+
+def _estimate_file(path: Path) -> Path:
+    """Return where the estimate of a run is kept, once it is certain that it can be written there: before anything is probed."""
+    from ..running.identity import estimate_file
+
+    file = estimate_file(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{str(file)!r} must be a file, got a folder, a pipe or a device; remove it, or give another --out")
+        with tempfile.TemporaryFile(dir=file.parent):
+            return file
+    except OSError as error:
+        raise ValueError(f"--out must lie in a folder that can be written, got {str(path)!r} ({error.strerror}); give another") from error
 
 
 def _values(study: StudyOptions) -> dict[str, Any]:

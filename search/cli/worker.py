@@ -76,11 +76,7 @@ def worker(
 
 
 def _described(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], str | None]:
-    """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is.
-
-    Raises:
-        ValueError: If there is no such storage or study.
-    """
+    """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is."""
     import optuna
 
     from ..records.database import cause_of, open_storage

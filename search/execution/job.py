@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.task import Task
 from ..whole_file import unwritable
 from .watch import UNWATCHED, TrainingEnded, Watch, watched
-
-if TYPE_CHECKING:
-    from ..training.cost import Cost
 
 #: An inference window runs so long, far above the resolution of every meter; on a CPU, whose meters are finer, as long as the training has
 #: taken, within bounds: a model of some milliseconds is not worth a quarter of a second. The record has the uncertainty.
@@ -168,13 +165,14 @@ class _Training:
         self.candidate = candidate if job.patience else replace(candidate, recipe=replace(candidate.recipe, patience=None))
         self.threads = self.candidate.recipe.threads or job.threads
         self.reached: list[dict[str, Any]] = []
-        self.cost: Cost | None = None
-        self.start, self.seconds = cast(Any, None), 0.0
+        self.cost: Any = None
+        self.start: Any = None
+        self.seconds = 0.0
 
     def so_far(self) -> Outcome:
         """Return what came of it if it ends here."""
         last = int(self.reached[-1]["epoch"]) if self.reached else 0
-        parameters, flops = (None, None) if self.cost is None else (self.cost.parameters, self.cost.flops)
+        parameters, flops = getattr(self.cost, "parameters", None), getattr(self.cost, "flops", None)
         curve, resumed = tuple(self.reached), self.start is not None
         return Outcome(last, curve=curve, parameters=parameters, flops=flops, threads=self.threads, resumed=resumed)
 

@@ -1,7 +1,7 @@
-"""What ends a training that hangs: whether it is overdue its watch says, what ends it depends on where it runs.
+"""What ends a training that hangs: its watch says whether it is overdue, and a worker process is killed then.
 
-A worker process is killed. A training in this process is interrupted by an exception, which ends Python code and system calls that wait;
-what cannot be interrupted so (a call into a library that never returns) is written down, and then the process ends.
+One in this process is interrupted by an exception, which ends Python code and system calls that wait; what cannot be interrupted so (a
+call into a library that never returns) is written down, and then the process ends.
 """
 
 from __future__ import annotations

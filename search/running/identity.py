@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,23 +60,6 @@ def estimate_file(path: Path) -> Path:
     """Return where `joulefront estimate` keeps what a run in this folder is expected to cost: beside it."""
     path = Path(os.path.realpath(path))  # that of "." has a name; links that loop are left as they are
     return path.parent / f"{path.name}.estimate.json"
-
-
-def writable_estimate_file(path: Path) -> Path:
-    """Return where the estimate of a run is kept, once it is certain that it can be written there: before anything is probed.
-
-    Raises:
-        ValueError: If it cannot.
-    """
-    file = estimate_file(path)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not file.is_file():
-            raise ValueError(f"{str(file)!r} must be a file, got a folder, a pipe or a device; remove it, or give another --out")
-        with tempfile.TemporaryFile(dir=file.parent):
-            return file
-    except OSError as error:
-        raise ValueError(f"--out must lie in a folder that can be written, got {str(path)!r} ({error.strerror}); give another") from error
 
 
 @contextmanager
@@ -156,11 +138,7 @@ def study_folder(
 
 
 def _join(store: RunFolder, study: Study) -> None:
-    """Take over what the study of this name in the storage is, or make it.
-
-    Raises:
-        StoreError: If it is another study, or nobody has made it with this program.
-    """
+    """Take over what the study of this name in the storage is, or make it; refuse another study, and one of another program."""
     shared, name = SharedStudy(store.study()), study.name
 
     def begun() -> bool:  # a start that has failed before its first trial leaves nothing to join

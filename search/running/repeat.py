@@ -372,8 +372,8 @@ def repeat(
 
 def _with(repeats: Repeats, asked: Plan) -> tuple[Repeats, bool]:
     """Add a plan, unless the last one asks for the same and is not finished."""
-    last = repeats.plans[-1] if repeats.plans else asked
-    same = (last.trials, last.times, last.order, last.seed) == (asked.trials, asked.times, asked.order, asked.seed)
+    names = ("trials", "times", "order", "seed")
+    same = all(getattr(last, name) == getattr(asked, name) for last in repeats.plans[-1:] for name in names)
     if repeats.plans and same and repeats.open_slots(len(repeats.plans) - 1):
         return repeats, True
     return repeats.with_plan(asked), False

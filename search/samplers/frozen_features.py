@@ -116,8 +116,7 @@ def scheduled(search: OptunaStudy, study: Study, task: Task, stored: StoredFeatu
     """Return the parameters of what no sampler begins by itself: more pixels, see `further`, or fine-tuning, see `following`; or None."""
     comparable, left = getattr(search.sampler, "comparable", tuple), getattr(search.sampler, "remaining", None)
     trials = comparable(search.get_trials(deepcopy=False))
-    # A bound of the standard error of a share of right validation examples; that of other qualities is unknown.
-    noise = 0.5 / math.sqrt(len(task.validation)) if study.objectives[0] in ("accuracy", "error") else 0.0
+    noise = 0.5 / math.sqrt(len(task.validation)) if study.objectives[0] in ("accuracy", "error") else 0.0  # a bound; of others unknown
     return further(study, trials, left, noise=noise, stored=stored) or following(study, trials, left)
 
 
