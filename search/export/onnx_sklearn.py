@@ -1,4 +1,4 @@
-"""scikit-learn to ONNX by skl2onnx, with three of its gaps closed, and boosted trees, all with the same input and outputs.
+"""scikit-learn to ONNX by skl2onnx with three of its gaps closed, and boosted trees: one input, one form of outputs.
 
 The largest gap is k nearest neighbours, converted here in float64, as scikit-learn computes them. LightGBM and XGBoost are converted by
 onnxmltools, CatBoost by itself.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,50 @@ def convert(estimator: Any, features: int) -> Any:
         HistGradientBoostingClassifier: calculate_linear_classifier_output_shapes,
         HistGradientBoostingRegressor: calculate_linear_regressor_output_shapes,
     }
-    return convert_sklearn(
+    make = partial(
+        convert_sklearn,
         estimator,
         name="joulefront",
         initial_types=[("inputs", FloatTensorType([None, features]))],
-        options={id(estimator): {"zipmap": False}} if is_classifier(estimator) else None,
         target_opset=OPSETS,
         custom_conversion_functions=converters,
         custom_shape_calculators=shapes,
     )
+    try:
+        graph = make(options={id(estimator): {"zipmap": False}} if is_classifier(estimator) else None)
+    except NameError:  # a family that never writes dictionaries, LinearSVC, does not know the option
+        graph = make(options={id(estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator): {}})
+    known: Any = getattr(estimator, "classes_", ())
+    if is_classifier(estimator) and not isinstance(known, list) and len(known) == 2 and not hasattr(estimator, "predict_proba"):
+        _decide_by_one_score(graph, int(known[1]))
+    return graph
+
+
+def _decide_by_one_score(graph: Any, positive: int) -> None:
+    """Let the last output be ``decision_function`` ``(batch, 1)``: of two classes skl2onnx writes one score, ``-s, s`` or ``s, -s``."""
+    from onnx import helper, numpy_helper
+
+    label, scores = (output.name for output in graph.graph.output)
+    constants = {
+        "positive": np.array(positive),
+        "above": np.float32(1),
+        "below": np.float32(-1),
+        "last": np.array([-1]),
+        "shape": np.array([-1, 1]),
+    }
+    graph.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), f"decision_{name}") for name, value in constants.items())
+    graph.graph.node.extend(
+        [
+            helper.make_node("Gather", [scores, "decision_last"], ["decision_score"], axis=1),
+            helper.make_node("Abs", ["decision_score"], ["decision_size"]),
+            helper.make_node("Reshape", [label, "decision_shape"], ["decision_label"]),
+            helper.make_node("Equal", ["decision_label", "decision_positive"], ["decision_is_positive"]),
+            helper.make_node("Where", ["decision_is_positive", "decision_above", "decision_below"], ["decision_sign"]),
+            helper.make_node("Mul", ["decision_size", "decision_sign"], ["decision"]),
+        ]
+    )
+    graph.graph.output.pop()
+    graph.graph.output.append(helper.make_tensor_value_info("decision", _FLOAT, [None, 1]))
 
 
 def rounded_down(thresholds: Sequence[float]) -> list[float]:

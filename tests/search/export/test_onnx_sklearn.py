@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import RidgeClassifier, SGDClassifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
 from joulefront.search.export.onnx_sklearn import convert
 
@@ -51,6 +55,17 @@ def test_thresholds_between_neighbouring_floats_divide_the_same_rows(kind):
     expected = model.predict_proba(rows) if kind is HistGradientBoostingClassifier else model.predict(rows)[:, None]
     np.testing.assert_allclose(answer(model, rows), expected, atol=1e-6)
     assert answer(model, rows[:1]).shape == expected[:1].shape
+
+
+@pytest.mark.parametrize("last", [SVC(), LinearSVC(), SGDClassifier(), RidgeClassifier()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_classifier_without_probabilities_gives_its_decision_alone_and_behind_a_step(classes, last):
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    y = np.digitize(X.sum(axis=1), [-1.0, 1.0][: classes - 1])
+    for estimator in (last, make_pipeline(StandardScaler(), last)):
+        estimator.fit(X, y)
+        wanted = estimator.decision_function(X).reshape(len(X), -1)
+        np.testing.assert_allclose(answer(estimator, X), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
