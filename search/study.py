@@ -170,7 +170,7 @@ class Study:
         rungs = self.rungs
         if rungs is not None and not _ascending(rungs):
             raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {rungs}")
-        if self.space is not None and not hasattr(self.space, "sample"):
+        if not hasattr(self.space, "sample"):
             said = f"study.space must be a space, got {type(self.space).__name__}"
             raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
         if self.sampler not in SAMPLERS:

@@ -151,7 +151,8 @@ def beginning(study: Study, trials: int | None = None) -> tuple[Sequence[Mapping
     ``trials`` in all, at most ``SHARE_TO_BEGIN`` are spent like that.
     """
     default = default_candidate(study)
-    own = tuple({**one, "epochs": _within(study, one["epochs"])} if "epochs" in one else one for one in study.first)  # --rungs, --smoke
+    bounded = [{**one, "epochs": _within(study, one["epochs"])} if "epochs" in one else one for one in study.first]  # --rungs, --smoke
+    own = tuple(one for k, one in enumerate(bounded) if one not in bounded[:k])
     if default is None:
         return own, None, None
     place = next((k for k, one in enumerate(own) if _same(study, one, default)), len(own))

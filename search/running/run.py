@@ -124,6 +124,7 @@ REMEDIES = {
     "intensity": "zones.intensity_for('FR') makes one",
     "budget": "write '5Wh'",
     "meter": "write 'nvml,rapl'",
+    "warm_start": "write a list of run folders, ['runs/earlier']",
     "price_per_kwh": "write (0.30, 'EUR')",
     "device": "write 'cpu' or 'cuda:0'",
 }

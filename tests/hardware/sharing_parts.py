@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -100,7 +101,8 @@ def leases(context: Context) -> dict[str, Any]:
     if not lease.acquire():
         figure = Figure("a second process is refused", None, "", "yes", note=f"somebody else uses this GPU: {lease.describe()}")
         return as_result([figure], component=component)
-    with lease:
+    with contextlib.ExitStack() as held:
+        held.callback(lease.release)
         said["second"] = _ask(ASK_FOR_LEASE, component, folder)
         if context.gpu:
             said["run"] = _ask(TAKE_DEVICE, context.device, "")

@@ -12,6 +12,7 @@ import pytest
 from joulefront.search import run
 from joulefront.search.argument_types import refuse_wrong_types
 from joulefront.search.study import Budget, Study
+from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.own import Own
 
 
@@ -63,7 +64,7 @@ def test_what_it_does_not_declare_is_refused_with_a_remedy(wrong: dict[str, Any]
         refuse_wrong_types(example, wrong, pair="write (0.30, 'EUR')")
 
 
-STUDY = Study(name="s", task=lambda: None, space=None, trials=1)  # type: ignore[arg-type,return-value]
+STUDY = Study(name="s", task=lambda: None, space=Mlp(), trials=1)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_verb_prints_a_table_and_what_it_means_and_every_view_shows_it(
     assert list(table[0]) == list(rows[0])
     assert list(front.to_frame()["repeats_accuracy_n"]) == [2] * len(front)
     text = call("front", folder).out
-    assert re.search(r"repeats  repeats \S?Wh", text)
+    assert re.search(r"repeats +repeats \S?Wh", text)
     assert "standard deviation of trainings with fresh seeds" in " ".join(text.split())  # wherever the line breaks
 
     assert call("report", folder, "-o", "page.html").code == 0

@@ -13,8 +13,9 @@ from joulefront.search.cli.study_source import StudyError, find_study, named_val
 
 GOOD = """
 from joulefront.search import Study
+from joulefront.spaces.mlp import Mlp
 def study(data=None):
-    return Study(name=f"own-{data}", task=lambda: None, space=None, trials=3)
+    return Study(name=f"own-{data}", task=lambda: None, space=Mlp(), trials=3)
 def needs(target): ...
 def raises(): return {}["missing"]
 def wrong(): return 7

@@ -74,7 +74,7 @@ def test_durations_need_a_unit() -> None:
         ({"trials": 0}, r"trials \(--trials\) must be >= 1, got 0"),
         ({"timeout_seconds": -1.0}, r"timeout_seconds \(--timeout\) must be > 0, got -1.0"),
         ({"stop_gain": 5.0}, r"stop_gain \(--stop-gain\).*got 5.0"),
-        ({"warm_start": "runs/earlier"}, r"warm_start .*list of run folders, got 'runs/earlier'"),
+        ({"warm_start": "runs/earlier"}, "warm_start .*got 'runs/earlier' .*write a list of run folders"),
     ],
 )
 def test_a_wrong_limit_makes_no_folder(rings: Callable[..., Study], tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
