@@ -48,7 +48,7 @@ def test_an_unknown_name_suggests_the_nearest_one() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (":raises", "raised KeyError: 'missing'.*line 6"),
+        (":raises", "raised KeyError: 'missing'.*line 7"),
         (":wrong", "must return a joulefront.search.Study, got int"),
         (":absent", "no function absent"),
         (":needs", "needs --target"),
