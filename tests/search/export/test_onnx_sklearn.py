@@ -57,6 +57,7 @@ def test_thresholds_between_neighbouring_floats_divide_the_same_rows(kind):
     assert answer(model, rows[:1]).shape == expected[:1].shape
 
 
+@pytest.mark.filterwarnings("ignore:Attribute `prob:FutureWarning")  # skl2onnx reads them
 @pytest.mark.parametrize("last", [SVC(), LinearSVC(), SGDClassifier(), RidgeClassifier()], ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_classifier_without_probabilities_gives_its_decision_alone_and_behind_a_step(classes, last):
