@@ -83,7 +83,8 @@ def test_the_study_begins_with_what_it_says() -> None:
 def test_the_default_model_is_the_linear_head_that_the_study_begins_with(photographs: Path) -> None:
     for made, epochs in ((replace(study("anywhere"), rungs=(1, 3, 9, 27)), 3), (replace(study(str(photographs)), rungs=(27, 81)), 27)):
         first, default, place = beginning(made)
-        assert first[: len(made.first)] == tuple({**one, "epochs": max(made.rungs[0], one["epochs"])} for one in made.first), "nothing twice"
+        bounded = tuple({**one, "epochs": max(made.rungs[0], one["epochs"])} for one in made.first)
+        assert first[: len(bounded)] == bounded, "nothing is trained twice"
         assert [one["family"] for one in first[len(made.first) :]] == ["convnet", "timm"], "each other family is tried once"
         assert default is not None
         assert place is not None
