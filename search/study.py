@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from numbers import Integral
 from typing import Any, Literal
 
 from .argument_types import refuse_wrong_types
-from .formatting import read_amount, unit_for
+from .energy import SECONDS_PER_HOUR
+from .formatting import read_amount, read_number, unit_for
 from .hints import Hints
 from .records.trial import Trial
 from .space import Candidate, RandomTrial, Space, Suggest, check_space, weightless
@@ -93,6 +95,30 @@ class Budget:
             return f"{unit.of(self.grams_co2e):.10g}{unit.name}"
         amount, currency = self.money or (0.0, "EUR")
         return f"{amount:.10g}{currency}"
+
+
+#: Units of time -> seconds.
+_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": SECONDS_PER_HOUR, "d": 24 * SECONDS_PER_HOUR}
+
+
+def seconds_of(text: str, name: str = "--timeout") -> float:
+    """Read a duration, the value of the option ``name``: ``90s``, ``30 min``, ``2h``, or ``1:30:00`` as progress prints it.
+
+    >>> seconds_of("30m"), seconds_of("1:30:00")
+    (1800.0, 5400.0)
+
+    Raises:
+        ValueError: If it is not a positive number with a unit.
+    """
+    amount: float | None = None
+    if clock := re.fullmatch(r"\s*(?:(\d+):)?(\d+):(\d\d)\s*", text):
+        amount = int(clock[1] or 0) * SECONDS_PER_HOUR + int(clock[2]) * 60.0 + int(clock[3])
+    elif found := re.fullmatch(r"(.*?)\s*([a-z]+)\s*", text, re.DOTALL):
+        number, factor = read_number(found[1]), _SECONDS.get(found[2])
+        amount = None if number is None or factor is None else number * factor
+    if amount is None or not 0 < amount < math.inf:
+        raise ValueError(f"{name} must be a positive number with s, m, h or d, got {text!r}; for example {name} 30m")
+    return amount
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,8 @@ def _checked(limits: SessionLimitOptions, place: CarbonOptions, own: RunOptions)
     from ..carbon.zones import choose_intensity
     from ..integrations.run_log import loggers_of
     from ..running.carbon_session import carbon_time_of
-    from ..stopping.limits import seconds_of, share_of
-    from ..stopping.rules import STOP_GAIN
-    from ..study import Budget
+    from ..stopping.rules import STOP_GAIN, share_of
+    from ..study import Budget, seconds_of
 
     budget = None if limits.budget is None else Budget.parse(limits.budget)
     check_pue(place.pue)
@@ -308,7 +307,7 @@ def estimate(
     from ..running.estimate import estimate as estimate_cost
     from ..running.estimate import probe_study
     from ..running.progress import progress_line
-    from ..stopping.limits import limits_of
+    from ..stopping.rules import limits_of
     from ..study import Budget
     from .study_source import adapt, find_study
     from .study_toml import with_session
@@ -380,7 +379,7 @@ def _overrides(study: StudyOptions) -> Mapping[str, Any]:
 
 
 def _trial_seconds(text: str | None) -> float | None:
-    from ..stopping.limits import seconds_of
+    from ..study import seconds_of
 
     return None if text is None else seconds_of(text, "--trial-timeout")
 

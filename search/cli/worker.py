@@ -44,8 +44,7 @@ def worker(
         from ..records.storage_url import STORAGE_VARIABLE
         from ..running.progress import Console
         from ..running.run import run as run_study
-        from ..stopping.limits import seconds_of
-        from ..study import LimitReachedError
+        from ..study import LimitReachedError, seconds_of
 
     url = storage or os.environ.get(STORAGE_VARIABLE)
     if url is None:

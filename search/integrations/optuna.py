@@ -250,7 +250,7 @@ class MarginalGainCallback:
     remaining: float | Callable[[optuna.Study], float] | None = None
 
     def __post_init__(self) -> None:
-        from ..stopping.limits import refuse_wrong_limits, share_of
+        from ..stopping.rules import refuse_wrong_limits, share_of
 
         self.share = share_of(self.share) if isinstance(self.share, str) else self.share
         refuse_wrong_limits(None, None, self.share)

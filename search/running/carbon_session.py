@@ -21,7 +21,7 @@ from ..carbon.intensity import Intensity
 from ..energy import JOULES_PER_KWH, SECONDS_PER_HOUR, Record
 from ..samplers import FreezeThawSampler
 from ..samplers.marginal_gain import passes_cost_gate
-from ..stopping.limits import Limits
+from ..stopping.rules import Limits
 from ..study import Budget, Study
 from .carbon_log import CarbonLog
 

@@ -17,8 +17,7 @@ from ..records.bill import FEATURES, add_up
 from ..records.run_folder import RunFolder
 from ..records.trial import Trial, counted
 from ..report.facts import over_default
-from ..stopping.limits import Limits, joules_of
-from ..stopping.rules import NOT_WORTH_IT
+from ..stopping.rules import NOT_WORTH_IT, Limits, joules_of
 from ..study import Study
 from .trial_runner import TrialRunner
 

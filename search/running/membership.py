@@ -26,8 +26,7 @@ from ..records.run_folder import RunFolder, StoreError
 from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
 from ..records.trial import KEY, WORKER, Trial, counted
 from ..samplers.history import RESUME_FROM
-from ..stopping.limits import Limits
-from ..stopping.rules import NOT_WORTH_IT, StopRules
+from ..stopping.rules import NOT_WORTH_IT, Limits, StopRules
 from ..study import Budget, Study
 
 if TYPE_CHECKING:

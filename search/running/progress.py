@@ -17,8 +17,8 @@ from ..front import Front
 from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
 from ..records.run_folder import Run
-from ..stopping.limits import Expected, Limits, expected
-from ..stopping.rules import StopRules
+from ..stopping.projection import Expected, expected
+from ..stopping.rules import Limits, StopRules
 from .session import Session
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..energy import Ledger, Record
 from ..energy.journal import fitted
 from ..execution.devices import pick_device
 from ..execution.job import Executor, Job, Outcome, reason_of
-from ..execution.watch import Watch
+from ..execution.watch import TimeLimit, Watch, pace_of, slowest_epoch
 from ..formatting import for_stream, joules_text
 from ..front import Front
 from ..records.bill import REPEAT, meters_of
@@ -31,7 +31,6 @@ from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, ReplicateC
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
-from ..stopping.rules import TimeLimit, pace_of, slowest_epoch
 from ..study import Study
 from ..threads import cores
 from .baselines import PLAIN, MeasurementProtocol

@@ -13,14 +13,14 @@ from ..argument_types import refuse_wrong_types
 from ..billing.account import SAVE_SECONDS
 from ..carbon.intensity import Intensity, Price, check_pue
 from ..execution.job import Executor
+from ..execution.watch import pace_of
 from ..formatting import plain
 from ..integrations.run_log import TrialLogger
 from ..records.run_folder import RunFolder, StoreError
 from ..report.front_view import FrontView
 from ..samplers.factory import keep_apart, make_sampler
 from ..samplers.frozen_features import StoredFeatures
-from ..stopping.limits import Limits, limits_of, refuse_wrong_limits
-from ..stopping.rules import StopGain, StopRules, pace_of
+from ..stopping.rules import Limits, StopGain, StopRules, limits_of, refuse_wrong_limits
 from ..study import Budget, Study
 from ..training.evaluate import targets_of
 from ..training.task import Task

@@ -16,7 +16,7 @@ from ..billing.account import TrialMeter
 from ..billing.trial_energy import price_of_features, trial_energy
 from ..carbon.clean_hours import text_of
 from ..execution.job import Executor, Job, Outcome, reason_of, seed_of
-from ..execution.watch import Watch
+from ..execution.watch import Watch, slowest_epoch
 from ..execution.worker import DeviceError
 from ..records.bill import FEATURES
 from ..records.database import keep
@@ -25,9 +25,8 @@ from ..records.trial import BASELINE, DEFAULT, KEY, NOT_BEGUN, WORKER, Trial, co
 from ..samplers.frozen_features import StoredFeatures, scheduled, shorter
 from ..samplers.history import EPOCHS_REACHED, FROM_SCRATCH, resume_from
 from ..space import Candidate, FixedTrial, NearestTrial, Space
-from ..stopping.limits import Limits
 from ..stopping.projection import DominanceStopper
-from ..stopping.rules import Overdue, StopRules, slowest_epoch
+from ..stopping.rules import Limits, Overdue, StopRules
 from ..study import Study, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task

@@ -1,22 +1,24 @@
-"""When a study ends, and one of its trainings after its present epoch or inside of it: limits, failures, the gain that is left, a hang."""
+"""When a study ends, and one of its trainings: limits of energy, carbon, money, trials and time, failures, no gain ahead, a hang."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Protocol
 
 from ..carbon.intensity import Intensity, grams_co2e
+from ..energy import JOULES_PER_KWH
+from ..execution.watch import TimeLimit
 from ..formatting import grams_text, joules_text
-from ..records.trial import ATTRIBUTE, INTERRUPTED, Trial, counted
+from ..records.trial import ATTRIBUTE, INTERRUPTED, counted
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
 from ..samplers.marginal_gain import RemainingGain, remaining_gain
-from ..study import Study
-from .limits import Limits
+from ..study import Budget, LimitReachedError, Study
 
 if TYPE_CHECKING:
     import optuna
@@ -39,6 +41,128 @@ LEAST, GROWTH = 24, 0.1
 LATEST = 12
 #: How the reason begins.
 NOT_WORTH_IT = "continuing is not worth it"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Totals of a study; None is no limit.
+
+    The joules are those of the whole search, the seconds the wall time of this session; the label is the budget as the user wrote it.
+    """
+
+    joules: float | None = None
+    trials: int | None = None
+    seconds: float | None = None
+    label: str = ""
+
+    def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
+        """Return which limit is reached, or None.
+
+        ``joules`` are those spent so far by all sessions, None when they cannot be measured; ``seconds`` are those of this session.
+        """
+        if self.joules is not None and joules is not None and joules >= self.joules:
+            return f"the budget of {self.label} is spent"
+        if self.trials is not None and trials >= self.trials:
+            return f"all {self.trials} trials are done"
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"the timeout of {self.seconds:g} s has passed"
+        return None
+
+
+def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, price_per_kwh: tuple[float, str] | None = None) -> float:
+    """Turn a budget in energy, carbon or money into joules.
+
+    Raises:
+        ValueError: If the factor that is needed is unknown; the message names the option that gives it.
+    """
+    if budget.joules is not None:
+        return budget.joules
+    if budget.grams_co2e is not None:
+        if not grams_per_kwh:
+            raise ValueError(
+                f"--budget {budget.to_text()} needs the carbon intensity of the place, above 0: add --zone FR or --intensity 56 (g/kWh)"
+            )
+        return budget.grams_co2e / (grams_per_kwh * pue) * JOULES_PER_KWH
+    assert budget.money is not None
+    amount, currency = budget.money
+    if price_per_kwh is None or price_per_kwh[1] != currency or not price_per_kwh[0] > 0:
+        raise ValueError(f"--budget {budget.to_text()} needs a price above 0 per kWh in {currency}: add --price 0.25{currency}")
+    return amount / (price_per_kwh[0] * pue) * JOULES_PER_KWH
+
+
+def refuse_wrong_limits(
+    trials: int | None, timeout_seconds: float | None, stop_gain: float | None, warm_start: Sequence[str | Path] = ()
+) -> None:
+    """Refuse what no session can run with, before a folder is made.
+
+    Raises:
+        ValueError: If an argument breaks its rule; the message names it, its value and the rule.
+    """
+    if trials is not None and not trials >= 1:
+        raise ValueError(f"trials (--trials) must be >= 1, got {trials!r}; None is no limit")
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise ValueError(f"timeout_seconds (--timeout) must be > 0, got {timeout_seconds!r}; None is no limit")
+    if stop_gain is not None and not 0 <= stop_gain < 1:
+        raise ValueError(f"stop_gain (--stop-gain) must be a share >= 0 and < 1, got {stop_gain!r}; 0.005 is half a percent")
+    if isinstance(warm_start, str | Path):
+        raise ValueError(f"warm_start (--warm-start) must be a list of run folders, got {str(warm_start)!r}; write [{str(warm_start)!r}]")
+
+
+def limits_of(
+    study: Study,
+    budget: Budget | None,
+    trials: int | None,
+    timeout_seconds: float | None,
+    spent_joules: float | None,
+    finished: int,
+    grams_per_kwh: float | None,
+    pue: float,
+    price_per_kwh: tuple[float, str] | None,
+) -> tuple[Limits, str | None]:
+    """Return the limits of a session, which are totals of the study, and a sentence for the user when they were raised.
+
+    A study that has reached its own limits continues for as much again, unless a limit was given for this session.
+
+    Raises:
+        ValueError: If there is no limit at all, or a limit that was given is reached already.
+    """
+    given = budget is not None or trials is not None
+    chosen = budget if budget is not None else None if trials is not None else study.budget
+    count = trials if trials is not None else None if budget is not None else study.trials
+    joules = None if chosen is None else joules_of(chosen, grams_per_kwh=grams_per_kwh, pue=pue, price_per_kwh=price_per_kwh)
+    if joules is None and count is None and timeout_seconds is None:
+        raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
+    limits = Limits(joules, count, timeout_seconds, "" if chosen is None else chosen.to_text())
+    reached = limits.reached(joules=spent_joules, trials=finished, seconds=0.0)
+    if reached is None:
+        return limits, None
+    if given:
+        raise LimitReachedError(f"{reached} already (limits count the whole study); give a larger one to continue")
+    further = replace(
+        limits,
+        joules=None if joules is None else joules + (spent_joules or 0.0),
+        trials=None if count is None else count + finished,
+        label="" if joules is None else joules_text(joules + (spent_joules or 0.0)),
+    )
+    return further, f"{reached}; continuing for as much again"
+
+
+def share_of(text: str) -> float:
+    """Read a share: ``0.5%`` or ``0.005``.
+
+    >>> share_of("0.5%")
+    0.005
+
+    Raises:
+        ValueError: If it is not a share between 0 and 1.
+    """
+    try:
+        value = float(text.rstrip()[:-1]) / 100 if text.rstrip().endswith("%") else float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < 1:
+        raise ValueError(f"--stop-gain must be a share between 0 and 1 or a percentage, got {text!r}; for example 0.5%")
+    return value
 
 
 @dataclass(frozen=True)
@@ -217,81 +341,6 @@ class StopRules:
         if self.carbon is not None:  # a budget in grams is worth fewer joules in dirty hours
             self.limits = self.carbon.limits(self.limits)
         return self.stopped() or self.limits.reached(joules=self.account.spent_joules(), trials=trials, seconds=self.seconds())
-
-
-def slowest_epoch(known: float | None, seconds: float | None, epochs: int) -> float | None:
-    """Return what an epoch takes in the slowest training, after one more has taken so many seconds; None while no training is known."""
-    return known if seconds is None or epochs < 1 else max(known or 0.0, seconds / epochs)
-
-
-def pace_of(trials: Iterable[Trial], hardware_id: str) -> float | None:
-    """Return what an epoch has taken in the slowest of some trials on this hardware; None when none of them is complete."""
-    found = None
-    for trial in trials:
-        if trial.state == "complete" and trial.hardware_id in (None, hardware_id):
-            found = slowest_epoch(found, trial.energy.record.get("seconds"), len(trial.curve))
-    return found
-
-
-#: A training is ended when it takes so many times as long as the slowest one so far would have taken, and longer than this.
-TIMES_EXPECTED, LEAST_SECONDS = 10.0, 60.0
-#: The same before anything is known: a first epoch may take hours.
-LEAST_SECONDS_UNKNOWN = 6 * 3600.0
-
-
-class TimeLimit:
-    """Whether one training takes too long: longer than its study allows, or many times what the slowest one would have taken.
-
-    Attributes:
-        most_seconds: The limit of the study, or None.
-        epochs: Epochs that the training makes.
-        expected: Returns what an epoch has taken in the slowest training so far, or None before the first.
-        reason: Why it had to end; None while it has not.
-    """
-
-    def __init__(self, most_seconds: float | None, epochs: int, expected: Callable[[], float | None]) -> None:
-        self.most_seconds, self.epochs, self.expected = most_seconds, epochs, expected
-        self.reason: str | None = None
-        self._began: float | None = None
-        self._apart: float | None = None
-        self._edge = self._slowest = 0.0
-
-    def begin(self, kind: str = "") -> None:
-        """Take note that a phase begins; before the first one a worker process starts.
-
-        The time of ``features`` is left out: they are computed once, for many trainings that take a fraction of that.
-        """
-        now = time.monotonic()
-        if self._began is None:
-            self._began = self._edge = now
-        if self._apart is not None:
-            self._began, self._edge = self._began + (now - self._apart), self._edge + (now - self._apart)
-        self._apart = now if kind == "features" else None
-
-    def epoch(self) -> None:
-        """Take note that an epoch has ended."""
-        now = time.monotonic()
-        self._slowest, self._edge = max(self._slowest, now - self._edge), now
-
-    def __call__(self) -> str | None:
-        """Return why the training must end now, or None."""
-        if (found := self._found()) is not None:
-            self.reason = found
-        return found
-
-    def _found(self) -> str | None:
-        limit = self.most_seconds
-        if limit is None:
-            least = LEAST_SECONDS_UNKNOWN if self.expected() is None or self._apart is not None else LEAST_SECONDS
-            limit = max(least, TIMES_EXPECTED * self.epochs * self._epoch_seconds())
-        if self._began is None or time.monotonic() - self._began <= limit:
-            return None
-        expected = "" if self.most_seconds else ", 10 times what was expected"
-        remedy = "if it needs longer, give --trial-timeout (Python: max_trial_seconds of the study)"
-        return f"the training was ended after {limit:.0f} s{expected}; {remedy}"
-
-    def _epoch_seconds(self) -> float:
-        return max(self._slowest, self.expected() or 0.0)
 
 
 class Overdue(TimeLimit):

@@ -32,7 +32,7 @@ import search_bench as bench  # noqa: E402 - after the number of threads is set
 
 from joulefront.search.carbon.forecast import IntensityCurve, read_forecast  # noqa: E402 - after the number of threads is set
 from joulefront.search.running.carbon_session import Postponer  # noqa: E402 - after the number of threads is set
-from joulefront.search.stopping.limits import Limits  # noqa: E402 - the same
+from joulefront.search.stopping.rules import Limits  # noqa: E402 - the same
 
 #: Synthetic, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.
 SYNTHETIC_DAY = (

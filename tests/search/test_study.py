@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from joulefront.search.study import OBJECTIVES, Study, parse_rungs
+from joulefront.search.study import OBJECTIVES, Study, parse_rungs, seconds_of
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.evaluate import qualities, quality
 from joulefront.spaces.classical import Classical
@@ -142,3 +142,10 @@ def test_rungs_that_are_none_are_refused_with_an_example(text: str) -> None:
         ValueError, match=r"--rungs must be ascending whole numbers from 1 to 1,000,000,000, .*for example --rungs 1,3,9,27"
     ):
         parse_rungs(text)
+
+
+def test_durations_need_a_unit() -> None:
+    assert seconds_of("2h") == 7200.0
+    for text in ("30", "m", "-3m", "", "infm", "1e999s", "nanh"):
+        with pytest.raises(ValueError, match="--timeout"):
+            seconds_of(text)

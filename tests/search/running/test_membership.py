@@ -16,7 +16,7 @@ from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Tri
 from joulefront.search.running.identity import study_folder
 from joulefront.search.running.membership import GRACE_BEATS, Membership, Refusal
 from joulefront.search.samplers.factory import keep_apart, make_sampler
-from joulefront.search.stopping.limits import Limits
+from joulefront.search.stopping.rules import Limits
 
 BEAT = 1.0
 

@@ -12,7 +12,7 @@ from joulefront.search.running.carbon_session import LARGE, Postponer
 from joulefront.search.running.trial_runner import TrialRunner
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.marginal_gain import passes_cost_gate
-from joulefront.search.stopping.limits import Limits
+from joulefront.search.stopping.rules import Limits
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step")

@@ -16,7 +16,7 @@ from joulefront.search import Front, Study, run
 from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.energy import Capability, Ledger, Reading
-from joulefront.search.execution import job
+from joulefront.search.execution import job, watch
 from joulefront.search.records.bill import REPEAT, SessionBill, read_sessions
 from joulefront.search.records.files import digest
 from joulefront.search.records.replicates import read_repeats
@@ -25,7 +25,6 @@ from joulefront.search.records.trial import INTERRUPTED
 from joulefront.search.running import session
 from joulefront.search.running.baselines import MeasurementProtocol
 from joulefront.search.running.repeat import repeat
-from joulefront.search.stopping import rules
 from joulefront.spaces.recipes import RecipeRanges
 
 pytestmark = pytest.mark.slow
@@ -194,7 +193,7 @@ def test_a_repeat_that_hangs_is_ended_billed_as_failed_and_the_rest_goes_on(
         return build(self, candidate, task)
 
     monkeypatch.setattr(type(study.space), "build", hangs)
-    monkeypatch.setattr(rules, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(watch, "LEAST_SECONDS", 1.0)
     finding = repeat(study, folder, times=3, pick="best", listener=said.append)
     trainings = read_repeats(folder).trainings
     assert [one.failed is None for one in trainings] == [True, False, True]

@@ -24,8 +24,7 @@ from joulefront.search.running.recorder import Recorder
 from joulefront.search.running.run import TrialLoop
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.history import FROM_SCRATCH
-from joulefront.search.stopping.limits import Limits
-from joulefront.search.stopping.rules import BROKEN_OFF, StopGain, StopRules
+from joulefront.search.stopping.rules import BROKEN_OFF, Limits, StopGain, StopRules
 from joulefront.search.training.checkpoint import load_checkpoint
 from joulefront.spaces.recipes import RecipeRanges
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.running.progress import progress_of
-from joulefront.search.stopping.limits import DRIFT, LEAST, RECENT, Limits, expected
+from joulefront.search.stopping.projection import DRIFT, LEAST, RECENT, expected
+from joulefront.search.stopping.rules import Limits
 
 TRIAL = make_trial(0, "complete", {}, 1, values=(0.9, 1.0), train_joules=1.0, increment_joules=1.0)
 COSTS = st.lists(st.floats(0.1, 100.0), min_size=LEAST, max_size=60)

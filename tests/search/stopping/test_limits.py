@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search import Study, run
-from joulefront.search.stopping.limits import Limits, joules_of, seconds_of
+from joulefront.search.stopping.rules import Limits, joules_of
 from joulefront.search.study import Budget
 
 
@@ -59,13 +59,6 @@ def test_a_budget_without_its_factor_names_the_option() -> None:
         joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.3, "USD"))
     with pytest.raises(ValueError, match="a price above 0 per kWh in EUR"):
         joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.0, "EUR"))
-
-
-def test_durations_need_a_unit() -> None:
-    assert seconds_of("2h") == 7200.0
-    for text in ("30", "m", "-3m", "", "infm", "1e999s", "nanh"):
-        with pytest.raises(ValueError, match="--timeout"):
-            seconds_of(text)
 
 
 @pytest.mark.parametrize(

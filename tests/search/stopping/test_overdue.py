@@ -6,11 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from joulefront.search.execution import watch
 from joulefront.search.records.trial import INTERRUPTED
 from joulefront.search.stopping import rules as session_rules
-from joulefront.search.stopping import rules as stopping
-from joulefront.search.stopping.limits import Limits
-from joulefront.search.stopping.rules import Overdue, StopRules
+from joulefront.search.stopping.rules import Limits, Overdue, StopRules
 
 
 class Clock:
@@ -26,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(stopping, "time", made)
+    monkeypatch.setattr(watch, "time", made)
     monkeypatch.setattr(session_rules, "time", made)
     return made
 
@@ -45,8 +44,8 @@ def begun(made: StopRules, epochs: int = 3) -> Overdue:
 
 def test_ten_times_the_slowest_training_so_far_is_the_limit(clock: Clock) -> None:
     made = rules(clock)
-    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 30.0, 6)
-    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 8.0, 8)
+    made.epoch_seconds = watch.slowest_epoch(made.epoch_seconds, 30.0, 6)
+    made.epoch_seconds = watch.slowest_epoch(made.epoch_seconds, 8.0, 8)
     overdue = begun(made)
     clock.now += 149.0
     assert overdue() is None
@@ -60,7 +59,7 @@ def test_a_short_training_has_a_minute_and_the_first_one_hours(clock: Clock) -> 
     first = begun(made)
     clock.now += 5 * 3600
     assert first() is None
-    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 0.1, 1)
+    made.epoch_seconds = watch.slowest_epoch(made.epoch_seconds, 0.1, 1)
     short = begun(made)
     clock.now += 59.0
     assert short() is None
@@ -70,7 +69,7 @@ def test_a_short_training_has_a_minute_and_the_first_one_hours(clock: Clock) -> 
 
 def test_a_training_that_is_slower_but_makes_epochs_goes_on(clock: Clock) -> None:
     made = rules(clock)
-    made.epoch_seconds = stopping.slowest_epoch(made.epoch_seconds, 1.0, 1)
+    made.epoch_seconds = watch.slowest_epoch(made.epoch_seconds, 1.0, 1)
     overdue = begun(made, epochs=50)
     for _ in range(50):
         clock.now += 59.0
