@@ -136,17 +136,6 @@ class Price:
             raise ValueError(f"a currency must be a code of three capitals, got {self.currency!r}; for example EUR")
 
 
-@dataclass(frozen=True)
-class Priced:
-    """One energy at one place, its overhead of the building (PUE) included; None where the energy or the price is unknown."""
-
-    intensity: Intensity
-    kwh: float | None
-    grams_co2e: float | None
-    cost: float | None = None
-    currency: str | None = None
-
-
 def parse_price(text: str) -> Price:
     """Read a price of electricity such as ``0.25EUR``, ``0.25 EUR/kWh``, ``€0.25`` or ``80EUR/MWh``.
 
@@ -176,15 +165,3 @@ def cost(joules: float | None, price: Price | None, pue: float = 1.0) -> float |
     if joules is None or price is None:
         return None
     return kwh(joules) * pue * price.per_kwh
-
-
-def priced(joules: float | None, intensities: Iterable[Intensity], *, pue: float = 1.0, price: Price | None = None) -> tuple[Priced, ...]:
-    """Price one energy for many places, in the order given: nothing is trained again.
-
-    Raises:
-        ValueError: As `carbon.grams_co2e`.
-    """
-    money = cost(joules, price, pue)
-    energy = None if joules is None else kwh(joules) * pue
-    currency = price.currency if price is not None and money is not None else None
-    return tuple(Priced(intensity, energy, grams_co2e(joules, intensity, pue), money, currency) for intensity in intensities)

@@ -30,7 +30,7 @@ from ..training.recipe import Recipe
 from ..training.task import Data, Task
 from .model import ExportFailed, first_line, rebuild
 from .onnx_format import quiet
-from .variants import InBfloat16, compiled, in_int8, in_onnx, pruned, quantised
+from .variants import InBfloat16, compiled, in_int8, in_onnx, inputs_of, pruned, quantised
 
 #: A window of predictions runs at least this long, far above the resolution of every meter.
 WINDOW_SECONDS = 0.5
@@ -174,11 +174,10 @@ def compare_after_training(
         tactics.append(("compile", compiled))
     tactics += [(f"global prune {share:g}", partial(pruned, share=share)) for share in prune]
     shape = task.shape_at(recipe.resolution)
-    feed = (inputs.float().contiguous().numpy() for inputs, _ in data.batches(32, resolution=recipe.resolution))
     known: dict[str, Callable[[Any], Any]] = {
         "bfloat16": InBfloat16,
         "onnx": partial(in_onnx, shape=shape),
-        "onnx int8": partial(in_int8, shape=shape, inputs=feed),
+        "onnx int8": partial(in_int8, shape=shape, inputs=inputs_of(data, recipe.resolution)),
     }
     tactics += [(name, known[name]) for name in variants]
     applied, by = list[_Applied](), metric_of(task, metric)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..training.task import Data
 from .model import ExportFailed, TrainedModel
 from .onnx_format import quiet, torch_core
 
@@ -113,9 +114,9 @@ def in_int8(model: nn.Module, shape: Iterable[int], inputs: Iterator[np.ndarray]
         return InOnnxRuntime(onnx.load(small), f"{type(model).__name__} in 8-bit integers")
 
 
-def inputs_of(trained: TrainedModel) -> Iterator[np.ndarray]:
-    """Yield batches of validation inputs as the model takes them."""
-    for inputs, _ in trained.task.validation.batches(32, resolution=trained.candidate.recipe.resolution):
+def inputs_of(data: Data, resolution: int | None) -> Iterator[np.ndarray]:
+    """Yield batches of inputs as a model takes them."""
+    for inputs, _ in data.batches(32, resolution=resolution):
         yield inputs.float().contiguous().numpy()
 
 
@@ -133,7 +134,8 @@ def variant_of(trained: TrainedModel, variant: str, to: str) -> TrainedModel:
     if not trained.is_torch:
         raise ExportFailed(f"trial {trained.trial.number} is a {trained.type_name}: variants are for PyTorch models; leave out --variant")
     try:
-        made = InBfloat16(trained.model) if variant == "bfloat16" else in_int8(trained.model, trained.input_shape, inputs_of(trained))
+        feed = inputs_of(trained.task.validation, trained.candidate.recipe.resolution)
+        made = InBfloat16(trained.model) if variant == "bfloat16" else in_int8(trained.model, trained.input_shape, feed)
     except Exception as error:
         line = " ".join(str(error).split())[:150]
         raise ExportFailed(f"trial {trained.trial.number} has no variant {variant}: {line}; leave out --variant") from error

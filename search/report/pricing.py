@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..carbon.intensity import Intensity, Price, grams_co2e, priced, scope_note
+from ..carbon.intensity import Intensity, Price, cost, grams_co2e, scope_note
 from ..carbon.zones import intensity_for
 from ..energy import JOULES_PER_KWH
 from ..formatting import digits, fitted, paragraphs, unit_for
@@ -111,19 +111,19 @@ def price_table(run: Run, zones: Sequence[str | Intensity], *, pue: float | None
     front, pue = Front.of(run), run.pue if pue is None else pue
     knee, sensible = (front.knee().train_joules, front.sensible().train_joules) if len(front) else (None, None)
     search_joules = run.bill.search_joules
-    bills = priced(search_joules, places, pue=pue, price=price)
+    paid = cost(search_joules, price, pue)
     rows = tuple(
         PriceRow(
             intensity=place,
             search_kwh=None if search_joules is None else search_joules / JOULES_PER_KWH,
-            search_grams_co2e=bill.grams_co2e,
-            search_cost=bill.cost,
-            currency=bill.currency,
+            search_grams_co2e=grams_co2e(search_joules, place, pue),
+            search_cost=paid,
+            currency=price.currency if price is not None and paid is not None else None,
             knee_grams_co2e=grams_co2e(knee, place, pue),
             sensible_grams_co2e=grams_co2e(sensible, place, pue),
             front=tuple(trial.number for trial in front_at(front, place, pue)),
         )
-        for place, bill in zip(places, bills, strict=True)
+        for place in places
     )
     notes = [note.rstrip(".") for note in (scope_note(places), run.bill.gaps()) if note is not None]
     return PriceTable(rows, tuple(trial.number for trial in front), pue, "; ".join(notes) or None)

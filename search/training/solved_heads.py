@@ -52,10 +52,6 @@ class _Linear(SolvedHead):
         found: torch.Tensor = self.linear(features)
         return found
 
-    def extra_repr(self) -> str:
-        """Say the penalty."""
-        return f"penalty={self.penalty:g}"
-
 
 class Ridge(_Linear):
     """Least squares onto 1 for the class and 0 for the others; values in a regression.
@@ -98,7 +94,7 @@ class Ridge(_Linear):
             scale = _best_scale((fitted - share * wanted[checked]) / (1.0 - share), targets[checked])
         self.linear.weight.copy_(scale * weights.T)
         self.linear.bias.copy_(scale * (mean - centre @ weights))
-        return _loss(scale * (inputs @ weights + mean), targets)
+        return float(_loss(scale * (inputs @ weights + mean), targets))
 
 
 class Logistic(_Linear):
@@ -117,14 +113,14 @@ class Logistic(_Linear):
 
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
-            loss = _loss_of(self.linear(inputs), targets) + 0.5 * self.penalty * self.linear.weight.square().sum()
+            loss = _loss(self.linear(inputs), targets) + 0.5 * self.penalty * self.linear.weight.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own annotation
             return loss
 
         optimizer.step(closure)  # type: ignore[arg-type]  # L-BFGS takes the tensor
         optimizer.zero_grad()
         with torch.no_grad():
-            return _loss(self.linear(inputs), targets)
+            return float(_loss(self.linear(inputs), targets))
 
 
 class Neighbours(SolvedHead):
@@ -148,10 +144,6 @@ class Neighbours(SolvedHead):
         shares = weights @ self.values
         return torch.log(shares / shares.sum(dim=1, keepdim=True) + 1e-3)
 
-    def extra_repr(self) -> str:
-        """Say how many are asked."""
-        return f"neighbours={self.neighbours}"
-
     @torch.no_grad()
     def solve(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Keep the features, of length one, and their classes."""
@@ -160,7 +152,7 @@ class Neighbours(SolvedHead):
             raise ValueError("the head of nearest neighbours needs classes, got values; take ridge")
         self.keys = nn.functional.normalize(inputs, dim=1)
         self.values = nn.functional.one_hot(targets, self.outputs).to(inputs.dtype)
-        return _loss(self(inputs[:SCALED_BY]), targets[:SCALED_BY])  # all against all would take the memory of their square
+        return float(_loss(self(inputs[:SCALED_BY]), targets[:SCALED_BY]))  # all against all would take the memory of their square
 
     def _load_from_state_dict(self, state: Mapping[str, torch.Tensor], prefix: str, *rest: Any) -> None:
         for name in {"keys", "values"} & {key.removeprefix(prefix) for key in state}:  # as many as there were training images
@@ -179,11 +171,7 @@ def _best_scale(scores: torch.Tensor, targets: torch.Tensor) -> float:
     return float(SCALES[int(torch.stack(losses).argmin())])
 
 
-def _loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     if targets.is_floating_point():
         return nn.functional.mse_loss(outputs.reshape(targets.shape), targets)
     return nn.functional.cross_entropy(outputs, targets)
-
-
-def _loss(outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    return float(_loss_of(outputs, targets))

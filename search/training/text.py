@@ -1,7 +1,7 @@
 """Columns of free text as numbers: a static embedding that a package ships, of which only the data is read.
 
 A word has one vector, whatever stands beside it, and a text the mean of its words' vectors: no network runs, so that ten thousand short
-texts take about a CPU-second. `StaticEmbedding` keeps the seam ``Backbone``, its inputs are the numbers of tokens.
+texts take about a CPU-second.
 """
 
 from __future__ import annotations
@@ -39,51 +39,27 @@ SAMPLED = 2048
 LONGEST, BATCH = 256, 256
 
 
-class StaticEmbedding(nn.Module):
-    """A table of vectors, one for each token; see the seam ``Backbone`` in ``backbone.py``.
+class StaticEmbedding:
+    """A table of vectors, one for each token.
 
     Attributes:
         identity: The package and the SHA-256 of its weights.
-        preprocessing: The SHA-256 of what cuts texts into tokens, and how many of these count.
         facts: Origin, licence, hash and size, as ``study.json`` has them of pretrained weights.
     """
 
-    def __init__(self, vectors: torch.Tensor, tokenizer: Any, facts: Mapping[str, Any], tokenizer_sha256: str = TOKENIZER_SHA256) -> None:
-        """Freeze ``vectors`` ``(tokens, d)``; ``tokenizer`` is one of the library ``tokenizers``."""
-        super().__init__()
-        self.facts, self.tokenizer = dict(facts), tokenizer
+    def __init__(self, vectors: torch.Tensor, tokenizer: Any, facts: Mapping[str, Any]) -> None:
+        """Take ``vectors`` ``(tokens, d)``; ``tokenizer`` is one of the library ``tokenizers``."""
+        self.facts, self._tokenizer, self._vectors = dict(facts), tokenizer, vectors.float()
         self.identity = f"{facts['model']}@{facts['sha256'][:16]}"
-        self.preprocessing: Mapping[str, Any] = {"tokenizer": tokenizer_sha256, "longest": LONGEST}
-        self.vectors = nn.Parameter(vectors.float(), requires_grad=False)
-
-    def feature_sets(self) -> tuple[str, ...]:
-        """Return the only one there is."""
-        return ("mean",)
-
-    def prepare(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the numbers of tokens ``(b, length)``, below zero behind the end of a text, as whole numbers."""
-        return tokens.long()
-
-    def embed(self, prepared: torch.Tensor, feature_set: str) -> torch.Tensor:
-        """Return the mean of the vectors ``(b, d)`` of each text; zeros for one without tokens."""
-        there = (prepared >= 0).unsqueeze(-1)
-        summed = (self.vectors[prepared.clamp(0, len(self.vectors) - 1)] * there).sum(dim=1)
-        return summed / there.sum(dim=1).clamp(min=1)
-
-    def tokens(self, values: Sequence[str]) -> torch.Tensor:
-        """Cut texts into tokens ``(n, length)``, -1 behind the end of each."""
-        cut = [one.ids[:LONGEST] for one in self.tokenizer.encode_batch(list(values), add_special_tokens=False)]
-        found = torch.full((len(cut), max(1, *map(len, cut)) if cut else 1), -1)
-        for row, one in enumerate(cut):
-            found[row, : len(one)] = torch.tensor(one)
-        return found
 
     def vectors_of(self, values: Sequence[str]) -> np.ndarray:
-        """Return the vectors of texts, ``(n, d)`` float32."""
-        found = [np.zeros((0, self.vectors.shape[1]), dtype=np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(values), BATCH):
-                found.append(self.embed(self.prepare(self.tokens(values[start : start + BATCH])), "mean").numpy())
+        """Return the mean of the vectors of each text, ``(n, d)`` float32; zeros for one without tokens."""
+        found = [np.zeros((0, self._vectors.shape[1]), dtype=np.float32)]
+        for start in range(0, len(values), BATCH):
+            cut = self._tokenizer.encode_batch(list(values[start : start + BATCH]), add_special_tokens=False)
+            tokens = [torch.tensor(one.ids[:LONGEST], dtype=torch.int64) for one in cut]
+            first = torch.tensor([0, *map(len, tokens[:-1])]).cumsum(0)
+            found.append(nn.functional.embedding_bag(torch.cat(tokens), self._vectors, first, mode="mean").numpy())
         return np.concatenate(found)
 
 

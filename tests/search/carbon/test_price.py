@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.carbon.intensity import Intensity, Price, cost, parse_price, priced
+from joulefront.search.carbon.intensity import Intensity, Price, cost, grams_co2e, parse_price
 from joulefront.search.carbon.zones import intensity_for
 
 
@@ -39,14 +39,12 @@ def test_cost_is_linear_in_energy(joules, per_kwh, pue):
     assert cost(2 * joules, price, pue) == pytest.approx(2 * cost(joules, price, pue))
 
 
-def test_one_energy_is_priced_for_many_places_in_their_order():
-    rows = priced(7.2e6, map(intensity_for, ["FR", "US", "TW"]), pue=1.1, price=Price(0.2, "EUR"))
-    assert [row.intensity.zone for row in rows] == ["FR", "US", "TW"]
-    assert [row.kwh for row in rows] == [pytest.approx(2.2)] * 3
-    assert [row.cost for row in rows] == [pytest.approx(0.44)] * 3
-    assert rows[0].grams_co2e == pytest.approx(2.2 * rows[0].intensity.grams_per_kwh)
+def test_one_energy_has_the_grams_of_each_place_and_one_cost():
+    places = [intensity_for(zone) for zone in ("FR", "US", "TW")]
+    assert [grams_co2e(7.2e6, place, 1.1) for place in places] == [pytest.approx(2.2 * place.grams_per_kwh) for place in places]
+    assert cost(7.2e6, Price(0.2, "EUR"), 1.1) == pytest.approx(0.44)
 
 
 def test_unknown_energy_has_no_price_anywhere():
-    (row,) = priced(None, [Intensity(56.0)], price=Price(0.2, "EUR"))
-    assert (row.kwh, row.grams_co2e, row.cost, row.currency) == (None, None, None, None)
+    assert grams_co2e(None, Intensity(56.0)) is None
+    assert cost(None, Price(0.2, "EUR")) is None

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.backbone_contract import check_backbone
 
 from joulefront.search import Study, run
 from joulefront.search.records.run_folder import RunFolder
@@ -44,13 +43,12 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame({"said": said, "size": random.normal(size=120), "kind": np.where(labels, "yes", "no")})
 
 
-def test_it_keeps_the_seam_of_backbones(embedding: StaticEmbedding) -> None:
-    tokens = embedding.tokens(["word1 word2", "word3", "word4 word5 word6", ""])
-    assert tokens.tolist()[:2] == [[1, 2, -1], [3, -1, -1]]
-    check_backbone(embedding, tokens)
-    vectors = embedding.vectors.numpy()
-    found = embedding.vectors_of(["word1 word2", "", "unknown word3"])
-    assert np.allclose(found, [vectors[[1, 2]].mean(axis=0), np.zeros(12), vectors[3]], atol=1e-6)
+def test_a_text_is_the_mean_of_the_vectors_of_its_words_and_zero_without_any(embedding: StaticEmbedding) -> None:
+    vectors = torch.randn(40, 12, generator=torch.Generator().manual_seed(0)).numpy()
+    said, wanted = ["word1 word2", "", "unknown word3"], [vectors[[1, 2]].mean(axis=0), np.zeros(12), vectors[3]]
+    assert np.allclose(embedding.vectors_of(said), wanted, atol=1e-6)
+    assert np.allclose(embedding.vectors_of(said * 100), wanted * 100, atol=1e-6)
+    assert embedding.vectors_of([]).shape == (0, 12)
 
 
 @pytest.mark.slow
@@ -129,4 +127,3 @@ def test_the_embedding_of_wordllama_is_found_and_knows_what_is_alike() -> None:
     assert (found.facts["licence"], found.facts["pretraining_joules"]) == ("MIT", None)
     cat, kitten, bank = (row / np.linalg.norm(row) for row in found.vectors_of(["the cat sleeps", "a kitten is asleep", "interest rates"]))
     assert cat @ kitten > cat @ bank + 0.1
-    check_backbone(found, found.tokens(["a text", "another one", "no"]))
