@@ -137,9 +137,13 @@ def plot(
     """Draw the front as HTML, PNG or SVG, by the ending of the file."""
     if of != "front":
         from ..formatting import hanging
-        from ..report.comparison_figures import save_comparison
+        from ..report.baseline_comparison import draw_comparison
+        from ..report.energy_relations import draw_relations
 
-        table, file = save_comparison(_read(run), of, out)
+        drawn = {"relations": draw_relations, "tactics": draw_comparison}
+        if of not in drawn:
+            raise ValueError(f"--of must be front, relations or tactics, got {of!r}")
+        table, file = drawn[of](_read(run), out)
         print(f"{hanging(table, indent=0)}\n\n{file}")
         return
     from ..report.front_view import FrontView

@@ -1,4 +1,4 @@
-"""Families against a baseline family: the energy of each setting for the same quality, with an uncertainty from repeats."""
+"""Families against a baseline family: the energy of each setting for the same quality, with an uncertainty from repeats, and a picture."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log, sqrt
-from statistics import fmean, variance
+from pathlib import Path
+from statistics import fmean, stdev, variance
+from typing import TYPE_CHECKING
 
 from ..energy.intervals import student_t
-from ..formatting import grid, joules_text
+from ..formatting import Unit, grid, joules_text, unit_for
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from .energy_relations import family_of
+from .matplotlib_front import COLORS, MARKERS, plain_ticks, save_figure, set_titles, side_by_side
+from .view import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: The family that others are compared with, where a run has it.
 BASELINE = "plain"
@@ -95,8 +103,7 @@ def compare_to_baseline(run: Run) -> tuple[BaselineComparison, ...]:
     if not base:
         raise ValueError(f"the run has no measured trial of a family named {BASELINE!r} to compare the others with")
     sign = 1.0 if run.directions[0] == "maximize" else -1.0
-    quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for group in groups])
-    log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for group in groups])
+    quality_sd, log_sd = _spreads(groups)
     freedom = sum(len(group.trials) - 1 for group in groups)
     by_setting: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
@@ -169,11 +176,15 @@ def _needed(base: Sequence[Group], quality: float, sign: float) -> tuple[float, 
     return None
 
 
-def _pooled_sd(groups: Iterable[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, pooled; None where nothing was repeated."""
-    several = [values for values in groups if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    return sqrt(sum(variance(values) * (len(values) - 1) for values in several) / freedom) if freedom else None
+def _spreads(groups: Iterable[Group]) -> tuple[float | None, float | None]:
+    """Standard deviations of the quality and of the logarithm of the energy within groups, pooled; None where nothing was repeated."""
+    several = [group.trials for group in groups if len(group.trials) > 1]
+    freedom = sum(len(trials) - 1 for trials in several)
+    if not freedom:
+        return None, None
+    qualities = [variance(trial.values[0] for trial in trials) * (len(trials) - 1) for trials in several]
+    energies = [variance(log(trial.train_joules or 1.0) for trial in trials) * (len(trials) - 1) for trials in several]
+    return sqrt(sum(qualities) / freedom), sqrt(sum(energies) / freedom)
 
 
 def to_text(found: Sequence[BaselineComparison], quality: str = "accuracy") -> str:
@@ -222,8 +233,7 @@ def times_text(times: float) -> str:
 
 def spread_text(found: Sequence[BaselineComparison]) -> str:
     """Explain the intervals and the columns."""
-    quality_sd = _pooled_sd([[trial.values[0] for trial in group.trials] for one in found for group in one.groups])
-    log_sd = _pooled_sd([[log(trial.train_joules or 1.0) for trial in group.trials] for one in found for group in one.groups])
+    quality_sd, log_sd = _spreads([group for one in found for group in one.groups])
     known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.repeated)."
     if quality_sd is not None and log_sd is not None:
         known = (
@@ -235,3 +245,58 @@ def spread_text(found: Sequence[BaselineComparison]) -> str:
         "Non-zero: share of the activations; modelled ASIC: inference energy on hardware that skips zeros over that on hardware that does "
         "not, a model and not a measurement."
     )
+
+
+def draw_comparison(run: Run, path: str | Path) -> tuple[str, Path]:
+    """Draw the comparison to a file that ends in .png or .svg; return the table behind the picture, and where it lies.
+
+    Raises:
+        ValueError: If the run has nothing to compare with, or the file has another ending.
+    """
+    found = compare_to_baseline(run)
+    return f"{to_text(found, run.objectives[0])}\n\n{spread_text(found)}", save_figure(baseline_figure(run, found), path)
+
+
+def baseline_figure(run: Run, found: Sequence[BaselineComparison]) -> Figure:
+    """Draw quality over energy for every family of ``compare_to_baseline``, one panel each, over the line of the baseline.
+
+    A point is the mean of the repeats of one setting at one number of epochs; its bar is the standard deviation of a single training.
+    """
+    base = [group for one in found if one.family == BASELINE for group in one.groups]
+    families = list(dict.fromkeys(one.family for one in found if one.family != BASELINE))
+    unit = unit_for(group.joules for one in found for group in one.groups)
+    figure, axes = side_by_side(len(families), width=3.1)
+    for axis, family in zip(axes, families, strict=True):
+        _line(axis, base, unit, INK, "o", BASELINE)
+        for number, one in enumerate(one for one in found if one.family == family):
+            _line(axis, one.groups, unit, COLORS[(number + 1) % len(COLORS)], MARKERS[(number + 1) % len(MARKERS)], _legend_text(one))
+        axis.set_xscale("log")
+        axis.set_title(family, fontsize=10, color=INK, loc="left")
+        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
+        axis.set_xlabel(f"training energy ({unit.name})", color=INK, fontsize=9.5)
+        plain_ticks(axis.xaxis, axis.get_xlim())
+    if families:
+        axes[0].set_ylabel(run.objectives[0], color=INK, fontsize=10)
+    trials = [trial for one in found for group in one.groups for trial in group.trials]
+    how = ", ".join(sorted({trial.energy_quality for trial in trials}))
+    caption = f"each point the mean of repeats, bars: standard deviation of one training · n = {len(trials)} · energy {how}"
+    set_titles(figure, run.name, f"each family against {BASELINE} training", caption, size=12)
+    return figure
+
+
+def _line(axis: Axes, groups: Sequence[Group], unit: Unit, color: str, marker: str, label: str) -> None:
+    x = [unit.of(group.joules) for group in groups]
+    y = [group.quality for group in groups]
+    spread = [_deviation(group.trials) for group in groups]
+    axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)
+
+
+def _legend_text(one: BaselineComparison) -> str:
+    name = one.setting or one.family
+    if one.equal_quality is None or one.factor is None:
+        return name
+    return f"{name}\n{interval_text(one.equal_quality, one.factor)}"
+
+
+def _deviation(trials: Sequence[Trial]) -> float:
+    return stdev(trial.values[0] for trial in trials) if len(trials) > 1 else float("nan")  # no bar: that of one training is unknown

@@ -1,4 +1,4 @@
-"""What predicts energy: size, operations and utilisation, per family and pooled; which parameters do, and the quality as well.
+"""What predicts energy: size, operations and utilisation, per family and pooled, with a picture; which parameters do, and the quality.
 
 Source:
     Douwes and Serizel 2024 (arXiv 2409.05080), who ask it for audio models.
@@ -10,18 +10,22 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log, log10
+from pathlib import Path
 from random import Random
 from statistics import linear_regression, median
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..energy.intervals import spearman
-from ..formatting import grid
+from ..formatting import grid, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
+from .matplotlib_front import COLORS, MARKERS, save_figure, set_titles, side_by_side
+from .view import INK
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
 POOLED = "all families"
 
@@ -183,6 +187,72 @@ def operation_costs_to_text(found: Iterable[OperationCost]) -> str:
 def p_text(p_value: float | None) -> str:
     """A p-value for people; below 0.0001 only that."""
     return "-" if p_value is None else f"{p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
+
+
+def draw_relations(run: Run, path: str | Path) -> tuple[str, Path]:
+    """Draw the relations to a file that ends in .png or .svg; return the tables behind the picture, and where it lies.
+
+    Raises:
+        ValueError: If the trials come from different hardware, there is none, or the file has another ending.
+    """
+    found = relations(run)
+    parts = [to_text(found), by_construction(run), operation_costs_to_text(operation_costs(run))]
+    return "\n\n".join(text for text in parts if text), save_figure(relations_figure(run, found), path)
+
+
+def relations_figure(run: Run, found: Sequence[Relation]) -> Figure:
+    """Draw the energy of an epoch over operations, parameters and utilisation, one panel each with its ``relations``, a colour a family.
+
+    Raises:
+        ValueError: If the trials come from different hardware, or there is none.
+    """
+    points = points_of(run)
+    if not points:
+        raise ValueError("the run has no measured trial to draw")
+    families = sorted({family_of(trial) for trial in points})
+    gpu = any(trial.energy.gpu_utilisation is not None for trial in points)
+    wanted: list[tuple[str, str, Any, bool]] = [
+        ("FLOPs of a forward pass", "training FLOPs of an epoch", training_flops, True),
+        ("parameters", "parameters", lambda trial: trial.parameters, True),
+        ("GPU utilisation", "GPU utilisation, share of the time", lambda trial: trial.energy.gpu_utilisation, False)
+        if gpu
+        else ("CPU utilisation", "CPU-seconds per second and thread", cpu_utilisation, False),
+    ]
+    panels = [one for one in wanted if sum(one[2](trial) is not None for trial in points) > 1]
+    figure, axes = side_by_side(len(panels), width=4.6)
+    unit = unit_for(epoch_joules(trial) for trial in points)
+    for axis, (predictor, title, place, logarithmic) in zip(axes, panels, strict=True):
+        for number, family in enumerate(families):
+            own = [trial for trial in points if family_of(trial) == family and place(trial) is not None]
+            axis.scatter(
+                [place(trial) for trial in own],
+                [unit.of(epoch_joules(trial)) for trial in own],
+                s=30,
+                color=COLORS[number % len(COLORS)],
+                marker=MARKERS[number % len(MARKERS)],
+                alpha=0.8,
+                linewidths=0,
+                label=f"{family} ({_rho(found, predictor, family if len(families) > 1 else POOLED)})",
+            )
+        axis.set_yscale("log")
+        if logarithmic:
+            axis.set_xscale("log")
+        axis.set_xlabel(title, color=INK, fontsize=10)
+        axis.set_title(f"all: {_rho(found, predictor, POOLED)}", fontsize=10, color=INK, loc="left")
+        # below the panel: no corner is certain to be free of points
+        axis.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    if panels:
+        axes[0].set_ylabel(f"training energy of an epoch ({unit.name})", color=INK, fontsize=10)
+    how = ", ".join(sorted({trial.energy_quality for trial in points}))
+    set_titles(figure, run.name, "energy against operations, size and utilisation", f"Spearman's rho with n · energy {how}", size=12)
+    return figure
+
+
+def _rho(found: Sequence[Relation], predictor: str, family: str) -> str:
+    one = next((one for one in found if (one.predictor, one.family) == (predictor, family)), None)
+    if one is None or one.rho is None:
+        return "too few points" if one is None else f"n = {one.n}"
+    return f"rho {one.rho:+.2f}, n = {one.n}"
 
 
 FOLDS, TREES, REPEATS = 5, 100, 5

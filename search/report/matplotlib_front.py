@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 #: Points closer than this, in pixels, have labels that would meet; a label's height in points.
 LABEL_ROOM = (250.0, 40.0)
 LABEL_POINTS = 16.0
+#: Okabe and Ito's colours, which colour-blind people can tell apart.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def front_figure(front: Front) -> Figure:
@@ -207,3 +211,16 @@ def plain_ticks(axis: Any, limits: tuple[float, float]) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 300 else (1.0,), numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}" if value >= 1e-4 else f"{value:.0e}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def side_by_side(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
+    """Make a figure of so many panels beside one another, each so many inches wide, with a common vertical axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(width * count, width), 4.4), dpi=140, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, max(count, 1), sharey=True, squeeze=False)[0]
+    for axis in axes:
+        style_axes(axis, label_size=8.5)
+    return figure, axes

@@ -9,10 +9,20 @@ from math import exp, log
 import pytest
 from helpers.trials import make_trial
 
+from joulefront.search.cli.read import plot
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
-from joulefront.search.report.baseline_comparison import compare_to_baseline, groups_of, interval_text, setting_of, spread_text, to_text
-from joulefront.search.report.comparison_figures import baseline_figure, save_comparison
+from joulefront.search.report.baseline_comparison import (
+    baseline_figure,
+    compare_to_baseline,
+    draw_comparison,
+    groups_of,
+    interval_text,
+    setting_of,
+    spread_text,
+    to_text,
+)
+from joulefront.search.report.energy_relations import draw_relations
 from joulefront.search.report.sections import baseline_section
 
 RUNGS = (2, 4, 8)
@@ -147,7 +157,7 @@ def test_an_objective_to_minimise_is_compared_with_the_baseline_the_right_way_ro
 @pytest.mark.slow
 def test_the_table_the_picture_and_the_page_agree(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
     run = make(fake_run, {"plain": (1.0, 0.0), "half": (0.5, 0.0), "sparse": (1.1, 0.02)}, noise=0.01)
-    text, target = save_comparison(run, "tactics", tmp_path / "t.png")
+    text, target = draw_comparison(run, tmp_path / "t.png")
     assert target.stat().st_size > 10_000
     assert "saves" in text
     assert "0.900" in next(line for line in text.splitlines() if line.startswith("sparse"))
@@ -162,11 +172,11 @@ def test_the_table_the_picture_and_the_page_agree(fake_run: Run, tmp_path) -> No
 @pytest.mark.slow
 def test_what_cannot_be_compared_is_an_error_of_one_line(fake_run: Run, tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="no measured trial of a family named 'plain'"):
-        save_comparison(fake_run, "tactics", tmp_path / "t.png")
+        draw_comparison(fake_run, tmp_path / "t.png")
     with pytest.raises(ValueError, match="--of must be front, relations or tactics, got 'sizes'"):
-        save_comparison(fake_run, "sizes", tmp_path / "t.png")
+        plot(fake_run.path, tmp_path / "t.png", of="sizes")
     with pytest.raises(ValueError, match=r"ends in \.png or \.svg"):
-        save_comparison(fake_run, "relations", tmp_path / "t.html")
+        draw_relations(fake_run, tmp_path / "t.html")
 
 
 def test_the_best_of_an_error_is_the_least(fake_run):

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy, Trial
-from joulefront.search.report.comparison_figures import relations_figure, save_comparison
 from joulefront.search.report.energy_relations import (
     POOLED,
     by_construction,
     cpu_utilisation,
+    draw_relations,
     family_of,
     operation_costs,
     operation_costs_to_text,
     p_text,
     relations,
+    relations_figure,
     spearman,
     to_text,
 )
@@ -168,7 +169,7 @@ def test_the_picture_of_the_relations_has_a_panel_for_what_is_known_and_is_the_s
     run = replace(fake_run, trials=tuple(changed(trial, extra=facts, cpu_seconds=1.0 + trial.number) for trial in fake_run.trials))
     assert len(relations_figure(run, relations(run)).axes) == 3
     assert len(relations_figure(fake_run, relations(fake_run)).axes) == 1, "operations of an epoch and utilisation are unknown"
-    text, first = save_comparison(run, "relations", tmp_path / f"a.{ending}")
-    _, second = save_comparison(run, "relations", tmp_path / f"b.{ending}")
+    text, first = draw_relations(run, tmp_path / f"a.{ending}")
+    _, second = draw_relations(run, tmp_path / f"b.{ending}")
     assert first.read_bytes() == second.read_bytes()
     assert "J per GFLOP" in text
