@@ -6,6 +6,7 @@ import builtins
 import functools
 import inspect
 import os
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,28 +15,54 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+#: What to write for arguments of these names.
+_REMEDIES = {
+    "space": "several are Union(...), your own functions Own(...)",
+    "study": "find_study('digits', {}) makes one",
+    "intensity": "zones.intensity_for('FR') makes one",
+    "budget": "write '5Wh'",
+    "meter": "write 'nvml,rapl'",
+    "warm_start": "write a list of run folders, ['runs/earlier']",
+    "price_per_kwh": "write (0.30, 'EUR')",
+    "device": "write 'cpu' or 'cuda:0'",
+}
+#: Values that no protocol describes.
+_PLAIN = (int, float, complex, str, bytes, list, tuple, set, dict, type(None))
+
 
 def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], prefix: str = "", **remedies: str) -> None:
     """Refuse, with a ``ValueError``, values of other types than a function or dataclass declares for them; a default is always right.
 
-    ``prefix`` stands before the names in messages, and ``remedies`` says what to write for some of them.
+    ``prefix`` stands before the names in messages, and ``remedies`` says what to write for some of them beside ``_REMEDIES``.
     """
     told, wanted, defaults = _declared(owner)
     for name in wanted.keys() & values.keys():
         value, default = values[name], defaults[name]
         if value is not default and not _fits(value, wanted[name]):
             remedy = "give one" if default is inspect.Parameter.empty else f"leave it out for {default!r}"
-            if isinstance(value, str) and _fits(1, wanted[name]):
+            if isinstance(value, str) and re.fullmatch(r"\s*[\d.eE+-]+\s*", value) and _fits(1, wanted[name]):
                 remedy = f"write {value.strip()} without quotes"
             got = " ".join(f"{value!r} ({type(value).__name__})".split())
             got = got if len(got) <= 80 else f"{type(value).__name__} {got[:60]}..."
-            raise ValueError(f"{prefix}{name} must be {told[name]}, got {got}; {remedies.get(name, remedy)[:120]}")
+            raise ValueError(f"{prefix}{name} must be {told[name]}, got {got}; {(_REMEDIES | remedies).get(name, remedy)[:120]}")
+
+
+class _Unknown(type):
+    """The type of what is imported for type checkers only, with all that it may have inside: every value is one."""
+
+    def __getattr__(cls, name: str) -> type:
+        return cls
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return True
+
+
+class _Anything(metaclass=_Unknown): ...
 
 
 @functools.cache
 def _declared(owner: Callable[..., Any]) -> tuple[Mapping[str, str], Mapping[str, Any], Mapping[str, Any]]:
-    # What is imported for type checkers only is looked up in vain: it takes anything.
-    known = defaultdict(lambda: Any, {**vars(builtins), **vars(sys.modules[owner.__module__])})
+    known = defaultdict(lambda: _Anything, {**vars(builtins), **vars(sys.modules[owner.__module__])})
     defaults = {name: one.default for name, one in inspect.signature(owner).parameters.items()}
     wanted = {name: one for name, one in get_type_hints(owner, localns=known).items() if name in defaults}
     return inspect.get_annotations(owner), wanted, defaults
@@ -54,5 +81,7 @@ def _fits(value: Any, wanted: Any) -> bool:
         return kind is bool
     if kind is Callable or "__call__" in (vars(kind) if getattr(kind, "_is_protocol", False) else ()):
         return callable(value)
+    if getattr(kind, "_is_protocol", False):  # what it has is seen when it is used
+        return kind is _Anything or not isinstance(value, _PLAIN)
     kind = {int: Integral, float: Real, Path: os.PathLike, Literal: str}.get(kind, kind)
-    return not isinstance(kind, type) or getattr(kind, "_is_protocol", False) or isinstance(value, kind)
+    return not isinstance(kind, type) or isinstance(value, kind)

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..argument_types import refuse_wrong_types
 from ..energy import Ledger, discover
 from ..energy.record import sum_known
 from ..formatting import digits, energies, grid
@@ -117,6 +118,7 @@ def optimise(
         ExportFailed: If the model is not a PyTorch module.
         BrokenOff: At Ctrl-C; it has the rows.
     """
+    refuse_wrong_types(optimise, locals())
     trained = rebuild(trial, study=study, task=task, weights=weights)
     if not trained.is_torch:
         raise ExportFailed(f"trial {trial.number} is a {trained.type_name}: quantising, compiling and pruning are for networks; --pick one")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..argument_types import refuse_wrong_types
 from ..billing.trial_energy import trial_energy
 from ..certainty import shares_differ
 from ..energy.measure import measure
@@ -74,6 +75,7 @@ def refit(
     """
     import torch
 
+    refuse_wrong_types(refit, locals())
     if task.test is None or len(task.test) == 0:
         raise ValueError("--refit needs a test split, which says whether it was worth it; leave --refit out, or give the study one")
     if trial.members:

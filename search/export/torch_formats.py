@@ -14,6 +14,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ..argument_types import refuse_wrong_types
 from ..space import Candidate, Space
 from ..study import Study
 from ..training.task import Data, Task
@@ -134,6 +135,7 @@ def load_model(folder: str | Path, study: Study | None = None) -> Any:
     Raises:
         ValueError: If the folder holds no such export, or the study has another space.
     """
+    refuse_wrong_types(load_model, locals())
     try:
         return _loaded(Path(folder), study)
     except Exception as error:  # whatever the libraries raise on files of somebody else

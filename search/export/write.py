@@ -15,6 +15,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ..argument_types import refuse_wrong_types
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import Study
@@ -173,7 +174,7 @@ def export(
     *,
     study: Study,
     task: Task,
-    weights: Path,
+    weights: str | Path,
     to: str | Exporter,
     out: str | Path,
     run: Run | None = None,
@@ -191,10 +192,11 @@ def export(
         ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.
         ExportFailed: If the model cannot be written in this format, or the file does not predict as the model does.
     """
+    refuse_wrong_types(export, locals(), to='write "onnx"')
     exporter = pick_format(to) if isinstance(to, str) else to
     out = Path(out)
     with staging(out) as stage:
-        trained = rebuild(trial, study=study, task=task, weights=weights)
+        trained = rebuild(trial, study=study, task=task, weights=Path(weights))
         if (why := getattr(plain_estimator(trained.model), "not_exportable", None)) is not None:
             raise ExportFailed(f"trial {trial.number} ({trained.type_name}) cannot be exported: {why}")
         if refit is not None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from ..carbon.intensity import Intensity, grams_co2e
+from ..argument_types import refuse_wrong_types
+from ..carbon.intensity import Intensity, check_pue, grams_co2e
 from ..energy import JOULES_PER_KWH, Discovery, Ledger, Record, discover
 from ..formatting import digits, grams_text, joules_text, plain
 from ..threads import ADDED
@@ -131,6 +132,8 @@ def measure_command(
         CommandError: If there is no such command (127), or it cannot be executed (126).
         ValueError: If there are no words, or the meter is unknown.
     """
+    refuse_wrong_types(measure_command, locals(), words="write ['python', 'train.py']")
+    check_pue(pue)
     if not words or not words[0]:
         raise ValueError("COMMAND must be a program and its arguments, got none; for example joulefront measure -- python train.py")
     found = discover(meter, cpu_watts=cpu_watts) if isinstance(meter, str) else meter

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..argument_types import refuse_wrong_types
 from ..carbon.intensity import Intensity, grams_co2e
 from ..carbon.zones import choose_intensity
 from ..energy import Discovery, Ledger, Record, Window, discover
@@ -102,6 +103,7 @@ class EpochMeter:
     _epoch: Window | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        refuse_wrong_types(EpochMeter, vars(self), cap="write '5Wh'")
         self.intensity = choose_intensity(self.grams_per_kwh, self.zone)
         self.cap_joules = None if self.cap is None else read_amount(self.cap, "cap", "5Wh", kinds=("joules",)).value
         if self.cap_joules is not None and not self.cap_joules > 0:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..argument_types import refuse_wrong_types
 from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, discover
 from ..energy.record import add
 from ..formatting import joules_text, plain, read_amount
@@ -87,11 +88,12 @@ def energy_trial(
     number = getattr(trial, "number", 0)
     with _stopping(getattr(trial, "study", None), EnergyUnknownError, ValueError):  # each of them would end every trial
         _refuse_single_objective(trial)
+        refuse_wrong_types(energy_trial, {"meter": meter})
         found = discover(meter) if isinstance(meter, str) else meter
         _parent_joules(trial)
         refuse_unknown(found)
         gpus = {item.component for item in found.present if item.component.startswith("gpu:")} if devices is not None else set[str]()
-        if devices is not None and (isinstance(devices, str) or (gpus and not gpus.issuperset(devices))):
+        if devices is not None and (isinstance(devices, str | int) or (gpus and not gpus.issuperset(devices))):
             raise ValueError(f"devices must be a list of {', '.join(sorted(gpus)) or 'names of GPUs'}, got {devices!r}; name them so")
     energy, around = EnergyTrial(), _open.get()
     inner = any(one is trial for one in around)
@@ -252,6 +254,7 @@ class MarginalGainCallback:
     def __post_init__(self) -> None:
         from ..stopping.rules import refuse_wrong_limits, share_of
 
+        refuse_wrong_types(MarginalGainCallback, vars(self))
         self.share = share_of(self.share) if isinstance(self.share, str) else self.share
         refuse_wrong_limits(None, None, self.share)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..argument_types import refuse_wrong_types
 from ..front import Front
 from ..records.files import write_json
 from ..records.run_folder import Run
@@ -306,6 +307,7 @@ def loggers_of(names: str) -> list[TrialLogger]:
         ValueError: If there is none of a name.
         ImportError: If its package is not installed, with the command that installs it.
     """
+    refuse_wrong_types(loggers_of, locals(), names="write 'mlflow,tensorboard'")
     found = []
     for name in dict.fromkeys(one.strip() for one in names.split(",")):
         if name not in LOGGERS:

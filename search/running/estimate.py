@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..argument_types import refuse_wrong_types
 from ..energy import Ledger
 from ..execution.probe import WARM_UP_SECONDS, FeatureCosts, Probe, WarmUp, probe
 from ..execution.watch import Watch, within
@@ -35,8 +36,7 @@ from .identity import described
 from .session import SessionOptions, open_bench
 
 #: Draws of the bootstrap; the interval is the middle 90 % of them.
-DRAWS = 2000
-LOW, HIGH = 0.05, 0.95
+DRAWS, LOW, HIGH = 2000, 0.05, 0.95
 #: Trials of one draw; beyond them a budget holds as many as their mean energy allows.
 MOST_DRAWN = 4096
 #: Share of the trials at a rung that ``freeze-thaw`` takes to the next: the bundled studies have had from a tenth to a half and a little.
@@ -170,6 +170,7 @@ def estimate(
     Raises:
         ValueError: If no probe could be trained, or the study has no limit.
     """
+    refuse_wrong_types(estimate, locals())
     known = _Known.of(probes, earlier, None if overhead is None else overhead.hardware_id)
     if joules_limit is None and trial_limit is None:
         raise ValueError("a study without --budget and --trials has no end to estimate; give one of them")
@@ -338,6 +339,7 @@ def probe_study(
     Fewer than so many are probed where more would take more than ``FRUGAL`` of what the study needs. Return them, the overhead (None when
     energy is unknown), and the joules of all of this.
     """
+    refuse_wrong_types(probe_study, locals())
     with open_bench(SessionOptions(meter, cpu_watts, device, whole_process=whole_process)) as bench:
         tell("loading the data and warming up")
         with bench.metered() as (ledger, prelude):

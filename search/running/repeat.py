@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..argument_types import refuse_wrong_types
 from ..billing.account import TrialMeter
 from ..billing.trial_energy import price_of_features, trial_energy
 from ..certainty import written
@@ -325,6 +326,7 @@ def repeat(
         StoreError: If the folder cannot be used, or study, hardware, device or meters are not those of the search.
         DeviceError: If another run holds the GPU.
     """
+    refuse_wrong_types(repeat, locals())
     slots([0], times, order, 0)  # a typing mistake must cost nothing
     store = RunFolder.open(path)
     last = store.facts["sessions"][-1] if store.facts["sessions"] else {}

@@ -118,18 +118,6 @@ def classes_text(task: Task, metric: str, guess: Mapping[str, float]) -> str | N
     return "; ".join(parts) or None
 
 
-#: What to write for arguments of `run`.
-REMEDIES = {
-    "study": "find_study('digits', {}) makes one",
-    "intensity": "zones.intensity_for('FR') makes one",
-    "budget": "write '5Wh'",
-    "meter": "write 'nvml,rapl'",
-    "warm_start": "write a list of run folders, ['runs/earlier']",
-    "price_per_kwh": "write (0.30, 'EUR')",
-    "device": "write 'cpu' or 'cuda:0'",
-}
-
-
 def run(
     study: Study,
     *,
@@ -201,7 +189,7 @@ def run(
         StoreError: If the folder cannot be used.
         DeviceError: If another run holds the GPU.
     """
-    refuse_wrong_types(run, locals(), **REMEDIES)
+    refuse_wrong_types(run, locals())
     check_pue(pue)
     Price(*(price_per_kwh or (0.0, "EUR")))
     options = SessionOptions(meter, cpu_watts, device, workers, protocol, save_seconds, whole_process, command, origin, executor)

@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.trial import FixedTrial
 
-from joulefront.search import run
+from joulefront.search import repeat, run
 from joulefront.search.argument_types import refuse_wrong_types
+from joulefront.search.export import export, load_model
+from joulefront.search.export.compress import optimise
+from joulefront.search.integrations.command import measure_command
+from joulefront.search.integrations.epochs import EpochMeter
+from joulefront.search.integrations.optuna import MarginalGainCallback, energy_trial
+from joulefront.search.integrations.run_log import TrialLogger, loggers_of
+from joulefront.search.running.estimate import estimate, probe_study
 from joulefront.search.study import Budget, Study
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.own import Own
@@ -94,3 +102,38 @@ def test_a_space_of_functions_and_a_budget_say_what_they_want() -> None:
         Own(None, lambda architecture, task: None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"budget.joules must be float \| None, got '5' \(str\); write 5 without quotes"):
         Budget(joules="5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: repeat("digits", "runs/a"), "study must be Study, got 'digits' .*; find_study"),
+        (lambda: repeat(STUDY, "runs/a", times="3"), "times must be int, got '3' .*; write 3 without quotes"),
+        (lambda: estimate(STUDY, [], joules_limit="5Wh"), "joules_limit must be float .*; leave it out"),
+        (lambda: probe_study(STUDY, count=1.5), "count must be int, got 1.5"),
+        (lambda: export(3, study=STUDY, task=None, weights="a", to="onnx", out="a"), "(trial|task) must be (Trial|Task), got "),
+        (lambda: optimise(3, study=STUDY, task=None, weights=Path("a")), "(trial|task) must be (Trial|Task), got "),
+        (lambda: load_model("a", "digits"), "study must be Study .*; find_study"),
+        (lambda: energy_trial(None, 3).__enter__(), "meter must be str .*, got 3"),
+        (lambda: energy_trial(FixedTrial({}), "cpu_time", devices=3).__enter__(), "devices must be a list of .*, got 3"),
+        (lambda: MarginalGainCallback(None), "share must be float .*, got None"),
+        (lambda: MarginalGainCallback(0.1, "5Wh"), "remaining must be float .*, got '5Wh'"),
+        (lambda: EpochMeter(cap=5), "cap must be str .*, got 5 .*; write '5Wh'"),
+        (lambda: EpochMeter(grams_per_kwh="56"), "grams_per_kwh must be float .*; write 56 without quotes"),
+        (lambda: measure_command("python train.py"), r"words must be Sequence.*; write \['python', 'train.py'\]"),
+        (lambda: measure_command(["true"], pue=0.5), "pue must be a finite number >= 1"),
+        (lambda: loggers_of(["mlflow"]), "names must be str, got .*; write 'mlflow,tensorboard'"),
+    ],
+)
+def test_what_runs_beside_a_study_refuses_arguments_of_another_type(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_what_is_imported_for_type_checkers_only_is_anything_and_plain_data_is_no_protocol() -> None:
+    MarginalGainCallback(0.1, lambda study: 3.0)  # of an optuna.Study, which its module does not import
+    with pytest.raises(ValueError, match=r"loggers must be Sequence\[TrialLogger\], got \['mlflow'\]"):
+        refuse_wrong_types(logged, {"loggers": ["mlflow"]})
+
+
+def logged(loggers: Sequence[TrialLogger] = ()) -> None: ...

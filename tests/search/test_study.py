@@ -48,7 +48,7 @@ GOOD = Study(name="s", task=lambda: None, space=Mlp(), trials=1)  # type: ignore
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         ({"seed": 10**22}, "seed must be a whole number from 0 to"),  # no file of a run holds it
         ({"seed": 0.5}, "seed must be int, got 0.5"),
-        ({"space": None}, r"space must be a space, got NoneType; several are Union"),
+        ({"space": None}, r"space must be Space, got None .*; several are Union"),
         ({"rungs": (1, 10**22)}, "rungs must be ascending whole numbers from 1 to 1,000,000,000, got"),
         ({"name": "a/b"}, "name of a folder"),
         ({"name": ".."}, "name of a folder"),
