@@ -39,8 +39,8 @@ def export(
     Its outputs are checked against those of the trained model on validation data.
     """
     from ..export import export as export_model
-    from ..export.folder import check_push, upload
-    from ..export.write import pick_format
+    from ..export.formats import pick_format
+    from ..export.write import check_push, upload
 
     pick_format(to)
     if push is not None:
@@ -49,7 +49,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         again = None
         if refit:
-            from ..export.refit import refit as train_again
+            from ..export.variants import refit as train_again
 
             trial, task, weights, again = train_again(trial, study=study, task=task, weights=weights, folder=Path(folder), run=result)
         exported = export_model(trial, study=study, task=task, weights=weights, to=to, out=out, run=result, variant=variant, refit=again)

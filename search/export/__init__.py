@@ -6,25 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .formats import FORMATS as FORMATS
+    from .formats import load_model as load_model
     from .model import Exporter as Exporter
     from .model import ExportFailed as ExportFailed
     from .model import TrainedModel as TrainedModel
     from .parity import Check as Check
-    from .torch_formats import load_model as load_model
-    from .write import FORMATS as FORMATS
     from .write import Exported as Exported
     from .write import export as export
 
 #: Where each public name lives; imported at first use, so that ``joulefront predict`` loads no PyTorch.
 _HOMES = {
-    "FORMATS": ".write",
+    "FORMATS": ".formats",
     "Check": ".parity",
     "ExportFailed": ".model",
     "Exported": ".write",
     "Exporter": ".model",
     "TrainedModel": ".model",
     "export": ".write",
-    "load_model": ".torch_formats",
+    "load_model": ".formats",
 }
 __all__ = ["FORMATS", "Check", "ExportFailed", "Exported", "Exporter", "TrainedModel", "export", "load_model"]
 

@@ -22,7 +22,7 @@ from ..training.blend import Blend
 from ..training.boosted import BoostedTrees
 from ..training.estimator import is_outlier_detector
 from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator
-from .raw_graph import core_of, front_of, whole
+from .raw_graph import Nodes, core_of, front_of, whole
 
 FILE = "model.onnx"
 #: A protobuf message ends at 2 GiB; weights beyond this go into a file of their own.
@@ -116,42 +116,31 @@ def _blend_graph(blend: Blend, features: int, of_member: Callable[[Any, int], An
         RuntimeError: If a member has no translation.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
-    nodes, constants, means = [], [], []
-    opsets: dict[str, int] = {}
+    graph, means, opsets = Nodes("blend/"), list[str](), {"": 15}
     for place, (one, weight) in enumerate(zip(blend.members, blend.weights.tolist(), strict=True)):
-        prefix = f"member{place}/"
-        graph = onnx.compose.add_prefix(of_member(one, features), prefix)
-        for opset in graph.opset_import:
+        member = onnx.compose.add_prefix(of_member(one, features), f"member{place}/")
+        for opset in member.opset_import:
             opsets[opset.domain] = max(opset.version, opsets.get(opset.domain, 0))
-        nodes += [helper.make_node("Identity", ["inputs"], [f"{prefix}inputs"], name=f"{prefix}inputs"), *graph.graph.node]
-        constants += list(graph.graph.initializer)
-        found, shape = graph.graph.output[-1 if blend.classes else 0].name, np.array([-1, _columns(one)], dtype=np.int64)
-        spread = np.zeros((_columns(one), blend.classes or 1), dtype=np.float32)
-        spread[np.arange(len(spread)), np.asarray(one.classes_, dtype=int) if blend.classes else 0] = weight
-        constants += [numpy_helper.from_array(shape, f"{prefix}shape"), numpy_helper.from_array(spread, f"{prefix}spread")]
-        nodes += [
-            helper.make_node("Cast", [found], [f"{prefix}plain"], to=TensorProto.FLOAT, name=f"{prefix}cast"),
-            helper.make_node("Reshape", [f"{prefix}plain", f"{prefix}shape"], [f"{prefix}columns"], name=f"{prefix}reshape"),
-            helper.make_node("MatMul", [f"{prefix}columns", f"{prefix}spread"], [f"{prefix}part"], name=f"{prefix}matmul"),
-        ]
-        means.append(f"{prefix}part")
+        graph.add("Identity", "inputs", names=[f"member{place}/inputs"])
+        graph.nodes += member.graph.node
+        graph.initializers += member.graph.initializer
+        known = getattr(one, "classes_", [0])
+        spread = np.zeros((len(known), blend.classes or 1), dtype=np.float32)
+        spread[np.arange(len(known)), np.asarray(known, dtype=int) if blend.classes else 0] = weight
+        plain = graph.add("Cast", member.graph.output[-1 if blend.classes else 0].name, to=TensorProto.FLOAT)
+        means.append(graph.add("MatMul", graph.add("Reshape", plain, np.array([-1, len(known)])), spread))
     name, width = ("probabilities", blend.classes) if blend.classes else ("values", 1)
-    nodes.append(helper.make_node("Sum", means, [name], name="blend/sum"))
+    graph.add("Sum", *means, names=[name])
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])]
     if blend.classes:
-        nodes.append(helper.make_node("ArgMax", [name], ["label"], axis=1, keepdims=0, name="blend/label"))
+        graph.add("ArgMax", name, names=["label"], axis=1, keepdims=0)
         outputs.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]))
     inputs = [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", features])]
-    whole = helper.make_graph(nodes, "joulefront", inputs, outputs, constants)
-    opsets[""] = max(15, opsets.get("", 0))
+    whole = helper.make_graph(graph.nodes, "joulefront", inputs, outputs, graph.initializers)
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     return helper.make_model(whole, opset_imports=imports, ir_version=8)
-
-
-def _columns(member: Any) -> int:
-    return len(member.classes_) if hasattr(member, "classes_") else 1
 
 
 def torch_core(model: Any, shape: tuple[int, ...], output: str) -> Any:

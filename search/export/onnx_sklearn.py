@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..training.boosted import BoostedTrees
+from .raw_graph import Nodes
 
 #: Operator sets that every ONNX Runtime since 1.15 supports and skl2onnx has converters for.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
@@ -87,27 +88,14 @@ def convert(estimator: Any, features: int) -> Any:
 
 def _decide_by_one_score(graph: Any, positive: int) -> None:
     """Let the last output be ``decision_function`` ``(batch, 1)``: of two classes skl2onnx writes one score, ``-s, s`` or ``s, -s``."""
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     label, scores = (output.name for output in graph.graph.output)
-    constants = {
-        "positive": np.array(positive),
-        "above": np.float32(1),
-        "below": np.float32(-1),
-        "last": np.array([-1]),
-        "shape": np.array([-1, 1]),
-    }
-    graph.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), f"decision_{name}") for name, value in constants.items())
-    graph.graph.node.extend(
-        [
-            helper.make_node("Gather", [scores, "decision_last"], ["decision_score"], axis=1),
-            helper.make_node("Abs", ["decision_score"], ["decision_size"]),
-            helper.make_node("Reshape", [label, "decision_shape"], ["decision_label"]),
-            helper.make_node("Equal", ["decision_label", "decision_positive"], ["decision_is_positive"]),
-            helper.make_node("Where", ["decision_is_positive", "decision_above", "decision_below"], ["decision_sign"]),
-            helper.make_node("Mul", ["decision_size", "decision_sign"], ["decision"]),
-        ]
-    )
+    nodes = Nodes("decision/")
+    is_positive = nodes.add("Equal", nodes.add("Reshape", label, np.array([-1, 1])), np.array(positive))
+    size = nodes.add("Abs", nodes.add("Gather", scores, np.array([-1]), axis=1))
+    nodes.add("Mul", size, nodes.add("Where", is_positive, np.float32(1), np.float32(-1)), names=["decision"])
+    nodes.append_to(graph.graph)
     graph.graph.output.pop()
     graph.graph.output.append(helper.make_tensor_value_info("decision", _FLOAT, [None, 1]))
 
@@ -272,22 +260,13 @@ def _catboost(trees: BoostedTrees, features: int) -> Any:
 
 def _with_classes(graph: Any) -> None:
     """Make the class and two columns of probabilities out of the log-odds ``(batch, 1)`` of a graph."""
-    import onnx
+    from onnx import TensorProto, helper
 
-    odds = graph.node[0].output[0]
-    graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, dtype=np.float32), "one"))
-    graph.node.extend(
-        [
-            onnx.helper.make_node("Sigmoid", [odds], ["second"]),
-            onnx.helper.make_node("Sub", ["one", "second"], ["first"]),
-            onnx.helper.make_node("Concat", ["first", "second"], ["probabilities"], axis=1),
-            onnx.helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
-        ]
-    )
+    nodes = Nodes("classes/")
+    second = nodes.add("Sigmoid", graph.node[0].output[0])
+    nodes.add("Concat", nodes.add("Sub", np.ones(1, dtype=np.float32), second), second, names=["probabilities"], axis=1)
+    nodes.add("ArgMax", "probabilities", names=["label"], axis=1, keepdims=0)
+    nodes.append_to(graph)
     del graph.output[:]
-    graph.output.extend(
-        [
-            onnx.helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["batch"]),
-            onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["batch", 2]),
-        ]
-    )
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"])
+    graph.output.extend([label, helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])])

@@ -157,6 +157,11 @@ class Nodes:
         self.initializers.append(onnx.numpy_helper.from_array(np.asarray(values), name))
         return name
 
+    def append_to(self, graph: Any) -> None:
+        """Put them behind the nodes of a graph."""
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(self.initializers)
+
 
 def resize_weights(before: int, after: int) -> np.ndarray:
     """Return the matrix ``(after, before)`` float32 that resizes a side, bilinear and antialiased, as ``torch`` and Pillow do."""
@@ -264,7 +269,8 @@ def _of_column(column: Mapping[str, Any]) -> tuple[int, Sequence[int | str]]:
 def _table(nodes: Nodes, how: Mapping[str, Any], trained: TrainedModel) -> str:
     """One input for each column -> features: numbers filled, marked and standardised, texts by level."""
     used = [column for column in how["columns"] if column["type"] != "dropped"]
-    blocks = [{"numeric": _number, "categorical": _levels, "text": _text}[column["type"]](nodes, column) for column in used]
+    made = {"numeric": _number, "categorical": _levels}  # of free text no operator makes features
+    blocks = [made[column["type"]](nodes, column) if column["type"] in made else column["name"] for column in used]
     return str(nodes.add("Concat", *blocks, axis=1))
 
 
@@ -346,10 +352,6 @@ def _levels(nodes: Nodes, column: Mapping[str, Any]) -> str:
         blocks.append(nodes.add("LabelEncoder", column["name"], domain="ai.onnx.ml", **by_text, default_float=float(prior)))
     blocks += [f"{column['name']} words"] if "words" in column else []
     return str(nodes.add("Concat", *blocks, axis=1) if len(blocks) > 1 else blocks[0])
-
-
-def _text(nodes: Nodes, column: Mapping[str, Any]) -> str:
-    return str(column["name"])
 
 
 def _answers(nodes: Nodes, given: Sequence[Any], trained: TrainedModel) -> tuple[str, int]:

@@ -1,14 +1,17 @@
-"""From a trial to files that others can use: rebuild, write, check, and only then keep; and models in the file of their own library.
+"""From a trial to a folder that others can use: rebuild, write, check, and only then move in, or upload.
 
-That is skops for scikit-learn, without pickle, which shows whoever loads it the types that it holds, and the native file of boosted trees.
+Everything is written to a temporary folder; a failure leaves the one that was asked for as it is.
 """
 
 from __future__ import annotations
 
-import copy
+import json
 import math
+import os
+import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,121 +22,18 @@ from ..argument_types import refuse_wrong_types
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import Study
-from ..training.boosted import BoostedTrees
-from ..training.checkpoint import load_sklearn, trusted_in, types_of
 from ..training.task import Task
+from ..whole_file import named_when_full
 from . import predict
 from .card import model_card
-from .folder import CONFIG, move_in, staging, write_readable_json
-from .model import Exporter, ExportFailed, Predictor, TrainedModel, estimator_predictor, first_line, plain_estimator, rebuild
-from .onnx_format import Onnx
+from .formats import CONFIG, builder_of, pick_format
+from .model import Exporter, ExportFailed, Predictor, TrainedModel, first_line, plain_estimator, rebuild
 from .parity import SCRIPT, Check, compare, example, from_start, origin, write_script
-from .refit import REFIT, Refit
-from .torch_formats import Pt2, Safetensors, builder_of
 from .usage import texts_in
-from .variants import variant_of
+from .variants import REFIT, Refit, variant_of
 
-SKOPS_FILE = "model.skops"
-#: Library -> name of the file, and the lines that read it into ``model`` and predict.
-FILES = {"lightgbm": "model.txt", "xgboost": "model.ubj", "catboost": "model.cbm"}
-_SNIPPETS = {
-    "lightgbm": 'import lightgbm\n\nmodel = lightgbm.Booster(model_file="{file}")\n{output} = model.predict(inputs)\n',
-    "xgboost": 'import xgboost\n\nmodel = xgboost.Booster(model_file="{file}")\n{output} = model.inplace_predict(inputs)\n',
-    "catboost": 'import catboost\n\nmodel = catboost.CatBoost().load_model("{file}")\n'
-    '{output} = model.predict(inputs, prediction_type="{kind}")\n',
-}
-_BINARY = "{output} = np.stack([1 - {output}, {output}], axis=1)  # of the first and the second class\n"
-
-
-class Skops(Exporter):
-    """Estimators of scikit-learn and what follows its rules."""
-
-    name = "skops"
-
-    def write(self, trained: TrainedModel, folder: Path) -> str:
-        """Write ``model.skops``."""
-        if trained.is_torch:
-            raise ExportFailed(
-                f"trial {trained.trial.number} is a PyTorch model ({trained.type_name}) and --to skops takes scikit-learn models; "
-                "use --to onnx, --to pt2 or --to safetensors"
-            )
-        if isinstance(plain_estimator(trained.model), BoostedTrees):
-            raise ExportFailed(
-                f"trial {trained.trial.number} is a model of {plain_estimator(trained.model).library} and --to skops takes those of "
-                "scikit-learn; use --to onnx, or --to native for the library's own file"
-            )
-        if trained.trial.members:
-            raise ExportFailed(
-                f"trial {trained.trial.number} is an ensemble, which --to skops does not write; use --to onnx, or --pick one of its members"
-            )
-        import skops.io
-
-        try:
-            skops.io.dump(plain_estimator(trained.model), folder / SKOPS_FILE)
-        except Exception as error:
-            raise ExportFailed(
-                f"trial {trained.trial.number} ({trained.type_name}) cannot be written by skops: {first_line(error)}; use --to onnx"
-            ) from error
-        return SKOPS_FILE
-
-    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
-        """Load the file as its readers will: only types on the list, and those of the estimator itself."""
-        restored = load_sklearn(folder / SKOPS_FILE, types_of(plain_estimator(trained.model)))
-        return estimator_predictor(trained.model, trained.task, restored)
-
-    def snippet(self, trained: TrainedModel, folder: Path) -> str:
-        """Predict with scikit-learn, naming the listed types that skops does not trust by itself."""
-        estimator, task, name = plain_estimator(trained.model), trained.task, trained.output_name
-        code = f'import skops.io\n\nmodel = skops.io.load("{SKOPS_FILE}", trusted={trusted_in(folder / SKOPS_FILE)!r})\n'
-        known = getattr(estimator, "classes_", None)
-        if name == "scores":
-            return f"{code}{name} = model.decision_function(inputs)\n"
-        if task.kind == "regression" or isinstance(known, list):  # of several labels: 0 and 1
-            return f"{code}{name} = model.predict(inputs)\n"
-        if not hasattr(estimator, "predict_proba"):
-            return f"{code}{name} = model.predict(inputs)[:, None] == np.arange({task.outputs})  # the class alone\n"
-        if known is None or len(known) == task.outputs:
-            return f"{code}{name} = model.predict_proba(inputs)\n"
-        spread = f"{name} = np.zeros((len(inputs), {task.outputs}))  # a class that the training data lacked has 0\n"
-        return f"{code}{spread}{name}[:, model.classes_] = model.predict_proba(inputs)\n"
-
-
-class Native(Exporter):
-    """LightGBM's text, XGBoost's UBJSON or CatBoost's own file."""
-
-    name = "native"
-
-    def write(self, trained: TrainedModel, folder: Path) -> str:
-        """Write the file of the library."""
-        trees = plain_estimator(trained.model)
-        if not isinstance(trees, BoostedTrees):
-            raise ExportFailed(
-                f"trial {trained.trial.number} ({trained.type_name}) is no model of {', '.join(FILES)}, whose files --to native writes; "
-                "use --to onnx"
-            )
-        data = trees.to_bytes()
-        assert data is not None
-        (folder / FILES[trees.library]).write_bytes(data.tobytes())
-        return FILES[trees.library]
-
-    def load(self, trained: TrainedModel, folder: Path) -> Predictor:
-        """Read the file with its library."""
-        import numpy as np
-
-        trees = copy.copy(plain_estimator(trained.model))
-        data = np.frombuffer((folder / FILES[trees.library]).read_bytes(), dtype=np.uint8)
-        trees.__setstate__({"library": trees.library, "classes": trees.classes, "threads": trees.threads, "model": data})
-        return estimator_predictor(trained.model, trained.task, trees)
-
-    def snippet(self, trained: TrainedModel, folder: Path) -> str:
-        """Predict with the library alone."""
-        trees = plain_estimator(trained.model)
-        kind = "Probability" if trees.classes else "RawFormulaVal"
-        code = _SNIPPETS[trees.library].format(file=FILES[trees.library], output=trained.output_name, kind=kind)
-        return code + (_BINARY.format(output=trained.output_name) if trees.classes == 2 and trees.library != "catboost" else "")
-
-
-FORMATS: Mapping[str, Exporter] = {exporter.name: exporter for exporter in (Onnx(), Pt2(), Safetensors(), Skops(), Native())}
+#: How the temporary folder of an export begins; a killed one leaves it.
+PREFIX = ".joulefront-export-"
 
 
 @dataclass(frozen=True)
@@ -185,8 +85,8 @@ def export(
 
     Everything is written into a temporary folder and moved to ``out`` when the check has passed; a failure leaves ``out`` unchanged. The
     trial must be complete, its weights kept; ``to`` is a name of ``FORMATS`` or an exporter of your own; ``out`` is new, empty, or an
-    earlier export, which is replaced. ``variant`` is one of ``VARIANTS``; ``refit`` is what `joulefront.search.export.refit.refit` found of
-    the trial, task and weights that it gave. The run is the source of hardware, place, command and bill for the card.
+    earlier export, which is replaced. ``variant`` is one of ``VARIANTS``; ``refit`` is what `joulefront.search.export.variants.refit` found
+    of the trial, task and weights that it gave. The run is the source of hardware, place, command and bill for the card.
 
     Raises:
         ValueError: If the format is unknown, ``out`` cannot be used, or the trial is not complete.
@@ -201,7 +101,7 @@ def export(
             raise ExportFailed(f"trial {trial.number} ({trained.type_name}) cannot be exported: {why}")
         if refit is not None:
             trained = replace(trained, refitted=refit.to_text())
-            write_readable_json(stage / REFIT, _finite(refit.to_json()))
+            write_readable_json(stage / REFIT, _finite(asdict(refit)))
         if variant is not None:
             trained = variant_of(trained, variant, exporter.name)
         for name, facts in ((CONFIG, describe(trained, exporter, run)), ("classes.json", list(task.classes))):
@@ -231,17 +131,6 @@ def export(
         write_readable_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
         use = () if model is None else _use(model, out, example(task.validation))
         return Exported(out, move_in(stage, out), file, check, None if raw is None else origin(task.validation), use)
-
-
-def pick_format(name: str) -> Exporter:
-    """Return the exporter of a format.
-
-    Raises:
-        ValueError: If there is none; the message lists those that there are.
-    """
-    if name not in FORMATS:
-        raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {name!r}")
-    return FORMATS[name]
 
 
 def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict[str, Any]:
@@ -319,3 +208,104 @@ def _preprocessing(trained: TrainedModel) -> dict[str, Any]:
 
 def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in data.items()}
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """Yield an empty folder on the file system of ``out``; it is gone afterwards, whatever happened.
+
+    Raises:
+        ValueError: If ``out`` is a file, holds something other than an export, or cannot be written.
+        OSError: If the disk is full; the error names ``out``.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"-o {str(out)!r} is a file; give a folder that is empty or does not exist yet")
+    try:
+        inside = [file.name for file in out.iterdir() if not file.name.startswith(PREFIX)] if out.is_dir() else []  # a killed export's
+        strange = [] if earlier_files(out) else sorted(inside)
+        if strange:
+            raise ValueError(
+                f"-o {str(out)!r} is not empty ({strange[0]}{', ...' if len(strange) > 1 else ''}) and holds no earlier export; "
+                "give a folder that is empty or does not exist yet"
+            )
+        near = out.absolute()
+        while not near.exists():
+            near = near.parent
+        stage = tempfile.TemporaryDirectory(prefix=PREFIX, dir=near, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
+    with stage as folder, named_when_full(out):
+        yield Path(folder)
+
+
+def move_in(stage: Path, out: Path) -> tuple[str, ...]:
+    """Move the files of ``stage`` into ``out``, each atomically and the config last; remove what only the earlier export had.
+
+    Other files beside an earlier export stay.
+
+    Raises:
+        ValueError: If the folder cannot be written.
+    """
+    names = sorted(file.name for file in stage.iterdir())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        old = earlier_files(out)
+        for name in sorted(names, key=lambda name: name == CONFIG):
+            os.replace(stage / name, out / name)
+        for name in set(old) - set(names):
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"-o {str(out)!r} cannot be written ({error.strerror or error}); give another folder") from error
+    return tuple(names)
+
+
+def earlier_files(out: Path) -> tuple[str, ...]:
+    """Names of the files of an earlier export in ``out``; empty when there is none."""
+    try:
+        config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        names = config["joulefront"]["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(name for name in names if isinstance(name, str) and Path(name).name == name)
+
+
+def write_readable_json(file: Path, data: Any) -> None:
+    """Write JSON that people can read as well; halves of signs, as names of files may have, are escapes in it."""
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def check_push(repository: str, network: bool) -> None:
+    """See that a folder may be uploaded, before anything is made.
+
+    Raises:
+        ValueError: If the network was not allowed, there is no token, or the name is none of a repository.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, but not listed
+
+    if not network:
+        raise ValueError("--push must come with --network, which allows the upload; add it")
+    if not os.environ.get("HF_TOKEN"):
+        raise ValueError("--push needs a token that may write: set HF_TOKEN to one of huggingface.co/settings/tokens")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ValueError(f"--push must be NAME or USER/NAME, got {repository!r}: {error}") from error
+
+
+def upload(folder: Path, repository: str) -> str:
+    """Upload an export to a repository of the Hugging Face hub, which is made where there is none; returns its address.
+
+    Raises:
+        RuntimeError: If the hub refuses it or cannot be reached; the folder stays.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=os.environ["HF_TOKEN"])
+        found = api.create_repo(repository, exist_ok=True, private=True)
+        api.upload_folder(folder_path=folder, repo_id=found.repo_id, commit_message="Exported by joulefront")
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        raise RuntimeError(f"{folder} is complete, but could not be uploaded to {repository}: {line}; try again, or upload it") from error
+    return str(found)

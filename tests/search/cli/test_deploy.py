@@ -9,7 +9,7 @@ import pytest
 from helpers import forked
 
 from joulefront.search.cli import main
-from joulefront.search.export.folder import check_push, upload
+from joulefront.search.export.write import check_push, upload
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from joulefront.search.export import export, load_model
-from joulefront.search.export.refit import Refit, refit
+from joulefront.search.export.variants import Refit, refit
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.training.fit import fit
@@ -64,7 +64,7 @@ def test_the_card_of_a_refit_has_its_own_energy_and_calls_the_test_rows_by_their
 
 def test_a_schedule_keeps_the_horizon_of_the_search(make, tmp_path, monkeypatch):
     ready, asked = make("mlp", "rows"), []
-    monkeypatch.setattr("joulefront.search.export.refit.fit", lambda *given, **how: asked.append(how["epochs"]) or fit(*given, **how))
+    monkeypatch.setattr("joulefront.search.export.variants.fit", lambda *given, **how: asked.append(how["epochs"]) or fit(*given, **how))
     trial = replace(ready.trial, epochs=1, extra={"asked_epochs": 3})
     refit(trial, study=ready.study, task=ready.task, weights=ready.weights, folder=tmp_path, meter="cpu_time")
     assert asked == [3]

@@ -11,7 +11,7 @@ import pytest
 from helpers.trials import complete
 
 from joulefront.search.export.model import ExportFailed
-from joulefront.search.export.refit import refit
+from joulefront.search.export.variants import refit
 from joulefront.search.export.write import export
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import ComponentEnergy
