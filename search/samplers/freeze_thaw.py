@@ -20,11 +20,11 @@ from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from .acquisition import Decision, ScoredCandidates, SearchSettings, SearchState
 from .encoding import Encoder, Encoding, Features, learn_encoding
-from .hedge import HALVING, MODEL, earnings, halving_decision, initial_design, mutation_decision, random_decision
 from .history import CLAIM, RESUME_FROM, History, Key, Observation, energy_second
 from .planner import Planner
-from .proposals import UNIFORM, Decision, Proposal, ScoredCandidates, SearchSettings, SearchState
+from .proposals import HALVING, MODEL, UNIFORM, Proposal, earnings, halving_decision, initial_design, mutation_decision, random_decision
 from .surrogates import SurrogateModels
 from .transfer import TransferModel, studies_of
 

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 
-from .ehvi import boxes_above
+from .acquisition import SearchState, boxes_above
 from .freeze_thaw import FreezeThawSampler, Survey
 from .planner import MIN_INCREMENT
-from .proposals import SearchState
 
 #: At most so many of the best plans are valued, and at most so many of them are carried out in the projection.
 _MAX_PLANS, _MAX_STEPS = 64, 60

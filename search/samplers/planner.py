@@ -1,7 +1,7 @@
 """Choosing the next training: the largest expected hypervolume improvement (EHVI) per unit of energy still to pay.
 
 Every configuration, paused or fresh, is scored at every rung. The most promising ones are valued a second time with the option to stop
-early, see `ehvi`.
+early, see `acquisition`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .ehvi import boxes_above, front_of, lookahead_rates
+from .acquisition import Decision, ScoredCandidates, SearchSettings, SearchState, boxes_above, front_of, lookahead_rates
 from .encoding import Array, Encoder, ObservationTable, tabulate
-from .hedge import MODEL
 from .history import Belief, History
-from .proposals import UNIFORM, Decision, Proposal, ProposalContext, ScoredCandidates, SearchSettings, SearchState
+from .proposals import MODEL, UNIFORM, Proposal, ProposalContext
 from .surrogates import Predictions, SurrogateModels
 
 #: Random configurations whose predicted complete trainings give the reference point and the median cost.

@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from .ehvi import front_of
+from .acquisition import front_of
 from .encoding import Array, Encoder, Encoding, ObservationTable, tabulate
 from .history import History, Key
 from .surrogates import SurrogateModels, Trend

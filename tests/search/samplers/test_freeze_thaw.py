@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from joulefront.search.samplers import FreezeThawSampler, resume_from
-from joulefront.search.samplers.ehvi import dominated_volume
+from joulefront.search.samplers.acquisition import dominated_volume
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,15 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.hedge import ARMS, MODEL_SHARE, Earnings, earnings, halving_decision, mutation_decision, nondominated_rank
+from joulefront.search.samplers.proposals import (
+    ARMS,
+    MODEL_SHARE,
+    Earnings,
+    earnings,
+    halving_decision,
+    mutation_decision,
+    nondominated_rank,
+)
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 RUNGS = [1, 3, 9, 27]

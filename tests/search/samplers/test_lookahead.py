@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.ehvi import Boxes, boxes_above, lookahead_rates
+from joulefront.search.samplers.acquisition import Boxes, boxes_above, lookahead_rates
 from joulefront.search.samplers.encoding import Array
 from joulefront.search.samplers.gaussian_process import Marginal, Normal, Posterior
 from joulefront.search.samplers.surrogates import Predictions

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler
-from joulefront.search.samplers.ehvi import dominated_volume
+from joulefront.search.samplers.acquisition import dominated_volume
 
 Objective = Callable[[optuna.Trial], tuple[float, float]]
 RUNGS = [1, 3, 9, 27]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.samplers.ehvi import added_volumes, boxes_above, dominated_volume, front_of
+from joulefront.search.samplers.acquisition import added_volumes, boxes_above, dominated_volume, front_of
 from joulefront.search.samplers.gaussian_process import BoundedLogNormal, Normal
 
 

@@ -1,6 +1,7 @@
-"""Expected hypervolume improvement (EHVI), exactly, for independent marginals of any number of objectives, all to be maximised.
+"""What a decision weighs: the state of a search, and the expected hypervolume improvement (EHVI) that a training adds to it per energy.
 
-Of a training, and of a plan that may stop early: "train to rung ``n``, measure, and continue to ``t`` only where that pays".
+It is exact for independent marginals of any number of objectives, all to be maximised; of a training, and of a plan that may stop early:
+"train to rung ``n``, measure, and continue to ``t`` only where that pays".
 
 The region that no measured point dominates is cut into disjoint boxes; the volume that a point ``Y`` adds is the sum over boxes of the
 product over objectives of ``min(Y, upper) - lower`` (where positive), and its expectation is a product of one-dimensional integrals.
@@ -13,14 +14,17 @@ Dinkelbach 1967, "On nonlinear fractional programming", for the fixed point of a
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoding import Array
+from .encoding import Array, ObservationTable
 from .gaussian_process import Marginal
+from .history import Belief
 from .surrogates import Predictions, SurrogateModels
 
 #: With four or more objectives the number of boxes grows with the cube of the front or faster: at most so many of its points are kept.
@@ -30,6 +34,32 @@ _MAX_FRONT_MANY_OBJECTIVES = 24
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _FIXED_POINT_STEPS = 4
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a study is searched; see ``FreezeThawSampler`` for the settings that it has as well.
+
+    ``quality_floor`` is its ``min_accuracy``. ``cost_floor`` is added to every training, as a share of the cost of a median complete one:
+    without it, negligible gains at negligible cost win forever. A decision scores so many ``fresh`` configurations, and so many ``refined``
+    variations of the best in each of two further rounds.
+    """
+
+    rungs: tuple[int, ...]
+    resume: bool
+    minimized: tuple[bool, ...]
+    complete_only: bool = False
+    quality_floor: float | None = None
+    per_joule: float = 1.0
+    cost_floor: float = 0.05
+    startup: int = 8
+    ladders: int = 0
+    hedge: float = 0.1
+    calibrate: bool = True
+    fresh: int = 240
+    refined: int = 64
+    estimate_floor: bool = True
+    look_ahead: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +93,73 @@ class Boxes:
             levels, where = np.unique(np.r_[low, high], return_inverse=True)
             found.append((levels, where[: len(low)], where[len(low) :]))
         return found
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """The measurements of a study and the hypervolume that they span.
+
+    ``points`` are the measured and running ones that count, as objectives to be maximised, ``(n, k)``; the reference point is ``(k,)``, and
+    ``boxes`` partition the region that no point dominates. ``median_cost`` is that of complete trainings, in the user's unit.
+    """
+
+    table: ObservationTable
+    points: Array
+    reference: Array
+    boxes: Boxes
+    median_cost: float
+
+    @property
+    def hypervolume(self) -> float:
+        """Volume that the points dominate, costs by their logarithm."""
+        return dominated_volume(self.points, self.reference)
+
+
+@dataclass(frozen=True)
+class ScoredCandidates:
+    """Trainings to choose from: a row per configuration, a column per rung.
+
+    ``config`` is the index of the measured configuration in the table, -1 for a fresh one, ``(n,)``; ``genes`` are ``(n, size)``. ``gain``
+    is the expected hypervolume improvement (EHVI), -inf where the training is not possible, ``cost`` the energy still to pay, ``step_cost``
+    that of the first training of the plan, and ``rate`` the gain per energy, the acquisition value; all ``(n, r)``.
+    """
+
+    genes: Array
+    config: NDArray[np.int64]
+    gain: Array
+    cost: Array
+    step_cost: Array
+    rate: Array
+
+    @property
+    def best(self) -> Array:
+        """Best rate of each row, ``(n,)``."""
+        return np.asarray(self.rate.max(1))
+
+    def concatenate(self, other: ScoredCandidates) -> ScoredCandidates:
+        """Return the rows of both."""
+        return ScoredCandidates(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The training to run next.
+
+    ``params`` leave out the epochs; ``epochs`` are the total that it will have been trained for, ``parent`` the trial whose checkpoint is
+    resumed. Gain and cost, in the user's unit, are those of the plan that it starts; ``step_cost`` is that of this training alone, and
+    ``belief`` the quality that it is expected to have. They are None during the initial design, and without a model. ``arm`` is what has
+    proposed it, see `proposals`.
+    """
+
+    params: Mapping[str, Any]
+    key: str
+    epochs: int
+    parent: int | None
+    gain: float | None = None
+    cost: float | None = None
+    step_cost: float | None = None
+    belief: Belief | None = None
+    arm: str | None = None
 
 
 def front_of(points: Array) -> Array:
