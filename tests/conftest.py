@@ -167,7 +167,7 @@ def _rankings_have_few_trees(request: pytest.FixtureRequest, monkeypatch: pytest
 @pytest.fixture(scope="session")
 def _empty_database(_migrations_are_read_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of Optuna with its tables and no study."""
-    from joulefront.search.records.database import open_storage
+    from joulefront.search.records.optuna_storage import open_storage
 
     file = tmp_path_factory.mktemp("empty") / "study.db"
     open_storage(file, None, "create").remove_session()

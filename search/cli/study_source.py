@@ -30,8 +30,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import cloudpickle
 
 from ..formatting import hanging, own_place, terminal_width
+from ..records.database import without_password
 from ..records.run_folder import RunFolder
-from ..records.storage_url import without_password
 from ..study import Study, parse_rungs
 from .options import BUNDLED, StudyOptions, bundled_studies
 from .study_toml import as_typed, read_study_file

@@ -41,7 +41,7 @@ def worker(
     a run folder of its own; it ends when the budget of all workers is spent.
     """
     with streams.loading(context.obj[1]):
-        from ..records.storage_url import STORAGE_VARIABLE
+        from ..records.database import STORAGE_VARIABLE
         from ..running.progress import Console
         from ..running.run import run as run_study
         from ..study import LimitReachedError, seconds_of
@@ -78,9 +78,9 @@ def _described(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], str 
     """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is."""
     import optuna
 
-    from ..records.database import cause_of, open_storage
+    from ..records.database import cause_of, public_url, without_password
+    from ..records.optuna_storage import open_storage
     from ..records.shared_study import SharedStudy
-    from ..records.storage_url import public_url, without_password
 
     shown = without_password(url)
     try:

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 from ..argument_types import refuse_wrong_types
 from ..front import Front
+from ..records.database import without_password
 from ..records.files import write_json
 from ..records.run_folder import Run
-from ..records.storage_url import without_password
 from ..records.trial import Trial
 from ..report.front_view import save_front
 from ..report.table import to_csv, to_rows

@@ -1,26 +1,23 @@
-"""The database of a run: Optuna's storage, opened to be made, written or only read, and patient when its server goes away.
+"""The database of a run: which one a URL names, without its passwords, its file where it is SQLite's, and why one cannot be used.
 
-The rest of the run folder needs no database library, which takes long to import; so Optuna and SQLAlchemy are imported in the functions.
+Passwords stand on no screen, in no file and in no model card. The rest of the run folder needs no database library, which takes long to
+import; so Optuna and SQLAlchemy are imported in the functions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import importlib
 import os
 import re
+import shlex
 import sqlite3
-import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .storage_url import sqlite_file, without_password
 from .trial import ATTRIBUTE, EXCUSED
 
 if TYPE_CHECKING:
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
 
 #: What a database is opened for: ``create`` makes its tables, ``write`` finds them, ``read`` changes nothing, not even on disk.
 Mode = Literal["create", "write", "read"]
-#: How long a lost server is waited for; the pauses between two attempts double up to the longest one.
-PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 0.5, 8.0
-#: Tables of a database that hold what a study is.
-TABLES = {f"{kind}_{one}" for kind in ("study", "trial") for one in ("system_attributes", "user_attributes")} | (
-    {"studies", "study_directions", "trials", "trial_params", "trial_values"}
-)
-#: How long a database may take to get its tables from another worker.
-TABLES_SECONDS = 60.0
 #: What to do without a driver.
 DRIVERS = (
     "pip install 'joulefront[postgresql]' for postgresql+psycopg://user@host/name, 'joulefront[mysql]' for mysql+pymysql://user@host/name"
@@ -47,102 +36,157 @@ DRIVERS = (
 DAMAGED = re.compile(r"no such (table|column)|table \w+ is lost|malformed|not a database|decode to UTF-8")
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
+#: Environment variable with the storage URL and its password, which stands in no file and in no list of processes.
+STORAGE_VARIABLE = "JOULEFRONT_STORAGE"
+#: Keys of a URL's query whose values are secrets.
+_SECRET = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|odbc_connect", re.IGNORECASE)
+_HIDDEN = "***"
 
 
 class DatabaseError(RuntimeError):
     """A database cannot be used any more in the middle of the work; the message names the cause and the remedy."""
 
 
-def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
-    """Open Optuna's storage for a URL with its password, or for the run folder's own SQLite file without one.
+def without_password(text: str) -> str:
+    """Hide the secrets of a URL, which may be the value of an option: they belong on no screen and in no model card.
+
+    >>> without_password("postgresql+psycopg://me:sec/ret@host:5432/db?sslpassword=secret")
+    'postgresql+psycopg://me:***@host:5432/db?sslpassword=***'
+    """
+    before, url = re.fullmatch(r"(--[\w-]+=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]  # it fits every text
+    if "://" not in url:
+        return re.sub(r"^(--[\w-]+=)?((?:postgres|mysql|mariadb)[\w+]*:/?[^:@]*:).*@", rf"\1\2{_HIDDEN}@", text, flags=re.DOTALL)
+    try:
+        place = _parsed(url)
+    except ValueError:
+        if "@" not in url:  # what stands for a port and is none may be a password
+            return before + re.sub(r"(://[^:/]*):.*", rf"\1:{_HIDDEN}", url, flags=re.DOTALL)
+        greedy = r".*@" if re.match(r"[\w+]+://", url) else r"[^@/]*@"
+        return before + re.sub(rf"(://[^:/@]*):{greedy}", rf"\1:{_HIDDEN}@", url)
+    secrets = _secret_keys(place)
+    if place.password is None and not secrets:
+        return text
+    hidden = place.update_query_dict(dict.fromkeys(secrets, _HIDDEN)).render_as_string(hide_password=True)
+    return before + hidden.replace("%2A%2A%2A", _HIDDEN)
+
+
+def public_url(url: str) -> str:
+    """Return a storage URL without its secrets, as a run folder keeps it.
 
     Raises:
-        Exception: Whatever Optuna, SQLAlchemy or the driver raise when the storage cannot be opened.
+        ValueError: If it is no URL of a database.
     """
-    import optuna
-    from sqlalchemy.engine import URL, make_url
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _load_alembic()
-    place = URL.create("sqlite", database=str(file.absolute())) if url is None else make_url(url)
-    local, arguments = sqlite_file(place), dict[str, Any]()
-    if local is not None:
-        # The path goes to SQLite as it is: a ? or % of a folder's name never becomes a part of a URL.
-        arguments["creator"] = functools.partial(connect, local, mode)
-    elif place.get_backend_name() == "postgresql":
-        if place.get_driver_name() in ("psycopg", "psycopg2") and "connect_timeout" not in place.query:
-            arguments["connect_args"] = {"connect_timeout": 10}
-        if mode == "read":
-            arguments["execution_options"] = {"postgresql_readonly": True}
-    text = place.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
-    engine = {"pool_pre_ping": local is None, **arguments}
-    if mode == "create" and (lost := _lost_table(place, engine)):  # Optuna would make an empty one, and its trials would be gone
-        raise DatabaseError(f"its table {lost} is lost")
-    opened = functools.partial(optuna.storages.RDBStorage, text, engine_kwargs=engine, skip_table_creation=mode != "create")
-    storage = _with_tables(lambda: opened(skip_compatibility_check=True))
-    if not _of_this_optuna(storage):
-        storage = opened()  # which says what to do about tables that it does not know
-    shown = str(local) if local is not None else without_password(place.render_as_string(hide_password=False))
-    for name in (*vars(optuna.storages.BaseStorage), "_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"):
-        if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
-            setattr(storage, name, patient(getattr(storage, name), local, shown))
-    return storage
+    place = _parsed(url)
+    secrets = _secret_keys(place)
+    if place.password is None and not secrets:
+        return url
+    return place._replace(password=None).difference_update_query(secrets).render_as_string(hide_password=False)
 
 
-def _lost_table(place: URL, engine: Mapping[str, Any]) -> str | None:
-    """Return a table that a database with trials has lost, or None; where others make their tables at this moment there are no trials."""
-    import sqlalchemy
+def with_password(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the URL of a run folder as the user wants it now, with the secrets that are known of it.
 
-    opened = sqlalchemy.create_engine(place, **engine)
-    with opened.connect() as connection:
-        there = set(sqlalchemy.inspect(connection).get_table_names())
-        asked = {name: sqlalchemy.text(f"SELECT 1 FROM {name} LIMIT 1") for name in ("studies", "trials") if name in there}
-        used = {name for name, query in asked.items() if connection.execute(query).first()}
-    opened.dispose()
-    return "studies" if used == {"trials"} else min(TABLES - there, default=None) if used else None
+    What the user gives in this call may name another user of the same database; ``JOULEFRONT_STORAGE`` may hold the same URL with its
+    password.
+    """
+    wanted = given if given and same_database(given, url) else url
+    for one in (given, environment.get(STORAGE_VARIABLE), url):
+        with contextlib.suppress(ValueError):
+            if one and (public := public_url(one)) != one and _parsed(public) == _parsed(public_url(wanted)):
+                return one
+    return wanted
 
 
-def _load_alembic() -> None:
-    """Load what Optuna migrates tables with, but not the colours of its templates' error pages: half of the time that it takes."""
-    if "mako.exceptions" not in sys.modules:
-        sys.modules["mako.ext.pygmentplugin"] = None  # type: ignore[assignment]  # not to be found, which Mako is ready for
+def same_database(one: str | URL, other: str | URL) -> bool:
+    """Whether two URLs name the same database, whoever connects to it and how."""
+    try:
+        return _place(one) == _place(other)
+    except ValueError:
+        return one == other
+
+
+def other_database(given: str, kept: str | None, file: Path) -> str | None:
+    """Say that the storage that the user gives is not the one that a run folder keeps (None for its own ``file``), or return None."""
+    from sqlalchemy.engine import URL
+
+    if same_database(given, kept or URL.create("sqlite", database=str(file))):
+        return None
+    where = without_password(kept) if kept else f"its own {file.name}"
+    return (
+        f"--storage must be that of {str(file.parent)!r}, {where}, got {without_password(given)}; "
+        "leave --storage out to go on there, or give a new --out"
+    )
+
+
+def without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a ``study.json`` without the passwords that an earlier version wrote there."""
+    url = facts.get("storage")
+    if url is not None:
         try:
-            importlib.import_module("alembic.migration")
-        finally:
-            sys.modules.pop("mako.ext.pygmentplugin", None)  # another thread may have loaded it meanwhile
+            url = public_url(url)
+        except ValueError:
+            url = without_password(url).replace(f":{_HIDDEN}@", "@")
+    return {**commands_without_secrets(facts), "storage": url}
 
 
-def _of_this_optuna(storage: RDBStorage) -> bool:
-    """Whether the very version of Optuna that runs here has made the tables: it need not load all its migrations to know them."""
-    import optuna
-    from sqlalchemy import text
-
-    with storage.engine.connect() as connection:
-        return connection.execute(text("SELECT library_version FROM version_info")).scalar() == optuna.__version__
-
-
-def _with_tables(opened: Callable[[], RDBStorage]) -> RDBStorage:
-    """Open a storage whose tables another worker of the same study may be making at this moment."""
-    until = time.monotonic() + TABLES_SECONDS
-    while True:
-        try:
-            return opened()
-        except Exception as error:
-            if time.monotonic() > until or not re.search(r"already exists|unique constraint|duplicate", cause_of(error), re.IGNORECASE):
-                raise
-        time.sleep(FIRST_PAUSE_SECONDS)
+def commands_without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a ``study.json`` with hidden passwords in its command lines, as an earlier version may have kept them."""
+    sessions = [
+        {**session, "command": _hidden_in(session["command"])} if "://" in (session.get("command") or "") else session
+        for session in facts.get("sessions", ())
+    ]
+    return {**facts, "sessions": sessions}
 
 
-def guarded(storage: RDBStorage, operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an operation on the tables of a storage of the run folder's own file, with the messages of all others."""
-    local = sqlite_file(storage.engine.url)
-    return patient(operation, local, str(local))
+def _hidden_in(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return " ".join(map(without_password, command.split(" ")))
+    hidden = list(map(without_password, words))
+    return command if hidden == words else shlex.join(hidden)
 
 
-def keep(study: optuna.Study) -> None:
-    """Write what the session that holds a study has only in memory, see ``buffered``; other storages have it already."""
-    flush: Callable[[], None] = getattr(study._storage, "flush", lambda: None)
-    flush()
+def _place(url: str | URL) -> tuple[Any, ...]:
+    """Return what tells one database from another.
+
+    Raises:
+        ValueError: If it is no URL of a database.
+    """
+    place = _parsed(url) if isinstance(url, str) else url
+    if (file := sqlite_file(place)) is not None:
+        return ("sqlite", file.absolute())
+    query, kind = place.query, place.get_backend_name()
+    port = place.port or query.get("port") or {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}.get(kind)
+    host = place.host or query.get("host") or query.get("hostaddr")
+    return (kind, host, str(port), place.database or query.get("dbname"), query.get("service"), query.get("options"))
+
+
+def _parsed(url: str) -> URL:
+    """Parse a URL; a ``ValueError`` when it is none, or its password is ambiguous."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        place = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError("it is no URL of a database; postgresql+psycopg://user@host/name is one") from error
+    if place.port is not None and place.port > 65535:
+        raise ValueError(f"its port must be at most 65535, got one of {len(str(place.port))} digits")
+    if place.password is not None and "@" in f"{place.host}{place.database}":
+        raise ValueError("an @ in a password must be written %40")
+    return place
+
+
+def _secret_keys(place: URL) -> list[str]:
+    return [key for key in place.query if _SECRET.search(key)]
+
+
+def sqlite_file(place: URL) -> Path | None:
+    """Return the file of an SQLite URL, or None for servers, drivers of others and databases in memory."""
+    if place.drivername not in ("sqlite", "sqlite+pysqlite") or not place.database or place.database.startswith((":memory:", "file:")):
+        return None
+    return Path(place.database)
 
 
 def connect(file: Path, mode: Mode) -> sqlite3.Connection:
@@ -265,49 +309,7 @@ def optuna_trial(part: Mapping[str, Any], attributes: Mapping[str, Any]) -> Froz
     )
 
 
-def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Callable[..., Any]:
-    """Return an operation of a storage that waits for a lost server, and that names the cause of what waiting cannot mend.
-
-    It may have been carried out although the answer was lost: a trial that is told twice has been told, and one that was made twice stays
-    open and is closed by the next session. Messages name the storage as `shown`; `file` is the database, if it is a file.
-    """
-
-    @functools.wraps(operation)
-    def attempt(*args: Any, **kwargs: Any) -> Any:
-        from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-        from sqlalchemy.exc import SQLAlchemyError
-
-        lost, pause = None, FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                result = operation(*args, **kwargs)
-            except UpdateFinishedTrialError:
-                if lost is None or operation.__name__ != "set_trial_state_values":
-                    raise
-                return True
-            except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-                if operation.__name__ not in ("_get_trials", "get_study_user_attrs", "get_study_system_attrs"):
-                    raise
-                what = "trials" if operation.__name__ == "_get_trials" else "study"
-                raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}") from error
-            except (StorageInternalError, SQLAlchemyError) as error:
-                now = time.monotonic()
-                if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):
-                    raise DatabaseError(_explained(error, file, shown)) from error
-                if lost is None:
-                    lost = now
-                    print(f"{shown}: the connection is lost ({cause_of(error)}); trying for {PATIENCE_SECONDS:.0f} s", file=sys.stderr)
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            else:
-                if lost is not None:
-                    print(f"{shown}: connected again after {time.monotonic() - lost:.0f} s; nothing is lost", file=sys.stderr, flush=True)
-                return result
-
-    return attempt
-
-
-def _driver_error(error: BaseException) -> BaseException:
+def driver_error(error: BaseException) -> BaseException:
     """Return the driver's own error behind those of SQLAlchemy and Optuna."""
     from sqlalchemy.exc import DBAPIError
 
@@ -319,44 +321,27 @@ def _driver_error(error: BaseException) -> BaseException:
 
 def cause_of(error: BaseException) -> str:
     """Return in one line what the driver said, without the text of Optuna and SQLAlchemy around it."""
-    cause = _driver_error(error)
+    cause = driver_error(error)
     if "DB access module" in str(cause):
         return "the driver that it names is not installed; " + DRIVERS
     return " ".join(str(getattr(cause, "orig", None) or cause).split())[:300] or type(cause).__name__
 
 
-def _is_lost(error: BaseException) -> bool:
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-
-    cause = _driver_error(error)
-    if not isinstance(cause, DBAPIError) or _is_full(error):
-        return False
-    return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
-
-
 def unusable(error: BaseException, file: Path, remedy: str) -> str:
     """Return in one line why the run folder's own database cannot be opened, or made, and what to do."""
-    if _is_full(error):
+    if is_full(error):
         return f"{str(file)!r} cannot be written: the disk is full; free some space, then run the same command again"
     return f"{str(file)!r} cannot be read ({cause_of(error)}); {remedy}"
 
 
-def _is_full(error: BaseException) -> bool:
+def out_of_reach(error: BaseException, url: str) -> str:
+    """Return in one line why the database of a URL cannot be opened, and what to do."""
+    line = cause_of(error)
+    remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
+    remedy = "restore it from a copy" if DAMAGED.search(line) else remedy
+    return f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it was the disk that had no place left."""
     return re.search(r"\bfull\b|no space left", cause_of(error), re.IGNORECASE) is not None
-
-
-def _explained(error: BaseException, file: Path | None, shown: str) -> str:
-    again = "then run the same command again: what was measured until then is kept"
-    anew = "restore it from a copy"
-    if file is not None and (file.parent / "study.json").is_file():
-        anew = f"joulefront repair {str(file.parent)!r} makes it again"
-    if file is not None and not file.exists():
-        return f"{shown} was deleted while it was in use; {anew}, {again}"
-    if _is_full(error):
-        return f"{shown} cannot be written: its disk is full; free some space, {again}"
-    if "locked" in cause_of(error):
-        return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
-    remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
-    if DAMAGED.search(cause_of(error)):
-        remedy = anew
-    return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..energy.journal import parse
-from . import database, files, storage_url
+from . import database, files
 from .bill import Bill, add_up, read_bill, read_sessions
-from .database import Mode, cause_of
+from .database import Mode, cause_of, without_password
 from .examples import examples_of
 from .files import StudyFile, Versioned, lock, read_json, read_snapshot, write_json
 from .replicates import Repeats, read_repeats
 from .run import Run as Run
 from .shared_study import ArtifactStore, SharedStudy
-from .storage_url import without_password
 from .trial import ATTRIBUTE, WORKER, Trial, all_from_optuna, check_order, from_json, to_json
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class RunFolder:
         if begun is None and not made and any(file.name != LOCK_FILE and f"{STUDY_FILE}." not in file.name for file in path.iterdir()):
             raise StoreError(f"--out {str(path)!r} holds files but no {STUDY_FILE}: it is not a run folder; choose another --out")
         try:
-            facts = {"format": FORMAT, "storage": None if storage is None else storage_url.public_url(storage), **facts}
+            facts = {"format": FORMAT, "storage": None if storage is None else database.public_url(storage), **facts}
         except ValueError as error:
             raise StoreError(f"--storage {without_password(str(storage))!r} cannot be used: {error}") from error
         if begun is not None and all(begun.get(key) == facts[key] for key in ("storage", "study")):
@@ -135,22 +134,22 @@ class RunFolder:
         if version != FORMAT:
             other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             raise StoreError(f"{str(path)!r} {other}")
-        facts = storage_url.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile, files.check_study)))
+        facts = database.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile, files.check_study)))
         if facts.get("state") == files.CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file() and not lost_database:
             raise StoreError(f"{str(path)!r} has lost its {DATABASE_FILE}; joulefront repair makes it again, or restore it from a copy")
-        if storage is not None and (why := storage_url.other_database(storage, facts.get("storage"), path / DATABASE_FILE)):
+        if storage is not None and (why := database.other_database(storage, facts.get("storage"), path / DATABASE_FILE)):
             raise StoreError(why)
         return cls(path, facts, storage)
 
     def cleaned(self) -> RunFolder:
         """Take the passwords out of ``study.json`` that an earlier version wrote there; this session goes on with that of the storage."""
-        facts, file = storage_url.without_secrets(self.facts), self.path / STUDY_FILE
+        facts, file = database.without_secrets(self.facts), self.path / STUDY_FILE
         if facts == parse(file.read_bytes()):
             return self
         if facts["storage"] != self.facts.get("storage"):
-            how = f"PGPASSFILE or {storage_url.STORAGE_VARIABLE}"
+            how = f"PGPASSFILE or {database.STORAGE_VARIABLE}"
             print(f"{str(file)!r} held the password of its storage, which is taken out: from now on give it in {how}", file=sys.stderr)
         return replace(self.save_facts(facts), given=self._url())
 
@@ -209,14 +208,14 @@ class RunFolder:
         """Load the Optuna study, `read_only` without changing anything, not even on disk.
 
         A storage that only the folder names is then named on stderr before it is contacted. Who is `alone` with the folder's own database,
-        as a session is, has it in memory and writes a trial at a time, see ``buffered``.
+        as a session is, has it in memory and writes a trial at a time, see `BufferedStorage`.
 
         Raises:
             StoreError: If the storage is damaged or out of reach.
         """
         import optuna
 
-        from .buffered import BufferedStorage
+        from .optuna_storage import BufferedStorage
 
         url = self.facts.get("storage")
         if read_only and url is not None and self.given is None and self._url() == url:
@@ -274,7 +273,9 @@ class RunFolder:
 
     def save_snapshot(self, study: optuna.Study) -> None:
         """Keep the trials beside the database: reading them needs no database library, which takes long to import; `repair` needs them."""
-        database.keep(study)
+        from .optuna_storage import keep
+
+        keep(study)
         stored, ours = self.stored_trials(study)
         trials = [to_json(trial) for trial in ours]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
@@ -362,7 +363,7 @@ class RunFolder:
     def _url(self) -> str | None:
         """Return the URL of the storage with its password, or None for the folder's own database."""
         url = self.facts.get("storage")
-        return None if url is None else storage_url.with_password(str(url), self.given)
+        return None if url is None else database.with_password(str(url), self.given)
 
     @property
     def _remedy(self) -> str:
@@ -379,18 +380,17 @@ class RunFolder:
         database.make_study(self._storage("create"), self._study_name, study["objectives"], study["directions"])
 
     def _storage(self, mode: Mode) -> RDBStorage:
+        from .optuna_storage import open_storage
+
         url, file = self._url(), self.path / DATABASE_FILE
         try:
-            return database.open_storage(file, url, mode)
+            return open_storage(file, url, mode)
         except PermissionError:  # it is whole: nothing that another user may read is made again
             raise
         except Exception as error:
             if url is None:
                 raise StoreError(database.unusable(error, file, self._remedy)) from error
-            line = cause_of(error)
-            remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
-            remedy = "restore it from a copy" if database.DAMAGED.search(line) else remedy
-            raise StoreError(f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}") from error
+            raise StoreError(database.out_of_reach(error, url)) from error
 
 
 def _read(file: Path, kind: type[T], *check: Callable[[T], None]) -> T:

@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 from ..energy.journal import fitted, parse
 from ..whole_file import whole_file
 from .bill import check_bill
-from .database import patient
 from .files import BillFile, StudyFile, check_study, lock
 
 if TYPE_CHECKING:
@@ -163,6 +162,8 @@ class SharedStudy:
             with _file_lock(Path(f"{engine.url.database}.lock"), wait_seconds) as held:
                 yield held
         elif kind in ("postgresql", "mysql", "mariadb"):
+            from .optuna_storage import patient
+
             connection, held = patient(_connect, None, engine.url.render_as_string())(engine, kind, name, wait_seconds)
             try:
                 yield held

@@ -19,7 +19,7 @@ from ..execution.job import Executor, Job, Outcome, reason_of, seed_of
 from ..execution.watch import Watch, slowest_epoch
 from ..execution.worker import DeviceError
 from ..records.bill import FEATURES
-from ..records.database import keep
+from ..records.optuna_storage import keep
 from ..records.run import on_hardware
 from ..records.trial import BASELINE, DEFAULT, KEY, NOT_BEGUN, WORKER, Trial, counted, from_optuna
 from ..samplers.frozen_features import StoredFeatures, scheduled, shorter

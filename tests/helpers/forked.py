@@ -35,7 +35,7 @@ LOADED = (
     "joulefront.search.running.run",
     "joulefront.search.samplers",
     "joulefront.search.report.page",
-    "joulefront.search.records.buffered",
+    "joulefront.search.records.optuna_storage",
     "matplotlib.figure",
     "optuna.storages._rdb.storage",
     "optuna.storages._rdb.models",

@@ -96,7 +96,7 @@ def test_a_start_loads_neither_scipy_nor_the_colours_of_error_pages_and_what_it_
         "from joulefront.search.cli.streams import loading\n"
         "with loading(True):\n    assert not gc.isenabled()\n    import joulefront.search.running.run\n"
         "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
-        "from joulefront.search.records.database import open_storage\n"
+        "from joulefront.search.records.optuna_storage import open_storage\n"
         "open_storage(Path(sys.argv[1]), None, 'create')\n"
         "print({'scipy.special', 'scipy.optimize', 'pygments.lexers.python', 'torch._dynamo'} & sys.modules.keys())\n"
         "import mako.ext.pygmentplugin\n"  # later it is there for who wants it

@@ -74,7 +74,7 @@ def test_a_server_that_is_away_for_a_while_ends_nothing(
     assert [trial.values for trial in RunFolder.open(tmp_path / "r").run().trials] == [(0.9, 12.0)]
     said = capsys.readouterr().err
     assert re.search(r"postgresql\S*: the connection is lost \(.+\); trying for 60 s\n.*connected again after \d+ s", said)
-    monkeypatch.setattr("joulefront.search.records.database.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("joulefront.search.records.optuna_storage.PATIENCE_SECONDS", 1.0)
     postgresql.stop()
     try:
         with pytest.raises(DatabaseError, match="see that the server runs") as caught:

@@ -14,7 +14,8 @@ from helpers.postgresql import NotInstalledError
 from helpers.workers import in_processes, sleeping, sleeping_study, work
 
 from joulefront.search.records import shared_study
-from joulefront.search.records.database import DatabaseError, open_storage
+from joulefront.search.records.database import DatabaseError
+from joulefront.search.records.optuna_storage import open_storage
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
 
@@ -179,7 +180,8 @@ def test_three_workers_share_a_study_in_mariadb(mariadb: str, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_lock_of_a_study_in_mariadb_is_held_by_one_at_a_time_and_given_up_after_a_while(mariadb: str) -> None:
-    from joulefront.search.records.database import make_study, open_storage
+    from joulefront.search.records.database import make_study
+    from joulefront.search.records.optuna_storage import open_storage
 
     make_study(open_storage(Path("none"), mariadb, "create"), "locked", ["accuracy"], ["maximize"])
     one, two = (SharedStudy(optuna.load_study(study_name="locked", storage=open_storage(Path("none"), mariadb, "write"))) for _ in range(2))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from joulefront.search import Study, run
-from joulefront.search.records import database
-from joulefront.search.records.database import cause_of, open_storage
+from joulefront.search.records import optuna_storage
+from joulefront.search.records.database import cause_of, public_url, same_database, with_password, without_password, without_secrets
+from joulefront.search.records.optuna_storage import open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.records.storage_url import public_url, same_database, with_password, without_password, without_secrets
 
 pytestmark = pytest.mark.filterwarnings("ignore:Query string argument")  # SQLite has no passwords
 
@@ -183,9 +183,9 @@ def test_two_threads_may_open_the_first_storage_of_a_process_at_the_same_time(mo
     def load(name: str) -> None:
         loaded.append(name)
         if len(loaded) == 1:  # the other thread comes and goes while this one loads
-            database._load_alembic()
+            optuna_storage._load_alembic()
 
     monkeypatch.delitem(sys.modules, "mako.exceptions", raising=False)
-    monkeypatch.setattr(database, "importlib", SimpleNamespace(import_module=load))
-    database._load_alembic()
+    monkeypatch.setattr(optuna_storage, "importlib", SimpleNamespace(import_module=load))
+    optuna_storage._load_alembic()
     assert len(loaded) == 2

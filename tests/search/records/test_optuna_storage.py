@@ -11,7 +11,8 @@ import pytest
 from optuna.storages._rdb.storage import _VersionManager
 from optuna.trial import TrialState
 
-from joulefront.search.records.database import DatabaseError, connect, keep, make_study, open_storage
+from joulefront.search.records.database import DatabaseError, connect, make_study
+from joulefront.search.records.optuna_storage import keep, open_storage
 from joulefront.search.records.run_folder import RunFolder
 
 STUDY = {"name": "tiny", "objectives": ["accuracy", "train_energy"], "directions": ["maximize", "minimize"], "rungs": [1, 3]}
