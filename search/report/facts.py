@@ -1,13 +1,15 @@
-"""Facts of a run that several pages, tables and pictures state: hardware, meters, the gain over the default model, the wall."""
+"""Facts of a run that pages, tables and pictures state: hardware, meters, gains, the wall, where the joules went and what they brought."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..billing.account import BOOKED
 from ..energy.intervals import Difference, Spread
 from ..formatting import joules_text, plain
 from ..front import Front
+from ..hypervolume import normalised_hypervolume
 from ..records.bill import Bill
 from ..records.replicates import told_apart
 from ..records.run_folder import Run
@@ -140,3 +142,56 @@ def wall_text(bill: Bill) -> str | None:
     how = f"{wall.quality} by {wall.source}" if wall.reason is None else wall.reason
     how = f"two standard uncertainties; {how}" if spread else how
     return f"At the wall the whole machine took {joules_text(wall.joules)}{spread} ({how}); that contains the sums above."
+
+
+def uses_of(run: Run, members: Sequence[Trial]) -> dict[str, float]:
+    """Return where the joules of a run went: ``front``, what the trials of the front took in all, then the bill's states without these.
+
+    A trial that a limit ended is billed as ``stopped``, and its model may be on the front all the same. The parts add up to the states.
+    """
+    rest, front, features = dict(run.bill.by_state), 0.0, _features_paid(run)
+    for trial in members:
+        state = BOOKED.get(str(trial.energy.record.get("state", "ok")), "failed")
+        share = min(rest.get(state, 0.0), max(0.0, (trial.increment_joules or 0.0) - features.get(trial.number, 0.0)))
+        front, rest[state] = front + share, rest.get(state, 0.0) - share
+    return {"front": front, **rest}
+
+
+def _features_paid(run: Run) -> dict[int, float]:
+    """Joules of the bill's features by trial: they are in what it took, shared out by what its training and validation do not explain."""
+    billed = run.bill.by_state.get("features", 0.0)
+    beyond = {
+        trial.number: max(0.0, (trial.increment_joules or 0.0) - (energy.evaluation_joules or 0.0) - own)
+        for trial in run.trials
+        if (energy := trial.energy).features_joules and trial.parent is None
+        for own in [max(0.0, (trial.train_joules or 0.0) - energy.features_joules)]
+    }
+    known = sum(beyond.values())
+    return {number: billed * joules / known for number, joules in beyond.items()} if known > 0 else {}
+
+
+def hypervolume_trace(front: Front) -> list[list[float]]:
+    """Return ``[number, joules, hypervolume]`` whenever a trial raised the hypervolume, and after the last trial.
+
+    Joules are those of all trials by then, without deciding and idling; a trial of unknown increment does not move them. The box is that of
+    the whole run.
+    """
+    import moocore
+
+    upwards = [direction == "maximize" for direction in front.directions]
+    kept: list[tuple[float, ...]] = []
+    joules, volume, steps, last = 0.0, 0.0, [], None
+    for trial in sorted(front.trials, key=lambda trial: trial.number):
+        if trial.state == "running":
+            continue
+        joules, last = joules + (trial.increment_joules or 0.0), trial.number
+        if front.why_not(trial) is None:
+            keep = moocore.is_nondominated([*kept, trial.values], maximise=upwards)
+            if keep[-1]:
+                kept = [values for values, stays in zip([*kept, trial.values], keep, strict=True) if stays]
+                before, volume = volume, normalised_hypervolume(kept, front.box)
+                if volume > before + 1e-12:
+                    steps.append([float(trial.number), joules, volume])
+    if last is not None and (not steps or steps[-1][0] != last):
+        steps.append([float(last), joules, volume])
+    return steps

@@ -25,8 +25,7 @@ from ..records.run_folder import Run, RunFolder, StoreError
 from ..records.trial import Trial
 from ..study import OBJECTIVES
 from .facts import how_energy_is_known, over_default, short_component
-from .page import data_text, render
-from .page_data import page_data
+from .page import data_text, page_data, render
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

@@ -11,7 +11,8 @@ from helpers.trials import changed, complete
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.page_data import hypervolume_trace, page_data
+from joulefront.search.report.facts import hypervolume_trace
+from joulefront.search.report.page import page_data
 from joulefront.search.report.pricing import hours
 
 

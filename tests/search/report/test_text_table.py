@@ -18,7 +18,7 @@ from joulefront.search.report.facts import over_default, tied
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.report.front_view import front_text as to_text
 from joulefront.search.report.leaderboard import leaderboard
-from joulefront.search.report.page_data import _default
+from joulefront.search.report.page import _default
 from joulefront.search.report.statement import statement
 from joulefront.search.report.table import epochs_note, marks_of
 from joulefront.search.report.view import View
