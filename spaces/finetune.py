@@ -16,8 +16,8 @@ from torch import nn
 
 from ..search.space import Candidate, FrozenPart, NearestTrial, Suggest
 from ..search.training.backbone import Transfer
+from ..search.training.heads import PREPARED, Tuned
 from ..search.training.task import Task
-from ..search.training.tuning import PREPARED, Tuned
 from .pretrained import Prepare, outline
 from .recipes import Floats, Options, Range, RecipeRanges, suggest_categorical, suggest_float
 from .transfer import ORDINARY_HEAD, SOLVED, TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden

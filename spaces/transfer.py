@@ -13,8 +13,8 @@ from torch import nn
 
 from ..search.space import Candidate, FrozenPart, Suggest
 from ..search.training.backbone import Part, Transfer
+from ..search.training.heads import Logistic, Neighbours, Ridge
 from ..search.training.recipe import Recipe
-from ..search.training.solved_heads import Logistic, Neighbours, Ridge
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, Prepare, same_area

@@ -21,8 +21,8 @@ from ..study import Study
 from ..training.backbone import Transfer
 from ..training.feature_cache import FeatureCache
 from ..training.features import kept_features
+from ..training.heads import probe_of
 from ..training.task import Task
-from ..training.tuning import probe_of
 from .history import EPOCHS_REACHED
 
 #: Fine-tuning waits for so many heads, and until its first rung costs at most this share of what is left.

@@ -23,15 +23,14 @@ from .estimator import as_estimator
 from .evaluate import metric_of, quality, quality_and_scores, sign_of
 from .feature_cache import FeatureCache
 from .features import with_features
+from .heads import HEAD_EPOCHS, HEAD_RECIPE, SolvedHead, Tuned, first_images, head_task, is_whole, probe_of
 from .loop import Loop
 from .optimizer import Average, Patience
 from .recipe import Recipe, require_precision
 from .results import SOLVED, EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
-from .solved_heads import SolvedHead
 from .splits_data import fold_tasks
 from .tactics.tactic import make_tactics
 from .task import Task
-from .tuning import HEAD_EPOCHS, HEAD_RECIPE, Tuned, first_images, head_task, is_whole, probe_of
 
 #: Features are handed to a head that is solved in blocks of so many.
 SOLVED_BATCH = 4096

@@ -32,11 +32,11 @@ from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.features import with_features
 from joulefront.search.training.fit import fit
+from joulefront.search.training.heads import Tuned, is_whole
 from joulefront.search.training.images import images
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.results import no_phases
 from joulefront.search.training.task import Task
-from joulefront.search.training.tuning import Tuned, is_whole
 from joulefront.spaces.finetune import FineTuning
 from joulefront.spaces.transfer import TransferFamily
 from joulefront.spaces.weights import find

@@ -7,12 +7,12 @@ from helpers.backbone import Bands
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from joulefront.search.training import solved_heads
+from joulefront.search.training import heads as module
 from joulefront.search.training.backbone import Transfer
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.fit import fit
+from joulefront.search.training.heads import SCALES, Logistic, Neighbours, Ridge, SolvedHead
 from joulefront.search.training.recipe import Recipe
-from joulefront.search.training.solved_heads import SCALES, Logistic, Neighbours, Ridge, SolvedHead
 
 
 def drawn(count: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +68,7 @@ def _plain(ridge: Ridge, inputs: torch.Tensor, targets: torch.Tensor) -> torch.T
 
 
 def test_logistic_regression_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solved_heads, "STEPS", 200)
+    monkeypatch.setattr(module, "STEPS", 200)
     inputs, targets = drawn(90, 6)
     head = Logistic(6, 3, 0.05)
     loss = head.solve(batches(inputs, targets))
@@ -127,7 +127,7 @@ def test_neighbours_are_counted_as_many_as_there_will_be_and_their_loss_needs_no
     seen: list[int] = []
     head.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     head.solve(batches(*drawn(900, 16)))
-    assert seen == [solved_heads.SCALED_BY]
+    assert seen == [module.SCALED_BY]
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
