@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .sources.clock import NANO
+from .sources.source import NANO
 from .windows import WindowUsage
 
 #: Energy of one component between two instants, or None when unknown.

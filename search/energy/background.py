@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from .sources.clock import NANO, Clock
+from .sources.source import NANO, Clock
 
 T = TypeVar("T")
 P = ParamSpec("P")

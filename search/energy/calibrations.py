@@ -17,7 +17,7 @@ from . import host
 from .intervals import Interval, Line, fit_line
 from .journal import content, fitted
 from .record import Component, Record
-from .sources.cpu_time import CpuCoefficients
+from .sources.cpu_coefficients import CpuCoefficients
 from .sources.source import Capability
 
 #: A line through two points fits always; the third tells how well.

@@ -14,8 +14,7 @@ from .curve import REACH_SECONDS, Curve, Point
 from .host import Idle
 from .power import PowerIntegral
 from .record import Component, at_once
-from .sources.clock import NANO
-from .sources.source import POWER_TICK_SECONDS, Capability, Reading
+from .sources.source import NANO, POWER_TICK_SECONDS, Capability, Reading
 
 #: Refresh period that is assumed of a counter until it is learnt (NVML: about 100 ms).
 ASSUMED_TICK_NS = 100_000_000

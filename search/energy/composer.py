@@ -14,8 +14,8 @@ from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor
 from .meters import MeterSet
 from .record import NUMBERS, SCHEMA, Component, Record, at_once
-from .sources.clock import NANO, Anchors
-from .windows import Window, WindowUsage
+from .sources.source import NANO
+from .windows import Anchors, Window, WindowUsage
 
 #: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
 SPLIT_U = 0.15

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
 
-from .sources.clock import NANO
+from .sources.source import NANO
 
 #: Readings further apart than this leave a gap in the record.
 GAP_SECONDS = 2.0

@@ -16,8 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from .intervals import Line, fit_line
-from .sources.clock import NANO, Clock
-from .sources.source import Source
+from .sources.source import NANO, Clock, Source
 
 #: No lag is known better than this (seconds): what the power itself takes to rise and to fall is in it.
 LEAST_U_SECONDS = 0.01

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from .counter import UpdatePeriod
-from .sources.clock import NANO
+from .sources.source import NANO
 
 #: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
 REACH_SECONDS = 1.0

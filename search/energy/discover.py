@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .sources import cpu_time
-from .sources.clock import Clock
+from .sources import cpu_coefficients, cpu_time
 from .sources.nvml import Nvml
 from .sources.rapl import HWMON, POWERCAP, Grace, Rapl
-from .sources.source import Capability, Source
+from .sources.source import Capability, Clock, Source
 
 #: What ``auto`` tries, best first: counters of the hardware before estimates.
 AUTO = ("nvml", "rapl", "grace", "cpu_time")
@@ -47,7 +46,7 @@ def discover(
     spec: str = "auto",
     *,
     cpu_watts: float | None = None,
-    coefficients: cpu_time.CpuCoefficients | None = None,
+    coefficients: cpu_coefficients.CpuCoefficients | None = None,
     calibrations: Path | None = None,
     powercap: Path = POWERCAP,
     hwmon: Path = HWMON,
@@ -75,15 +74,13 @@ def discover(
     """
 
     def estimate(parts: str | None) -> cpu_time.CpuTime:
-        # Fits, loads and tables, which only a machine without counters needs.
-        from .calibrations import calibrated_coefficients
-        from .sources.cpu_coefficients import identify, public_coefficients, standing
+        from .calibrations import calibrated_coefficients  # fits and loads, which only a machine without counters needs
 
-        known, processor = coefficients, identify()
+        known, processor = coefficients, cpu_coefficients.identify()
         if known is None and cpu_watts is not None:
-            known = cpu_time.from_cpu_watts(cpu_watts)
-        known = known or calibrated_coefficients(calibrations) or public_coefficients(processor) or cpu_time.DEFAULT
-        return cpu_time.CpuTime(known, clock, standing=standing(parts, processor))
+            known = cpu_coefficients.from_cpu_watts(cpu_watts)
+        known = known or calibrated_coefficients(calibrations) or cpu_coefficients.public_coefficients(processor)
+        return cpu_time.CpuTime(known or cpu_coefficients.DEFAULT, clock, standing=cpu_coefficients.standing(parts, processor))
 
     def lag_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
         from .calibrations import calibrated_lag  # which only a machine with a GPU needs

@@ -36,7 +36,7 @@ from .counter_lag import REPEATS, Load, MatrixProducts, measure_lag, torch_devic
 from .discover import discover
 from .ledger import Ledger
 from .meters import MeterSet
-from .sources.cpu_time import DEFAULT, PROC
+from .sources.cpu_coefficients import DEFAULT, PROC
 from .sources.nvml import Nvml
 from .sources.source import Capability, Quality
 

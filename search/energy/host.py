@@ -20,9 +20,9 @@ from typing import Any, cast
 from .background import Warnings
 from .curve import Curve
 from .record import Record
-from .sources.clock import NANO
-from .sources.cpu_time import PROC, STEP, CpuTime, Machine, Tree, stat_fields
-from .sources.source import Busy, Observer, Source
+from .sources.cpu_coefficients import PROC, identify
+from .sources.cpu_time import STEP, CpuTime, Machine, Tree, stat_fields
+from .sources.source import NANO, Busy, Observer, Source
 
 
 def describe(
@@ -79,8 +79,6 @@ def _model_without_name(values: Mapping[str, list[str]], proc: Path) -> str:
     numbers = [" ".join(dict.fromkeys(values.get(key, ()))) for key in ("CPU implementer", "CPU part", "CPU variant")]
     if numbers[1]:
         return f"ARM {' '.join(numbers)}"
-    from .sources.cpu_coefficients import identify  # which Linux on a PC does not need
-
     return identify(proc).brand or platform.processor() or platform.machine()
 
 

@@ -20,7 +20,7 @@ from types import UnionType
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from .record import Component, Record
-from .sources.clock import NANO
+from .sources.source import NANO
 
 T = TypeVar("T")
 SESSION = re.compile(rb'"session": ?"([0-9a-f]+)"')

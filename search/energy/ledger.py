@@ -24,9 +24,8 @@ from .journal import Journal
 from .meters import MeterSet
 from .record import SCHEMA, Record
 from .registry import Registry
-from .sources.clock import NANO, Anchors, Clock
-from .sources.source import Capability, Source
-from .windows import Edge, Window, check_kind
+from .sources.source import NANO, Capability, Clock, Source
+from .windows import Anchors, Edge, Window, check_kind
 
 #: Longest wait for a window's record to be final.
 SETTLE_SECONDS = 15.0

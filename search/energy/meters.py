@@ -13,8 +13,7 @@ from .background import BURST_SECONDS, Warnings
 from .channel import MeterChannel, component, interval_seconds, reach_seconds
 from .host import Idle
 from .record import Component, sum_known
-from .sources.clock import NANO, Clock
-from .sources.source import Capability, Reading, Source
+from .sources.source import NANO, Capability, Clock, Reading, Source
 
 #: A reading is awaited for so many of its meter's own intervals, and for a second at least; a meter that is silent for longer is dead.
 PATIENCE = 3

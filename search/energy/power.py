@@ -8,8 +8,7 @@ from operator import mul, or_
 
 from .counter import GAP_SECONDS
 from .curve import Curve
-from .sources.clock import NANO
-from .sources.source import Capability
+from .sources.source import NANO, Capability
 
 #: Share of the power that may come and go between two readings of it without being seen.
 UNSAMPLED = 0.02

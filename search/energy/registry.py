@@ -20,7 +20,7 @@ from typing import Any
 from .attribution import WindowSnapshot
 from .host import Idle, idle_watts
 from .record import Record
-from .sources.clock import Clock
+from .sources.source import Clock
 from .windows import RESTS, Edge, Window, WindowFacts, WindowOwner, WindowUsage, check_kind
 
 #: Idle windows shorter than this say nothing about idle power.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulefront.search.energy.sources.cpu_time import DEFAULT_CORE_WATTS
+from joulefront.search.energy.sources.cpu_coefficients import DEFAULT_CORE_WATTS
 from joulefront.search.front import Front
 from joulefront.search.records.bill import known_joules
 from joulefront.search.records.run_folder import RunFolder

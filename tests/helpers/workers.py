@@ -17,7 +17,8 @@ import numpy as np
 from joulefront.search import Study, run
 from joulefront.search.energy import host
 from joulefront.search.energy.discover import Discovery
-from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
+from joulefront.search.energy.sources.cpu_coefficients import CpuCoefficients
+from joulefront.search.energy.sources.cpu_time import CpuTime, CpuUse, Tree
 from joulefront.search.execution.job import InProcess, Job, Outcome
 from joulefront.search.execution.probe import WarmUp
 from joulefront.search.execution.worker import context_for

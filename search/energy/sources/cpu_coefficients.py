@@ -1,25 +1,23 @@
-"""What one busy logical CPU of a processor draws by public tables, and what the CPU's idle power and the memory draw.
+"""What a CPU-second costs: watts of one busy logical CPU, by public tables where they know it, and what idle CPU and memory draw.
 
 Best first: servers by CPUID, from SPECpower results as Cloud Carbon Footprint averages them; other processors by name, from CodeCarbon's
-table of design powers. Where neither fits, the wide default of `cpu_time` stays.
+table of design powers. Where neither fits, the wide default stays.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import platform
 import re
-import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from .cpu_time import PROC, CpuCoefficients, Draw
-
+PROC = Path("/proc")
 #: How far power above idle is from proportional to the load, at loads of 10 to 100 % of a server: relative, root mean square.
 #: Source: SPECpower_ssj2008 results 677 (2014), 737 (2016), 780, 781 and 789 (2017): 0.24 to 0.34.
 LOAD_U = 0.28
@@ -29,6 +27,58 @@ IDLE_WATTS = 0.74
 MEMORY_WATTS = 0.392
 #: As wide as for a guess: a design power is a limit for cooling and holds idle power, and neither memory nor idle power is known by model.
 WIDE_U = 0.5
+#: Watts above idle of one busy logical CPU, when nothing better is known: cloud machines draw 0.74 W per idle and 3.5 W per
+#: busy virtual CPU on average.
+#: Source: Cloud Carbon Footprint, methodology, appendix I (average of AWS's machines).
+DEFAULT_CORE_WATTS = 2.8
+
+
+@dataclass(frozen=True)
+class CpuCoefficients:
+    """What a CPU-second costs: the power above idle of one busy logical CPU, that of the idle CPU or None when unknown, and their origin.
+
+    Raises:
+        ValueError: If a power is not positive.
+    """
+
+    core_watts: float
+    idle_watts: float | None = None
+    gain_u: float = 0.5
+    origin: str = "default"
+
+    def __post_init__(self) -> None:
+        if not self.core_watts > 0:
+            raise ValueError(f"core_watts must be > 0, got {self.core_watts!r}")
+        if self.idle_watts is not None and not self.idle_watts >= 0:
+            raise ValueError(f"idle_watts must be >= 0, got {self.idle_watts!r}")
+
+
+def from_cpu_watts(cpu_watts: float, logical_cpus: int | None = None) -> CpuCoefficients:
+    """Return coefficients from the power of the whole CPU with all logical CPUs busy, e.g. its data sheet's.
+
+    Raises:
+        ValueError: If ``cpu_watts`` is not positive and finite.
+    """
+    if not 0 < cpu_watts < math.inf:
+        raise ValueError(f"cpu_watts must be > 0 and finite, got {cpu_watts!r}: give the watts of the CPU with all cores busy")
+    count = logical_cpus or os.cpu_count() or 1
+    return CpuCoefficients(core_watts=cpu_watts / count, gain_u=0.3, origin=f"--cpu-watts {cpu_watts:g} over {count} logical CPUs")
+
+
+DEFAULT = CpuCoefficients(
+    core_watts=DEFAULT_CORE_WATTS,
+    origin=f"default of {DEFAULT_CORE_WATTS} W per busy logical CPU; give --cpu-watts or run `joulefront doctor --calibrate`",
+)
+
+
+class Draw(NamedTuple):
+    """Power of a component, what it stands for with its origin, and the relative standard uncertainty of its scale."""
+
+    component: str
+    watts: float
+    reason: str
+    gain_u: float
+    boundary: str = "idle CPU of the whole machine"
 
 
 class Processor(NamedTuple):
@@ -95,6 +145,8 @@ def identify(proc: Path = PROC) -> Processor:
         found = Processor(fields.get("model name", ""), *numbers)
         return found if "hypervisor" not in fields.get("flags", "hypervisor").split() else found._replace(threads=0)
     if sys.platform == "darwin":
+        import subprocess
+
         with suppress(OSError, subprocess.SubprocessError):
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]
             brand = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
@@ -130,6 +182,7 @@ def public_coefficients(processor: Processor) -> CpuCoefficients | None:
 
 def design_watts(brand: str) -> float | None:
     """Return the thermal design power of a processor by its exact name, or None when CodeCarbon's table has none."""
+    import csv
 
     def plain(name: str) -> str:
         extra = r"\((r|tm)\)|@.*|\bwith .*|\b\d+th gen\b|\b\d+-core\b|\b(cpu|processor)\b"

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from .clock import NANO, Clock
 from .nvml_driver import GA100, Calls, architecture, attempt, describe, find, instances, other_order, socket, state, visible, words
-from .source import POWER_TICK_SECONDS, Capability, Reading
+from .source import NANO, POWER_TICK_SECONDS, Capability, Clock, Reading
 
 BOUNDARY = "GPU board"
 MODULE = "GPU module: GPU, CPU and memory together"

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from .clock import NANO, Clock
+from .source import NANO, Clock
 
 #: Joules or watts; raises NVML's error.
 Number = Callable[[], float]

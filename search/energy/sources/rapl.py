@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .clock import Clock
-from .source import Capability, Reading
+from .source import Capability, Clock, Reading
 
 POWERCAP = Path("/sys/class/powercap")
 #: The counters are refreshed every millisecond. Source: Intel SDM vol. 3B, 16.10.3 (RAPL interfaces).

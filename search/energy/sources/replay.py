@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .clock import NANO, Clock
-from .source import Capability, Quality, Reading, Source
+from .source import NANO, Capability, Clock, Quality, Reading, Source
 
 SCHEMA = 1
 

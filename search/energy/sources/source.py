@@ -1,7 +1,9 @@
-"""What a meter is: a source that lists what it can read, and reads it; and the units of energy."""
+"""What a meter is: a source that lists what it can read, and reads it; the clock that it reads by, and the units of energy."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -10,6 +12,11 @@ Quality = Literal["measured", "estimated", "mixed", "absent"]
 SECONDS_PER_HOUR = 3600.0
 JOULES_PER_WH = 3600.0
 JOULES_PER_KWH = 3.6e6
+#: Returns nanoseconds that never go back; on Linux all processes of a machine share the epoch of ``time.monotonic_ns``.
+Clock = Callable[[], int]
+
+NANO = 1_000_000_000
+LINUX = sys.platform == "linux"
 #: Refresh period of a power sensor, as long as nothing better is known. Source: Yang et al. 2024, arXiv:2312.02741 (20 to 100 ms by model).
 POWER_TICK_SECONDS = 0.1
 

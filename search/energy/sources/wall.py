@@ -16,8 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .clock import NANO, Clock
-from .source import JOULES_PER_KWH, JOULES_PER_WH, Capability, Reading, Source
+from .source import JOULES_PER_KWH, JOULES_PER_WH, NANO, Capability, Clock, Reading, Source
 
 #: No plug's answer has more bytes than this.
 LONGEST = 1 << 20

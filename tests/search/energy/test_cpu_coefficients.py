@@ -12,8 +12,18 @@ import pytest
 
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.sources import cpu_coefficients
-from joulefront.search.energy.sources.cpu_coefficients import SERVERS, Processor, design_watts, identify, public_coefficients, standing
-from joulefront.search.energy.sources.cpu_time import DEFAULT, CpuCoefficients, CpuTime, Draw, estimates_in
+from joulefront.search.energy.sources.cpu_coefficients import (
+    DEFAULT,
+    SERVERS,
+    CpuCoefficients,
+    Draw,
+    Processor,
+    design_watts,
+    identify,
+    public_coefficients,
+    standing,
+)
+from joulefront.search.energy.sources.cpu_time import CpuTime, estimates_in
 
 XEON = "Intel(R) Xeon(R) Processor @ 2.00GHz"
 

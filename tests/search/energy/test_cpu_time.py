@@ -16,16 +16,8 @@ import time
 import pytest
 
 from joulefront.search.energy import Ledger, discover
-from joulefront.search.energy.sources.cpu_time import (
-    DEFAULT,
-    CpuCoefficients,
-    CpuTime,
-    CpuUse,
-    Machine,
-    Tree,
-    from_cpu_watts,
-    process_seconds,
-)
+from joulefront.search.energy.sources.cpu_coefficients import DEFAULT, CpuCoefficients, from_cpu_watts
+from joulefront.search.energy.sources.cpu_time import CpuTime, CpuUse, Machine, Tree, process_seconds
 
 pytestmark = pytest.mark.slow
 

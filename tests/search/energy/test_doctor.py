@@ -16,8 +16,7 @@ from joulefront.search.energy.calibrate import fit_cpu, spin
 from joulefront.search.energy.calibrations import CpuPoint, calibrated_coefficients, cpu_id, save_calibration, with_wall
 from joulefront.search.energy.doctor import FAMILIES, RAPL_REMEDY, calibrate_machine, compare_machine, counters, diagnose_machine, examine
 from joulefront.search.energy.sources import cpu_coefficients
-from joulefront.search.energy.sources.cpu_coefficients import Processor, identify, public_coefficients
-from joulefront.search.energy.sources.cpu_time import DEFAULT
+from joulefront.search.energy.sources.cpu_coefficients import DEFAULT, Processor, identify, public_coefficients
 from joulefront.search.energy.sources.source import Capability
 
 GPU = Capability("gpu:GPU-1a", "nvml", True, "measured", "board", gain_u=0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joulefront.search.energy.host import HostMonitor, describe, fingerprint
-from joulefront.search.energy.sources.clock import Anchor
+from joulefront.search.energy.windows import Anchor
 
 CPUINFO = """processor : 0
 model name : Imaginary 9000

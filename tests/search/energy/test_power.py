@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from joulefront.search.energy.background import due
 from joulefront.search.energy.curve import Curve
 from joulefront.search.energy.power import PowerIntegral, Ripple
-from joulefront.search.energy.sources.clock import NANO
-from joulefront.search.energy.sources.source import Capability
+from joulefront.search.energy.sources.source import NANO, Capability
 
 TENTH = 100_000_000
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.host import EVERY_NS, LEAST_KNOWN, REACH_NS, Utilisation
 from joulefront.search.energy.record import Record, add
-from joulefront.search.energy.sources.clock import NANO
 from joulefront.search.energy.sources.nvml import Nvml
+from joulefront.search.energy.sources.source import NANO
 
 pytestmark = pytest.mark.slow
 

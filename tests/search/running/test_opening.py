@@ -9,7 +9,8 @@ import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading, host
 from joulefront.search.energy.discover import Discovery
-from joulefront.search.energy.sources.cpu_time import CpuCoefficients, CpuTime, CpuUse, Tree
+from joulefront.search.energy.sources.cpu_coefficients import CpuCoefficients
+from joulefront.search.energy.sources.cpu_time import CpuTime, CpuUse, Tree
 from joulefront.search.running import session as session_module
 from joulefront.search.running.session import before_ledger, meters_text
 

@@ -11,7 +11,7 @@ import pytest
 
 from joulefront.search.energy import Capability, Ledger
 from joulefront.search.energy.background import _in_child
-from joulefront.search.energy.sources.clock import Anchors
+from joulefront.search.energy.windows import Anchors
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
