@@ -16,9 +16,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
+from .record import NUMBERS, Component
 from .sources.source import NANO
 from .windows import WindowUsage
 
@@ -28,6 +30,21 @@ Energy = Callable[[int, int], float | None]
 CpuSeconds = Callable[[int, int], tuple[float | None, float | None]]
 #: Differences below this share are rounding.
 ROUNDING = 1e-12
+#: Relative standard uncertainty of a split by CPU-seconds: vector code draws more per second than waiting for memory does.
+SPLIT_U = 0.15
+#: The same for two trials on one GPU, where nothing tells them apart.
+GPU_SPLIT_U = 0.30
+#: No window gets a number where nothing tells whose more than this share of the work was that was done while it overlapped others.
+MOST_UNTOLD = 0.2
+UNTOLD_CPU = (
+    "{:.0%} of the CPU work while windows of this process overlapped is told by no window's thread: a pool's threads did it, tasks of an "
+    "event loop took turns, a window was closed by another thread than opened it, or it holds another thread's windows. Let each "
+    "window's own thread work and close it (torch.set_num_threads(1), OMP_NUM_THREADS=1), or measure in processes; a window that lies "
+    "inside of another thread's needs parent="
+)
+UNTOLD_GPU = (
+    "windows of several threads or tasks overlapped and nothing tells whose work it did: give each its devices=, or let one run at a time"
+)
 
 
 @dataclass(frozen=True)
@@ -228,6 +245,49 @@ def _merged(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, f
 def _add(bucket: dict[str, float], name: str, joules: float) -> None:
     if joules != 0.0:
         bucket[name] = bucket.get(name, 0.0) + joules
+
+
+def attributed(part: Component, share: Share | None, *, held: bool = True) -> Component:
+    """Return a component of the whole machine's window as one usage's share of it; ``held`` if a device is the usage's own."""
+    device = part.name.startswith("gpu:")
+    if device and not held:
+        # A device that another trial holds is no part of this one: out of the sum, so that it adds neither energy nor doubt, nor
+        # makes this trial's energy unknown when it is lost.
+        return replace(_unknown(part, "held by another trial, or by none"), counts=False)
+    if part.joules is None or part.u_random_joules is None or part.u_systematic_joules is None:
+        return part
+    share = share or Share()
+    ratio = share.joules / part.joules if part.joules > 0 else 0.0
+    if share.contested == share.beside == 0.0 and ratio > 1 - 1e-9:
+        return part
+    method = "shared(equal parts)" if device else "shared(idle by wall time, the rest by CPU-seconds)"
+    # An estimate from CPU-seconds is split as it is made. Anything between nothing and all of what nobody can tell: the half-width of a
+    # uniform distribution (GUM 4.3.7).
+    relative_u = GPU_SPLIT_U if device else 0.0 if part.quality == "estimated" else SPLIT_U
+    split_u = math.hypot(relative_u * share.contested, share.doubt / math.sqrt(3))
+    return replace(
+        part,
+        joules=share.joules,
+        u_random_joules=math.hypot(part.u_random_joules * ratio, split_u),
+        u_systematic_joules=part.u_systematic_joules * ratio,
+        net_joules=None if part.idle_watts is None else share.dynamic,
+        u_net_joules=None if part.u_net_joules is None else math.hypot(part.u_net_joules * ratio, split_u),
+        attribution=f"{method}, {ratio:.1%} of the window's" if share.contested or share.beside else "exclusive",
+    )
+
+
+def told(part: Component, share: Share) -> Component:
+    """Return a window's part as its record shows it: without a number where too much of it may as well be another window's."""
+    if part.joules is None or share.untold <= MOST_UNTOLD * share.beside:
+        return part
+    remedy = UNTOLD_GPU if part.name.startswith("gpu:") else UNTOLD_CPU.format(share.untold / share.beside)
+    reason = f"shared: {remedy}" if part.reason is None else f"shared: {remedy}; {part.reason}"
+    return replace(_unknown(part, reason), attribution="shared(nothing tells whose it was)")
+
+
+def _unknown(part: Component, reason: str) -> Component:
+    unknown: dict[str, Any] = dict.fromkeys(NUMBERS)
+    return replace(part, quality="absent", reason=reason, **unknown)
 
 
 #: What is older than this is final: a late reading of a meter that is refreshed in time reaches back less far. A meter that was lost, or

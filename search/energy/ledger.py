@@ -17,13 +17,12 @@ from typing import Any
 from . import host
 from .attribution import Split
 from .background import BURST_SECONDS, ENDED, Sampler, Section, Warnings, after_fork, whole
-from .composer import RecordBuilder
 from .discover import Discovery
 from .host import HostMonitor
 from .journal import Journal
 from .meters import MeterSet
 from .record import SCHEMA, Record
-from .registry import Registry
+from .registry import RecordBuilder, Registry
 from .sources.source import NANO, Capability, Clock, Source
 from .windows import Anchors, Edge, Window, check_kind
 

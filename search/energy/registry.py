@@ -1,4 +1,4 @@
-"""The windows of a ledger together: which of them are open, and which lie inside of which or beside each other.
+"""The windows of a ledger together: which are open, which lie inside of which or beside each other, and the record of each.
 
 Windows that threads of one process have open at the same time share what the process takes, also those of different ledgers, as those of
 two ``measure`` calls are. So the registries of the ledgers that run tell each other when a window opens and what it had when it ends.
@@ -6,25 +6,31 @@ two ``measure`` calls are. So the registries of the ledgers that run tell each o
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
 import weakref
 from bisect import bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from .attribution import WindowSnapshot
-from .host import Idle, idle_watts
-from .record import Record
-from .sources.source import Clock
-from .windows import RESTS, Edge, Window, WindowFacts, WindowOwner, WindowUsage, check_kind
+from . import host
+from .attribution import FINAL_NS, MeteredPart, PartitionCache, Share, Split, WindowSnapshot, attributed, split, told
+from .background import Warnings
+from .channel import MeterChannel, reach_seconds
+from .host import HostMonitor, Idle, idle_watts
+from .meters import MeterSet
+from .record import SCHEMA, Component, Record, at_once
+from .sources.source import NANO, Clock
+from .windows import RESTS, Anchors, Edge, Window, WindowFacts, WindowOwner, WindowUsage, check_kind
 
 #: Idle windows shorter than this say nothing about idle power.
 IDLE_SECONDS = 1.0
+CROSSED = "shared(overlaps another window of its thread: each has the whole)"
 #: The registries of the ledgers that run in this process, by their sessions.
 _running: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
 #: Tasks of event loops that have opened windows, by their numbers.
@@ -250,6 +256,111 @@ class Registry:
         self.part()
 
 
+class RecordBuilder:
+    """Puts together what the meters, the host and the hardware are known for in a window."""
+
+    def __init__(self, meters: MeterSet, monitor: HostMonitor, anchors: Anchors, hardware: Mapping[str, Any], warnings: Warnings) -> None:
+        self._meters, self._monitor, self._anchors, self._warnings = meters, monitor, anchors, warnings
+        self.hardware = hardware
+        self.hardware_id = host.fingerprint(hardware)
+        self._partitions = PartitionCache()
+
+    def opened(self, window: Window) -> dict[str, Any]:
+        """Return what is known of a window as it opens, for the file: its record without the entries that are empty by then."""
+        facts, t0_ns = window.facts, window.t0_ns
+        known = {"id": facts.id, "name": facts.name, "parent": facts.parent, "kind": facts.kind, "state": window.state}
+        times = {"t0_utc": self._anchors.iso(t0_ns), "t0_ns": t0_ns, "t1_ns": t0_ns, "seconds": 0.0, "hardware_id": self.hardware_id}
+        return {**known, **times, "edges": {"begin": facts.opening.devices} if facts.opening.devices else {}}
+
+    def record(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> Record:
+        """Return what a window cost by ``t1_ns``; its own part only, when ``usages`` names all windows in parallel with it and itself."""
+        parts, shares = self._own(window, t1_ns, usages)
+        parts = tuple(told(part, shares[part.name]) if part.name in shares else part for part in parts)
+        if not window.parallel and (usages is not None or window.crossed):
+            whole = CROSSED if window.crossed else "shared(the whole machine's)"
+            parts = tuple(replace(part, attribution=whole) if part.attribution == "exclusive" else part for part in parts)
+        busy, tree = self._monitor.cpu_seconds(window.t0_ns, t1_ns)
+        own = window.cpu_seconds
+        if usages is None:
+            own = tree
+        elif own is None:
+            own = next((usage.cpu_between(window.t0_ns, t1_ns) for usage in usages if usage.id == window.id), None)
+        facts, closing = window.facts, window.closing
+        edges = {"begin": facts.opening.devices, "end": {} if closing is None else closing.devices}
+        return at_once(
+            Record,
+            id=facts.id,
+            name=facts.name,
+            parent=facts.parent,
+            kind=facts.kind,
+            state=window.state,
+            t0_utc=self._anchors.iso(window.t0_ns),
+            t0_ns=window.t0_ns,
+            t1_ns=t1_ns,
+            seconds=(t1_ns - window.t0_ns) / NANO,
+            components=parts,
+            hardware_id=self.hardware_id,
+            hardware=self.hardware,
+            cpu_seconds=own,
+            utilisation=self._monitor.utilisation.mean(window.t0_ns, t1_ns),
+            contended=self._monitor.contended(window.t0_ns, t1_ns, busy, tree, facts.devices),
+            edges=edges if any(edges.values()) else {},
+            meter={
+                "version": SCHEMA,
+                "overhead_seconds": None if closing is None else (closing.spent_ns - facts.opening.spent_ns) / NANO,
+                "troubles": self._warnings.during(window.t0_ns, t1_ns),
+            },
+        )
+
+    def line(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> dict[str, Any]:
+        """Return what a window took as a plain dictionary, for the file: its own part where others run beside it.
+
+        ``known_joules`` holds the part of a meter that was lost, too, until then.
+        """
+        parts, shares = self._own(window, t1_ns, usages)
+        known = math.fsum(share.joules for share in shares.values())
+        if usages is None:
+            known = math.fsum(part.joules or 0.0 for part in parts if part.counts)
+        facts = {"id": window.id, "cpu_seconds": window.cpu_seconds, "devices": window.facts.devices, "known_joules": known}
+        return {**facts, "components": [vars(part) for part in parts]}
+
+    def _own(self, window: Window, t1_ns: int, usages: Sequence[WindowUsage] | None) -> tuple[tuple[Component, ...], Mapping[str, Share]]:
+        found = self._meters.components(window.t0_ns, t1_ns)
+        own = next((usage for usage in usages or () if usage.id == window.id), None)
+        if usages is None or own is None:
+            return found, {}
+        shares = self.partition(window.t0_ns, t1_ns, usages).shares.get(window.id, {})
+        # A device that is held and that no meter reads is lost, not left out: without it the rest would pass for the whole.
+        lost = {part.name for part in found if part.quality == "absent" and part.name in (own.devices or ())}
+        parts = (attributed(part, shares.get(part.name), held=own.holds(part.name)) if part.counts else part for part in found)
+        return tuple(replace(part, counts=True) if part.name in lost else part for part in parts), shares
+
+    def partition(self, t0_ns: int, t1_ns: int, usages: Sequence[WindowUsage]) -> Split:
+        """Share out everything between two instants."""
+        return split(usages, t0_ns, t1_ns, self._parts(), self._monitor.cpu_seconds)
+
+    def whole(self, t0_ns: int, t1_ns: int, snapshot: Callable[[int, int], WindowSnapshot]) -> Split:
+        """Share out everything since the ledger's start; what cannot change any more is kept from the call before."""
+        revision = tuple((channel.idle_watts, channel.revision) for channel in self._meters.channels.values())
+        slow_ns = max((int(2 * reach_seconds(channel) * NANO) for channel in self._meters.channels.values()), default=0)
+        cpu, final_ns = self._monitor.cpu_seconds, max(FINAL_NS, slow_ns)
+        return self._partitions.split(t0_ns, t1_ns, snapshot, self._parts(), cpu, revision=revision, final_ns=final_ns)
+
+    def _parts(self) -> tuple[MeteredPart, ...]:
+        """Return the counting components as the split sees them."""
+        return tuple(
+            MeteredPart(
+                name,
+                lambda begin, end, name=name: self._meters.energy(name, begin, end),  # type: ignore[misc]  # mypy infers no type for a default of a lambda
+                channel.idle_watts,
+                tree=channel.capability.quality == "estimated",
+                extent=_extent(channel),
+            )
+            for name, channel in self._meters.channels.items()
+            if channel.counts
+        )
+
+
 _end = attrgetter("t1_ns")
 
 
@@ -277,3 +388,9 @@ def _beside(usage: WindowUsage, window: Window | WindowUsage) -> bool:
 def _rival(window: Window) -> bool:
     """Whether a window takes part of the energy of the trials beside it."""
     return window.facts.parent is None and window.kind not in RESTS and window.kind != "total"
+
+
+def _extent(channel: MeterChannel) -> tuple[int, int] | None:
+    """Return the instants between which a curve has values: its nodes, and their reach beyond them."""
+    ends, reach = channel.curve.t[:1] + channel.curve.t[-1:], int(reach_seconds(channel) * NANO)
+    return (ends[0] - reach, ends[-1] + reach) if ends else None

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from joulefront.search.energy import Ledger, Record, add
-from joulefront.search.energy.attribution import Share
-from joulefront.search.energy.composer import SPLIT_U, attributed
+from joulefront.search.energy.attribution import SPLIT_U, Share, attributed
 from joulefront.search.energy.sources.source import Capability, Reading
 
 
