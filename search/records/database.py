@@ -33,7 +33,10 @@ DRIVERS = (
     "pip install 'joulefront[postgresql]' for postgresql+psycopg://user@host/name, 'joulefront[mysql]' for mysql+pymysql://user@host/name"
 )
 #: What drivers say of a database that no waiting mends.
-DAMAGED = re.compile(r"no such (table|column)|table \w+ is lost|malformed|not a database|decode to UTF-8")
+DAMAGED = re.compile(
+    r"no such (table|column)|table \w+ is lost|malformed|not a database|decode to UTF-8|(relation|column) \S+ does not exist|doesn't exist"
+    r"|Unknown column|timestamp too large|(CREATE TABLE|INSERT) in a read-only"  # Optuna makes what is lost
+)
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
 #: Environment variable with the storage URL and its password, which stands in no file and in no list of processes.

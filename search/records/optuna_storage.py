@@ -139,8 +139,8 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
             except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
                 if operation.__name__ not in ("_get_trials", "get_study_user_attrs", "get_study_system_attrs"):
                     raise
-                what = "trials" if operation.__name__ == "_get_trials" else "study"
-                raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}") from error
+                what, remedy = ("trials", "") if operation.__name__ == "_get_trials" else ("study", "; restore it from a copy")
+                raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}{remedy}") from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 now = time.monotonic()
                 if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):
@@ -179,7 +179,9 @@ def _explained(error: BaseException, file: Path | None, shown: str) -> str:
     if "locked" in cause_of(error):
         return f"{shown} is locked by another program; end that (a dashboard, a backup), {again}"
     remedy = "see that its disk and its permissions are in order" if file is not None else "see that the server runs and can be reached"
-    if DAMAGED.search(cause_of(error)):
+    if "read-only" in cause_of(error) or "permission denied" in cause_of(error):
+        remedy = "see that its user may write there"
+    elif DAMAGED.search(cause_of(error)):
         remedy = anew
     return f"{shown} cannot be used any more ({cause_of(error)}); {remedy}, {again}"
 

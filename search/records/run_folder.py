@@ -262,7 +262,7 @@ class RunFolder:
         """Return the trials of a study as Optuna has them and as ours; a ``StoreError`` where its rows are none that we write."""
         try:
             stored = study.get_trials(deepcopy=False)
-            return stored, all_from_optuna(stored, self._ended, len(self.facts["study"]["directions"]))
+            return stored, all_from_optuna(stored, self._ended, self.facts["study"]["objectives"])
         except (ValueError, TypeError, RecursionError) as error:  # Optuna sorts what it has read
             raise StoreError(f"the database of {str(self.path)!r} is damaged ({error}); {self._remedy}") from error
 

@@ -252,7 +252,11 @@ def from_json(data: Mapping[str, Any]) -> Trial:
     """
     where = f"trial {data.get('number')}" if isinstance(data, Mapping) else "trial"
     energy = {name: data[key] for key, name in _ENERGY.items() if key in fitted(_Facts, data, where)}
-    return fitted(Trial, {**data, "energy": energy}, where)
+    trial = fitted(Trial, {**data, "energy": energy}, where)
+    for name in ("train_joules", "increment_joules", "evaluation_joules", "grams_co2e"):
+        if (getattr(trial.energy, name) or 0.0) < 0:
+            raise ValueError(f"{where}: {name} must not be negative, got {getattr(trial.energy, name)}")
+    return trial
 
 
 def from_optuna(trial: FrozenTrial) -> Trial:
@@ -281,22 +285,25 @@ def from_optuna(trial: FrozenTrial) -> Trial:
 
 
 def all_from_optuna(
-    stored: Sequence[FrozenTrial], ended: dict[int, tuple[FrozenTrial, Trial]], objectives: int | None = None
+    stored: Sequence[FrozenTrial], ended: dict[int, tuple[FrozenTrial, Trial]], objectives: Sequence[str] = ()
 ) -> tuple[Trial, ...]:
     """Read all our trials back from Optuna's; those that have ended, which change no more, are kept in ``ended`` for the next time.
 
     Raises:
         ValueError: If a fact is of another type than we write, a trial continues none before it, or a complete one lacks the value of one
-            of so many objectives.
+            of the ``objectives``, or has an energy below zero.
     """
     for trial in stored:
         if trial.state.is_finished() and ended.get(trial.number, (None,))[0] is not trial:
             ended[trial.number] = trial, from_optuna(trial)
     found = tuple(ended[trial.number][1] if trial.state.is_finished() else from_optuna(trial) for trial in stored)
     check_order(found)
-    for one in found:
-        if one.state == "complete" and objectives not in (None, len(one.values)):
-            raise ValueError(f"trial {one.number} must have {objectives} values, one for each objective, got {len(one.values)}")
+    for one in found if objectives else ():
+        if one.state == "complete" and len(objectives) != len(one.values):
+            raise ValueError(f"trial {one.number} must have {len(objectives)} values, one for each objective, got {len(one.values)}")
+        for name, value in zip(objectives, one.values, strict=False):
+            if value < 0 and ("energy" in name or "co2" in name):
+                raise ValueError(f"trial {one.number}: {name} must not be negative, got {value}")
     return found
 
 

@@ -3,9 +3,12 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy
 from helpers.postgresql import NotInstalledError, Server, postgresql_server
 from helpers.run_folders import add, make
 
@@ -56,6 +59,68 @@ def test_a_server_that_went_away_is_reported(postgresql: Server, tmp_path: Path)
     with pytest.raises(StoreError, match="see that it can be reached") as caught:
         RunFolder.open(tmp_path / "r").run()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("change", "back", "said"),
+    [
+        (
+            "ALTER TABLE trial_values RENAME TO v",
+            "ALTER TABLE v RENAME TO trial_values",
+            'relation "trial_values" does not exist.*; restore it from',
+        ),
+        ("ALTER TABLE trials RENAME state TO s", "ALTER TABLE trials RENAME s TO state", "column trials.state does not.*; restore it from"),
+        (
+            "ALTER TABLE version_info RENAME TO v",
+            "ALTER TABLE v RENAME TO version_info",
+            "version_info.* does not.*; restore it",
+        ),
+        (
+            "ALTER TABLE alembic_version RENAME TO v; UPDATE version_info SET library_version = '4.0'",
+            f"ALTER TABLE v RENAME TO alembic_version; UPDATE version_info SET library_version = '{optuna.__version__}'",
+            "read-only transaction; restore it from a copy",
+        ),
+        (
+            "UPDATE trials SET datetime_start = 'infinity'",
+            "UPDATE trials SET datetime_start = now()",
+            "too large.*; restore it",
+        ),
+        (
+            "ALTER DATABASE postgres SET default_transaction_read_only = on",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; ALTER DATABASE postgres RESET default_transaction_read_only",
+            "see that its user may write there",
+        ),
+    ],
+)
+def test_what_no_waiting_mends_on_a_server_has_its_own_remedy(
+    postgresql: Server, tmp_path: Path, change: str, back: str, said: str
+) -> None:
+    add(make(tmp_path / "r", f"tiny-{abs(hash(change))}", postgresql.url), 0.9, 12.0)
+    with pytest.raises((StoreError, DatabaseError), match=re.compile(said, re.DOTALL)), changed(postgresql, change, back):
+        read_and_write(RunFolder.open(tmp_path / "r"))
+
+
+def read_and_write(folder: RunFolder) -> None:
+    folder.run()
+    add(folder, 0.8, 5.0)
+
+
+@contextmanager
+def changed(server: Server, change: str, back: str) -> Iterator[None]:
+    try:
+        execute(server, change)
+        yield
+    finally:
+        execute(server, back)
+
+
+def execute(server: Server, statements: str) -> None:
+    engine = sqlalchemy.create_engine(server.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for one in statements.split("; "):
+            connection.execute(sqlalchemy.text(one))
+    engine.dispose()
 
 
 @pytest.mark.slow

@@ -104,6 +104,11 @@ def test_entries_of_study_json_that_do_not_belong_together_are_damage(tmp_path: 
         ("ALTER TABLE trials RENAME TO rest; CREATE VIEW trials AS SELECT * FROM rest", "trials must be a table, got a view"),
         ("CREATE TRIGGER t AFTER UPDATE ON trials BEGIN DELETE FROM trial_values; END", "t must be a table, got a trigger"),
         ("DELETE FROM trial_values WHERE objective = 1", "trial 0 must have 2 values, one for each objective, got 1"),
+        ("UPDATE trial_values SET value = -5.0 WHERE objective = 1", "trial 0: train_energy must not be negative, got -5.0"),
+        (
+            "UPDATE trial_user_attributes SET value_json = '{\"train_joules\": -1.5}'",
+            "train_joules must not be negative, got -1.5",
+        ),
         ("UPDATE trial_values SET value = NULL, value_type = 'INF_POS'", "trial 0 must hold finite numbers alone"),
         ("UPDATE trial_user_attributes SET value_json = '{\"train_joules\": NaN}'", "trial 0 must hold finite numbers alone"),
         (f"UPDATE trial_user_attributes SET value_json = '{'[' * 900}{']' * 900}'", "is damaged"),
