@@ -192,7 +192,7 @@ def _loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return nn.functional.cross_entropy(outputs, targets)
 
 
-# -- fine-tuning ----------------------------------------------------------------------------------------------------------------------------
+# -- fine-tuning ---------------------------------------------------------------------------------------------------------------------------
 
 #: Feature set of a backbone that freezes nothing: images at the network's scale and size, never kept.
 PREPARED = "prepared"
