@@ -1,1 +1,1 @@
-"""Carbon in time: forecasts price the joules of their hour, and large trainings wait for clean hours."""
+"""What joules emit and cost: the intensity of a place, now or by the hour of a forecast, and prices."""

@@ -108,7 +108,7 @@ def _checked(limits: SessionLimitOptions, place: CarbonOptions, own: RunOptions)
     from ..carbon.intensity import check_pue
     from ..carbon.zones import choose_intensity
     from ..integrations.run_log import loggers_of
-    from ..running.carbon_session import carbon_time_of
+    from ..running.clean_hours import carbon_time_of
     from ..stopping.rules import STOP_GAIN, share_of
     from ..study import Budget, seconds_of
 

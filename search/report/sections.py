@@ -256,7 +256,7 @@ def anchor_section(run: Run, unit: Unit = WH) -> Section | None:
 def carbon_section(run: Run, unit: Unit = WH) -> Section | None:
     """In which hours the trainings ran, and the grams saved by waiting for clean ones; only when grams follow a forecast.
 
-    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.running.carbon_log.CarbonLog.to_json`.
+    ``run.facts["carbon"]`` holds one entry per session, see `joulefront.search.running.carbon_session.CarbonLog.to_json`.
     """
     sessions = run.facts.get("carbon") or []
     if not sessions:

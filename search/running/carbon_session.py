@@ -1,29 +1,28 @@
-"""Carbon over time in one session: what the user wants, the clock, and which trainings wait for clean hours.
+"""The carbon of a session: its grams by the hour in which joules are spent, and the one place that all sessions of a run share.
 
-Large trainings wait while there is time; small ones wait only when they are not worth their energy.
+All grams of one front need the same factor; the log also keeps what the same trainings would have emitted without waiting.
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..billing.account import Account
-from ..carbon.clean_hours import Timetable, check_cover, deadline_of, text_of
-from ..carbon.forecast import Forecast, forecast_of, hours_of, moment_of, read_forecast
-from ..carbon.intensity import Intensity
+from ..carbon.forecast import Forecast, forecast_of, hours_of, moment_of
+from ..carbon.intensity import Intensity, grams_co2e
 from ..energy import JOULES_PER_KWH, SECONDS_PER_HOUR, Record
-from ..samplers import FreezeThawSampler
-from ..samplers.marginal_gain import passes_cost_gate
+from ..energy.record import sum_known
+from ..records.run_folder import RunFolder, StoreError
 from ..stopping.rules import Limits
 from ..study import Budget, Study
-from .carbon_log import CarbonLog
+from .clean_hours import CarbonTime, Postponer, WallClock, text_of
 
 if TYPE_CHECKING:
     import optuna
@@ -33,135 +32,166 @@ ALONE = (
     "--forecast must go without --storage, got both: grams by the hour are kept in one run folder, and workers elsewhere would not know "
     "them; leave --storage out (--workers N trains in parallel), or give --zone or --intensity in place of --forecast"
 )
-#: A training is large above this share of a median complete one: with rungs in threes that is the step to the last rung.
-LARGE = 0.25
-
-
-@dataclass
-class Postponer:
-    """Decides whether the next training starts now or waits.
-
-    In clean hours (`joulefront.search.carbon.clean_hours.Timetable`) everything is trained, in the order of the sampler. In other hours our
-    sampler proposes small trainings only, as long as one is worth it (`joulefront.search.samplers.marginal_gain`); with other samplers a
-    large training that was proposed waits before it starts. Nothing waits before a first training has shown how long trainings take,
-    nor once the time to the deadline only just holds the work.
-
-    The deadline is in hours since 1970-01-01 UTC; ``last_rung`` is the number of epochs of a complete training.
-    """
-
-    forecast: Forecast
-    deadline_hour: float
-    last_rung: int
-    workers: int = 1
-    _hours: float = 0.0
-    _joules: float | None = 0.0
-    _epochs: int = 0
-    _trainings: int = 0
-
-    def learn(self, hours: float, joules: float | None, epochs: int) -> None:
-        """Take note of how long a training took, what it paid, and of how many epochs it made."""
-        self._hours += hours
-        self._joules = None if joules is None or self._joules is None else self._joules + joules
-        self._epochs += epochs
-        self._trainings += 1
-
-    def timetable(self, now_hour: float, left: Limits) -> Timetable | None:
-        """Return the clean hours for what is left to do; None while that is not known."""
-        if not self._hours or not self._epochs:
-            return None
-        work = []
-        if left.joules is not None and self._joules:
-            work.append(left.joules * self._hours / self._joules)
-        if left.trials is not None:
-            work.append(left.trials * self._hours / self._trainings)
-        if not work:
-            return None
-        complete = self.last_rung * self._hours / self._epochs
-        return Timetable(self.forecast, now_hour, self.deadline_hour, max(0.0, min(work)) / self.workers, complete)
-
-    def until(self, study: optuna.Study, now_hour: float, left: Limits, epochs: int | None = None) -> float | None:
-        """Return the hour to wait for before the next training is chosen or started; None to continue now.
-
-        A sampler of ours is held to small trainings, or set free; ``left`` is what the study may still do, and ``epochs`` are those of a
-        training that was proposed, None before the sampler proposes one.
-        """
-        table = self.timetable(now_hour, left)
-        free = table is None or table.clean
-        sampler = study.sampler
-        if isinstance(sampler, FreezeThawSampler):
-            if epochs is not None:
-                return None  # it was held to what may be trained now
-            sampler.largest_step = None if free else LARGE
-            return None if free or passes_cost_gate(sampler, study, LARGE) else table.next_clean_hour  # type: ignore[union-attr]  # not free: there is a table
-        waits = not free and epochs is not None and epochs > LARGE * self.last_rung
-        return table.next_clean_hour if waits and table is not None else None
-
-
 #: The limits of a study are checked so often while it waits.
 SLICE_SECONDS = 5.0
 
 
-class WallClock:
-    """The clock of this machine, which tells the time of day and waits; tests and simulations have others."""
-
-    def hour(self) -> float:
-        """Return hours since 1970-01-01 UTC."""
-        return time.time() / SECONDS_PER_HOUR
-
-    def wait(self, hours: float, broken_off: threading.Event) -> None:
-        """Sleep, or return early when the event is set."""
-        broken_off.wait(max(0.0, hours) * SECONDS_PER_HOUR)
-
-
-@dataclass(frozen=True)
-class CarbonTime:
-    """Price joules by the hour, and train in clean hours.
+@dataclass
+class CarbonLog:
+    """The carbon of one session of a study.
 
     Attributes:
-        forecast: A curve (`joulefront.search.carbon.forecast.read_forecast`), or a function that takes an instant in UTC and returns
-            gCO2e/kWh.
-        deadline: Until when large trainings may wait for clean hours, with a time zone; None lets nothing wait.
-        clock: Tells the time; another one for tests and simulations.
+        hour: When the session began, in hours since 1970-01-01 UTC; moves on with ``see``.
+        earlier: What earlier sessions of the study noted, see ``to_json``.
+        grams: Its carbon so far; None once the forecast did not cover an hour.
     """
 
-    forecast: Forecast | Callable[[datetime], float]
-    deadline: datetime | None = None
-    clock: WallClock = field(default_factory=WallClock)
+    forecast: Forecast
+    pue: float
+    hour: float
+    earlier: Sequence[Mapping[str, Any]] = ()
+    joules: float = 0.0
+    grams: float | None = 0.0
+    _trained: dict[str, float | None] = field(default_factory=lambda: {"joules": 0.0, "grams": 0.0, "grams_at_once": 0.0})
+    _by_hour: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    _waits: list[tuple[float, float]] = field(default_factory=list)
+    _wait_joules: float | None = 0.0
+    _wait_grams: float | None = 0.0
+    _waited: dict[int, float] = field(default_factory=dict)
+    _until: float = -math.inf
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def check(self) -> None:
-        """Refuse a deadline that has passed, and a forecast that does not reach it, with a ``ValueError`` that names the remedy."""
-        check_cover(forecast_of(self.forecast), self.clock.hour(), None if self.deadline is None else hours_of(self.deadline))
+    def over(self, start_hour: float, stop_hour: float) -> Intensity | None:
+        """Return the mean intensity over a window; None when the forecast does not cover it."""
+        first, last = self.forecast.span
+        if start_hour < first or stop_hour > last:
+            return None
+        mean = self.forecast.over(start_hour, stop_hour)
+        return mean if mean.source.startswith("forecast") else replace(mean, source=f"forecast: {mean.source}")
 
-    def nominal(self) -> Intensity:
-        """Return the mean intensity until the deadline, or now: what a budget in grams is worth before anything is spent."""
-        forecast, now = forecast_of(self.forecast), self.clock.hour()
-        return forecast.over(now, now if self.deadline is None else max(now, hours_of(self.deadline)))
+    def see(self, hour: float, session_joules: float | None) -> None:
+        """Price what was spent since the last look by the mean intensity since then; call it often."""
+        if session_joules is None:
+            self.grams = None
+            return
+        if hour > self.hour:
+            self.grams = sum_known((self.grams, self._price(session_joules - self.joules, self.hour, hour)))
+            self.joules, self.hour = max(self.joules, session_joules), hour
+
+    def trained(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
+        """Book a training where it took place, and where it would have, had nothing waited before it."""
+        shift = self._waited.get(threading.get_ident(), 0.0)
+        sums = {
+            "joules": joules,
+            "grams": self._price(joules, start_hour, stop_hour),
+            "grams_at_once": self._price(joules, start_hour - shift, stop_hour - shift),
+        }
+        self._trained = {name: sum_known((self._trained[name], value)) for name, value in sums.items()}
+        if joules is not None:
+            length = max(stop_hour - start_hour, 1e-12)
+            for hour in range(math.floor(start_hour), math.floor(stop_hour) + 1):
+                part = max(0.0, min(hour + 1, stop_hour) - max(hour, start_hour)) / length
+                if part > 0:
+                    before, grams = self._by_hour.get(hour, (0.0, 0.0))
+                    paid = self._price(joules * part, max(hour, start_hour), min(hour + 1, stop_hour))
+                    self._by_hour[hour] = before + joules * part, sum_known((grams, paid))
+
+    def waited(self, start_hour: float, stop_hour: float, joules: float | None) -> None:
+        """Book a wait of the present thread, with what the idle machine took meanwhile; hours in which several wait are paid once."""
+        name = threading.get_ident()
+        with self._lock:
+            self._waited[name] = self._waited.get(name, 0.0) + stop_hour - start_hour
+            self._waits.append((start_hour, stop_hour))
+            first = min(max(start_hour, self._until), stop_hour)
+            self._until = max(self._until, stop_hour)
+            if first < stop_hour:
+                own = None if joules is None else joules * (stop_hour - first) / (stop_hour - start_hour)
+                self._wait_joules = sum_known((self._wait_joules, own))
+                self._wait_grams = sum_known((self._wait_grams, self._price(own, first, stop_hour)))
+
+    @property
+    def all_grams(self) -> float | None:
+        """Carbon of all sessions, or None when unknown."""
+        total = self.grams
+        for session in self.earlier:
+            total = sum_known((total, session["grams"]))
+        return total
+
+    def mean_intensity(self) -> Intensity | None:
+        """Mean intensity over the energy of the whole search: total joules at it are the grams of all sessions. None when unknown."""
+        kwh = (self.joules + sum(float(session["joules"]) for session in self.earlier)) / JOULES_PER_KWH
+        if self.all_grams is None or kwh <= 0:
+            return None
+        factor = self.all_grams / kwh / self.pue
+        here = self.over(self.hour, self.hour)
+        source = f"forecast: {self.forecast.source}, mean over the energy of this search, hour by hour"
+        return Intensity(factor, source=source) if here is None else replace(here, grams_per_kwh=factor, source=source)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the session as JSON: joules, grams, the trainings with and without waiting, the waits, and the hours of the trainings."""
+        hours = [
+            {"hour": moment_of(hour).isoformat(timespec="minutes"), "joules": joules, "grams": grams}
+            for hour, (joules, grams) in sorted(self._by_hour.items())
+        ]
+        return {
+            "forecast": self.forecast.source,
+            "joules": self.joules,
+            "grams": self.grams,
+            "trainings": dict(self._trained),
+            "waits": [[moment_of(a).isoformat(timespec="seconds"), moment_of(b).isoformat(timespec="seconds")] for a, b in self._waits],
+            "hours_waited": max(self._waited.values(), default=0.0),
+            "wait_joules": self._wait_joules,
+            "wait_grams": self._wait_grams,
+            "hours": hours,
+        }
+
+    def _price(self, joules: float | None, start_hour: float, stop_hour: float) -> float | None:
+        return grams_co2e(None if joules is None else max(joules, 0.0), self.over(start_hour, stop_hour), self.pue)
 
 
-def carbon_time_of(
-    forecast: Path | None, deadline: str | None, *, carbon_aware: bool, zone: str | None, grams_per_kwh: float | None, network: bool
-) -> CarbonTime | None:
-    """Read the options of the command line about carbon over time.
+_GIVEN = Intensity(0.0).source
+
+
+def keep_place(store: RunFolder, intensity: Intensity | None, pue: float, *, forecast: bool) -> tuple[RunFolder, Intensity | None, float]:
+    """Return the run folder, and the intensity and the PUE that hold for all sessions of the run.
+
+    Without an intensity, or with 1 as the PUE, those of the run are taken. For the same zone a table or a live reading may have moved on:
+    the run's own number stays, but not where grams follow a forecast by the hour, whose mean is another one in every session.
 
     Raises:
-        ValueError: If options are missing, contradict each other or cannot be read.
+        StoreError: If the run began at another place, without one, or with another PUE.
     """
-    if carbon_aware and forecast is None:
-        raise ValueError(
-            "--carbon-aware needs a forecast of the intensity: add --forecast FILE.csv (columns hour or datetime, and g_per_kwh)"
-        )
-    if carbon_aware and deadline is None:
-        raise ValueError("--carbon-aware needs to know how long trainings may wait: add --deadline 24h")
-    if deadline is not None and not carbon_aware:
-        raise ValueError(f"--deadline {deadline} says how long trainings may wait for clean hours: add --carbon-aware")
-    if forecast is None:
-        return None
-    if grams_per_kwh is not None or network:
-        other = "--network" if grams_per_kwh is None else f"--intensity {grams_per_kwh:g}"
-        raise ValueError(f"--forecast {str(forecast)!r} and {other} exclude each other: grams follow one of them")
-    found = CarbonTime(read_forecast(forecast, zone), None if deadline is None else deadline_of(deadline, datetime.now(UTC)))
-    found.check()
-    return found
+    facts = store.facts
+    if not facts["sessions"] and not facts.get("joined"):  # nothing was trained: an earlier start has failed
+        return store.save_facts({**facts, "intensity": None if intensity is None else asdict(intensity), "pue": pue}), intensity, pue
+    own_pue = float(facts.get("pue") or 1.0)
+    if pue not in (1.0, own_pue):
+        raise StoreError(_refusal(store, f"with PUE {own_pue:g}", f"{pue:g}", "--pue"))
+    if forecast:
+        return store, intensity, own_pue
+    own = None if facts.get("intensity") is None else Intensity.from_json(dict(facts["intensity"]))
+    if intensity is not None and own is None:
+        raise StoreError(_refusal(store, "without a place", _short(intensity), "--zone and --intensity"))
+    if intensity is not None and own is not None and not _agree(intensity, own):
+        raise StoreError(_refusal(store, f"at {_short(own)}", _short(intensity), "--zone and --intensity"))
+    return store, own, own_pue
+
+
+def _agree(now: Intensity, own: Intensity) -> bool:
+    """Whether both are one place: the same number, or the same zone where the number is not the user's."""
+    return now.grams_per_kwh == own.grams_per_kwh or (now.zone is not None and now.zone == own.zone and now.source != _GIVEN)
+
+
+def _short(place: Intensity) -> str:
+    return f"{place.grams_per_kwh:g} g/kWh" + ("" if place.zone is None else f" ({place.zone})")
+
+
+def _refusal(store: RunFolder, was: str, now: str, options: str) -> str:
+    return (
+        f"{str(store.path)!r} began {was}, now it is {now}: all grams of one front need the same factor. "
+        f"Leave out {options} to continue as it began, or give a new --out; "
+        f"'joulefront price {shlex.quote(str(store.path))} --zones FR,PL' gives the grams elsewhere"
+    )
 
 
 def check_grams(study: Study, intensity: Intensity | None) -> None:

@@ -25,8 +25,8 @@ from ..study import Budget, Study
 from ..training.evaluate import targets_of
 from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, beginning
-from .carbon_log import keep_place
-from .carbon_session import ALONE, CarbonSession, CarbonTime, check_grams, grams_as_joules
+from .carbon_session import ALONE, CarbonSession, check_grams, grams_as_joules, keep_place
+from .clean_hours import CarbonTime
 from .course import tell_end
 from .endings import Endings
 from .ensemble import add_ensemble

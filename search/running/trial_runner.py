@@ -14,7 +14,6 @@ from threadpoolctl import ThreadpoolController
 
 from ..billing.account import TrialMeter
 from ..billing.trial_energy import price_of_features, trial_energy
-from ..carbon.clean_hours import text_of
 from ..execution.job import Executor, Job, Outcome, reason_of, seed_of
 from ..execution.watch import Watch, slowest_epoch
 from ..execution.worker import DeviceError
@@ -31,6 +30,7 @@ from ..study import Study, rejection_of
 from ..training.checkpoint import check_weights
 from ..training.task import Task
 from .carbon_session import CarbonSession
+from .clean_hours import text_of
 from .endings import noted_on
 from .ensemble import scores_file
 from .membership import Membership, Refusal

@@ -3,7 +3,7 @@
     python tests/benchmarks/carbon_aware.py --seeds 3 --budget 10 --hours 6 --deadlines 12,24,48
 
 Every study runs through Optuna's ask and tell on a virtual clock; what waits is decided by the code that ``joulefront run`` uses
-(`joulefront.search.running.carbon_session`). Trainings are charged their recorded energy, at constant power, so that the whole budget takes
+(`joulefront.search.running.clean_hours`). Trainings are charged their recorded energy, at constant power, so that the whole budget takes
 ``--hours`` of training. Studies begin at 0, 6, 12 and 18 h in turn. Without ``--curve`` the day is synthetic, see ``SYNTHETIC_DAY``.
 
 Columns: grams of the search against the same study at once; grams per kWh of the members of the final front, as trained; the
@@ -31,7 +31,7 @@ import pandas as pd  # noqa: E402 - after the number of threads is set
 import search_bench as bench  # noqa: E402 - after the number of threads is set
 
 from joulefront.search.carbon.forecast import IntensityCurve, read_forecast  # noqa: E402 - after the number of threads is set
-from joulefront.search.running.carbon_session import Postponer  # noqa: E402 - after the number of threads is set
+from joulefront.search.running.clean_hours import Postponer  # noqa: E402 - after the number of threads is set
 from joulefront.search.stopping.rules import Limits  # noqa: E402 - the same
 
 #: Synthetic, in gCO2e/kWh by the hour in UTC: the shape of a spring day in a grid with much solar power, a valley at noon, a peak at night.

@@ -26,7 +26,7 @@ from joulefront.search.records.files import digest
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy
-from joulefront.search.running.carbon_log import keep_place
+from joulefront.search.running.carbon_session import keep_place
 
 # -- a run folder that holds everything -------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from joulefront.search.report.sections import (
     reproduce_section,
     sections,
 )
-from joulefront.search.running.carbon_log import CarbonLog
+from joulefront.search.running.carbon_session import CarbonLog
 
 DAY = IntensityCurve((0.0, 12.0, 18.0), (400.0, 100.0, 400.0), shape="step", source="day.csv")
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from joulefront.search.carbon.forecast import IntensityCurve
 from joulefront.search.energy import Record
-from joulefront.search.running.carbon_log import CarbonLog
-from joulefront.search.running.carbon_session import CarbonSession, WallClock
+from joulefront.search.running.carbon_session import CarbonLog, CarbonSession
+from joulefront.search.running.clean_hours import WallClock
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 STRETCH = IntensityCurve((10.0, 11.0), (100.0, 200.0), None, "step", source="two hours")

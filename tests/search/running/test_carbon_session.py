@@ -15,7 +15,7 @@ from joulefront.search.billing.account import Account
 from joulefront.search.carbon.forecast import IntensityCurve, hours_of
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.running.carbon_session import CarbonTime, carbon_time_of
+from joulefront.search.running.clean_hours import CarbonTime, carbon_time_of
 from joulefront.search.stopping.rules import Limits
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from joulefront.search.records.run import Run
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.shared_study import ArtifactStore, LedgerCopy, SharedStudy, check_place
 from joulefront.search.records.trial import EXCUSED, Trial, TrialEnergy
-from joulefront.search.running.carbon_session import CarbonTime
+from joulefront.search.running.clean_hours import CarbonTime
 from joulefront.search.running.identity import study_folder
 from joulefront.search.running.membership import GRACE_BEATS, Membership, Refusal
 from joulefront.search.running.trial_runner import TrialRunner

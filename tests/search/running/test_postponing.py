@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from joulefront.search.carbon.forecast import IntensityCurve
-from joulefront.search.running.carbon_session import LARGE, Postponer
+from joulefront.search.running.clean_hours import LARGE, Postponer
 from joulefront.search.running.trial_runner import TrialRunner
 from joulefront.search.samplers import FreezeThawSampler
 from joulefront.search.samplers.marginal_gain import passes_cost_gate

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.search.carbon.clean_hours import LEAST_SAVING, Timetable, check_cover, deadline_of, text_of
 from joulefront.search.carbon.forecast import STEP_HOURS, CalledForecast, IntensityCurve
+from joulefront.search.running.clean_hours import LEAST_SAVING, Timetable, check_cover, deadline_of, text_of
 
 DAY = IntensityCurve((0.0, 6.0, 13.0, 19.0), (300.0, 350.0, 120.0, 420.0))
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
