@@ -44,7 +44,7 @@ class Hints:
     @property
     def shares_features(self) -> bool:
         """Whether candidates may share features, see `frozen`."""
-        return callable(getattr(self._space, "frozen", None))
+        return bool(getattr(self._space, "shares_features", callable(getattr(self._space, "frozen", None))))
 
     def defaults(self) -> Mapping[str, Any]:
         """Return the parameters that an expert would begin with, ``epochs`` among them where the family knows how many; or nothing."""

@@ -52,6 +52,11 @@ class Union:
         """Whether candidates of some member wait for others, see ``Hints.staged``."""
         return any(Hints(member).staged for member in self.spaces)
 
+    @property
+    def shares_features(self) -> bool:
+        """Whether candidates of some member may share features of a frozen network, see ``Hints.frozen``."""
+        return any(Hints(member).shares_features for member in self.spaces)
+
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a family, then a candidate of it."""
         family = trial.suggest_categorical("family", tuple(member.name for member in self.spaces))

@@ -83,7 +83,7 @@ def features_paid(
         largest, joules, _ = known.get(found.features, (0.0, each * found.work if stated is None else stated, 0.0))
         return min(found.share, max(largest, kept)) * joules
 
-    return paid if known or inputs or (stored is not None and Hints(space).shares_features) else None
+    return paid if known or inputs or stored is not None else None
 
 
 def withheld(

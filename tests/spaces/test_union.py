@@ -1,13 +1,16 @@
 import json
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
+from joulefront.search.hints import Hints
 from joulefront.search.space import FixedTrial
 from joulefront.spaces.classical import Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED, RecipeRanges
+from joulefront.spaces.repeated import Repeated
 from joulefront.spaces.union import Union
 
 
@@ -68,6 +71,13 @@ def test_members_need_different_names_and_there_must_be_two():
         Union(Mlp(), Mlp())
     with pytest.raises(ValueError, match="at least two spaces"):
         Union(Mlp())
+
+
+def test_a_union_shares_features_only_where_a_member_does():
+    frozen = SimpleNamespace(name="frozen", frozen=lambda candidate: None)
+    assert not Hints(Union(Convnet(), Mlp())).shares_features
+    assert Hints(Union(Mlp(), frozen)).shares_features
+    assert not Hints(Repeated(Union(Convnet(), Mlp()))).shares_features
 
 
 def test_a_family_that_the_study_no_longer_has_is_named():
