@@ -1,4 +1,4 @@
-"""What a space may say beside what it must, and what is taken of one that does not say it.
+"""What a space may say beside what it must, what is taken of one that does not say it, and what its random candidates show.
 
 A search works with the four members of `Space`. What more a family knows makes it better: the ordinary choice, which candidates share
 features of a frozen network, what is begun only after something else. Each of these is a method or an attribute that a space has or has
@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .space import Candidate, FrozenPart, Space, Suggest
+from .space import Candidate, FrozenPart, RandomTrial, Space, Suggest
 from .training.task import Task
+
+#: A family and an estimator, None where there is none.
+Kind = tuple[str | None, str | None]
+#: A kind that so many random candidates in a row do not show is too rare to look for.
+ENOUGH_DRAWS = 200
 
 
 class Hints:
@@ -138,3 +143,30 @@ class Wrapper(Space):
     def tuning(self, candidate: Candidate) -> tuple[FrozenPart, float] | None:
         """As inside."""
         return Hints(self.space).tuning(self.inner(candidate))
+
+
+def may_compile(space: Space, seed: int = 0) -> bool:
+    """Whether candidates of a space ask for ``torch.compile``, as far as random ones show."""
+    return any(space.sample(RandomTrial(seed + draw)).recipe.compile for draw in range(ENOUGH_DRAWS))
+
+
+def kinds_of(candidate: Candidate) -> list[Kind]:
+    """Return what has libraries of its own to load: the family of a candidate, and within it the estimator.
+
+    What a model of the user's own loads by a text of its architecture nobody knows: each text is a kind.
+    """
+    family, estimator = (candidate.architecture.get(name) for name in ("family", "estimator"))
+    texts = [value for value in candidate.architecture.values() if isinstance(value, str) and value != family]
+    return [(family, text) for text in texts if family in (None, "own")] or [(family, estimator)]
+
+
+def one_of_each_kind(space: Space, seed: int) -> dict[Kind, Mapping[str, Any]]:
+    """Return the parameters of a random candidate of each kind, see `kinds_of`; the first is that of ``RandomTrial(seed)``."""
+    found: dict[Kind, Mapping[str, Any]] = {}
+    without = 0
+    while without < ENOUGH_DRAWS:
+        kinds = kinds_of(space.sample(draw := RandomTrial(seed)))
+        without = without + 1 if found.keys() >= {*kinds} else 0
+        found |= {kind: draw.params for kind in kinds if kind not in found}
+        seed += 1
+    return found

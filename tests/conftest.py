@@ -124,18 +124,19 @@ def _kinds_are_sought_and_warmed_up_once(request: pytest.FixtureRequest, monkeyp
     """A session trains each kind of model that 200 candidates show, for what the first one in a process pays; not in their own room."""
     if "execution" in request.path.parts:
         return
-    from joulefront.search.execution import probe
+    from joulefront.search import hints
+    from joulefront.search.execution import job
 
-    train = probe.WarmUp._train
+    train = job.WarmUp._train
 
-    def first(self: probe.WarmUp, own: Any, threads: int, watch: Any) -> None:
+    def first(self: job.WarmUp, own: Any, threads: int, watch: Any) -> None:
         kind = (type(self.space), own.get("family"), own.get("classical.estimator"))
         if kind not in WARM:
             train(self, own, threads, watch)
             WARM.add(kind)
 
-    monkeypatch.setattr(probe.WarmUp, "_train", first)
-    monkeypatch.setattr(probe, "ENOUGH_DRAWS", 40)
+    monkeypatch.setattr(job.WarmUp, "_train", first)
+    monkeypatch.setattr(hints, "ENOUGH_DRAWS", 40)
 
 
 @pytest.fixture(scope="session", autouse=True)

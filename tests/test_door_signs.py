@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import forked
 
-from joulefront.search.execution.probe import WarmUp
+from joulefront.search.execution.job import WarmUp
 
 ROOT = Path(__file__).parent.parent
 TOPS = ("search", "spaces", "studies")

@@ -1,28 +1,32 @@
-"""One training as a plain function, and the seam to where it runs: this process, worker processes, a cluster.
+"""One training as a plain function, the seam to where it runs (this process, worker processes, a cluster), and the warm-up before it.
 
 A job knows neither Optuna nor the ledger, so it can be trained anywhere.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..energy.journal import LARGEST
 from ..formatting import own_place
+from ..hints import Hints, Kind, kinds_of, may_compile, one_of_each_kind
 from ..records.examples import Examples
 from ..records.trial import INTERRUPTED
 from ..space import FixedTrial, Space
 from ..training.feature_cache import FeatureCache
+from ..training.recipe import Recipe
 from ..training.results import FeaturesUsed, Fitted, Phases
+from ..training.splits_data import Excerpt
 from ..training.task import Task
 from ..whole_file import unwritable
 from .watch import UNWATCHED, TrainingEnded, Watch, watched
@@ -30,6 +34,10 @@ from .watch import UNWATCHED, TrainingEnded, Watch, watched
 #: An inference window runs so long, far above the resolution of every meter; on a CPU, whose meters are finer, as long as the training has
 #: taken, within bounds: a model of some milliseconds is not worth a quarter of a second. The record has the uncertainty.
 INFERENCE_SECONDS, CPU_INFERENCE_SECONDS = 1.0, (0.05, 0.25)
+#: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for, and fewer large ones, by their numbers.
+EXAMPLES, NUMBERS, FEWEST = 128, 2**17, 8
+#: Probes and warm-ups take seconds; what takes longer than this hangs.
+WARM_UP_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ def train(job: Job, space: Space, task: Task, *, phases: Phases, should_continue
         return replace(training.so_far(), failed=reason_of(error))
     finally:
         if job.device.startswith("cuda"):
-            with contextlib.suppress(RuntimeError):  # a context that an error has destroyed refuses this, too
+            with suppress(RuntimeError):  # a context that an error has destroyed refuses this, too
                 torch.cuda.empty_cache()
     return replace(
         training.so_far(),
@@ -304,3 +312,85 @@ class InProcess:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+@dataclass
+class WarmUp:
+    """Pays what only the first training of its kind pays in a process: trains a candidate of it on a few examples, and forgets it.
+
+    Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
+    of a kind would be billed for them, and no later one. A kind is warmed up when its first candidate is to be trained, so a process loads
+    what its trials need and nothing else. A candidate that cannot be trained is its trial's finding, not an error here.
+
+    A family that waits for another (fine-tuning for its heads) is left out: its warm-up would cost what its trials do.
+    Nothing of the space is compiled: where it may be, a linear model is, which pays for loading and finding out about the compiler.
+    """
+
+    space: Space
+    task: Task
+    device: str
+    seed: int
+    _left: dict[Kind, Mapping[str, Any]] | None = None
+    _compiler: bool | None = None
+
+    def all(self, threads: int, watch: Watch = UNWATCHED) -> None:
+        """Warm up for every kind of the space, see `before`."""
+        for params in tuple(self._kinds().values()):
+            self.before(params, threads, watch)
+
+    def before(self, params: Mapping[str, Any], threads: int, watch: Watch = UNWATCHED) -> None:
+        """Warm up for a training with these parameters, unless that was done for its kind.
+
+        A recipe's own number of threads wins; the watch ends a warm-up that hangs.
+
+        Raises:
+            KeyboardInterrupt: If the user breaks it off.
+        """
+        for kind in kinds_of(self.space.sample(FixedTrial(params))) if self._kinds() else ():
+            if (own := self._kinds().pop(kind, None)) is not None:
+                self._train(own, threads, watch)
+
+    def _train(self, own: Mapping[str, Any], threads: int, watch: Watch) -> None:
+        count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(self.task.input_shape)))
+        few = [Excerpt(split, count, most=1, seed=0, device=self.device) for split in (self.task.train, self.task.validation)]
+        small = replace(self.task, train=few[0], validation=few[1], folds=0)
+        here, first, self._compiler = InProcess(self.space, small), self._compiler is None, self._compiles()
+        with _eagerly() if self._compiler else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
+            weights = Path(folder) / "weights"
+            for epochs, start in ((1, None), (2, weights)):
+                job = Job(-1, own, epochs, self.seed, self.device, threads, start, weights)
+                outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)
+                if outcome.failed == INTERRUPTED:
+                    raise KeyboardInterrupt
+        with suppress(Exception):
+            if first and self._compiler:
+                watched(lambda: _compile_something(small, self.device, threads), watch)
+
+    def _compiles(self) -> bool:
+        return may_compile(self.space, self.seed) if self._compiler is None else self._compiler
+
+    def _kinds(self) -> dict[Kind, Mapping[str, Any]]:
+        if self._left is None:
+            waits = Hints(self.space).waits
+            self._left = {kind: params for kind, params in one_of_each_kind(self.space, self.seed).items() if not waits(params)}
+        return self._left
+
+
+def _eagerly() -> Any:
+    import torch
+
+    return torch.compiler.set_stance("force_eager")
+
+
+def _compile_something(task: Task, device: str, threads: int) -> None:
+    import torch
+
+    from ..training.fit import fit
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(task.input_shape), task.outputs))
+    fit(model, task, Recipe(batch_size=len(task.train), compile=True, threads=threads), epochs=1, device=device)
+
+
+def warm_up_seconds(max_trial_seconds: float | None) -> float:
+    """How long a warm-up may take in a study whose trainings may take so long."""
+    return WARM_UP_SECONDS if max_trial_seconds is None else min(WARM_UP_SECONDS, 10 * max_trial_seconds)

@@ -1,35 +1,26 @@
-"""Short trainings before the trials: metered steps that tell what an epoch of a candidate costs, and the warm-up of a process.
-
-A probe takes seconds instead of epochs of training. A warm-up pays what only the first training of its kind pays in a process, before
-any trial is metered.
-"""
+"""A few metered steps that tell what an epoch of a candidate costs: seconds instead of epochs of training."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..energy import Ledger, Record, Window
 from ..energy.record import sum_known
-from ..hints import Hints
-from ..records.trial import INTERRUPTED
-from ..space import Candidate, FixedTrial, RandomTrial, Space
+from ..space import FixedTrial, Space
 from ..training.feature_cache import FeatureCache
-from ..training.recipe import Recipe, synchronizer
+from ..training.recipe import synchronizer
 from ..training.results import PASS, WAY, FeaturesUsed
 from ..training.splits_data import Excerpt
 from ..training.task import Task
-from .job import InProcess, Job, reason_of
-from .watch import UNWATCHED, Watch, watched, within
+from .job import WARM_UP_SECONDS, reason_of
+from .watch import Watch, watched, within
 
 if TYPE_CHECKING:
     from ..training.backbone import Transfer
@@ -222,123 +213,3 @@ def _shared(
     count = len(task.train)
     share = min(model.images or count, count) / count
     return SharedFeatures(name, share, None if each is None else each * count, once + (each or 0.0) * len(task.validation), kept)
-
-
-#: A family and an estimator, None where there is none.
-Kind = tuple[str | None, str | None]
-
-#: Examples that a warm-up learns from: enough for the neighbours that an estimator may ask for, and fewer large ones, by their numbers.
-EXAMPLES, NUMBERS, FEWEST = 128, 2**17, 8
-#: A kind that so many random candidates in a row do not show is too rare to look for.
-ENOUGH_DRAWS = 200
-#: Probes and warm-ups take seconds; what takes longer than this hangs.
-WARM_UP_SECONDS = 600.0
-
-
-@dataclass
-class WarmUp:
-    """Pays what only the first training of its kind pays in a process: trains a candidate of it on a few examples, and forgets it.
-
-    Libraries are imported where they are first used, devices and thread pools start with their first work: without this, the first trial
-    of a kind would be billed for them, and no later one. A kind is warmed up when its first candidate is to be trained, so a process loads
-    what its trials need and nothing else. A candidate that cannot be trained is its trial's finding, not an error here.
-
-    A family that waits for another (fine-tuning for its heads) is left out: its warm-up would cost what its trials do.
-    Nothing of the space is compiled: where it may be, a linear model is, which pays for loading and finding out about the compiler.
-    """
-
-    space: Space
-    task: Task
-    device: str
-    seed: int
-    _left: dict[Kind, Mapping[str, Any]] | None = None
-    _compiler: bool | None = None
-
-    def all(self, threads: int, watch: Watch = UNWATCHED) -> None:
-        """Warm up for every kind of the space, see `before`."""
-        for params in tuple(self._kinds().values()):
-            self.before(params, threads, watch)
-
-    def before(self, params: Mapping[str, Any], threads: int, watch: Watch = UNWATCHED) -> None:
-        """Warm up for a training with these parameters, unless that was done for its kind.
-
-        A recipe's own number of threads wins; the watch ends a warm-up that hangs.
-
-        Raises:
-            KeyboardInterrupt: If the user breaks it off.
-        """
-        for kind in kinds_of(self.space.sample(FixedTrial(params))):
-            if (own := self._kinds().pop(kind, None)) is not None:
-                self._train(own, threads, watch)
-
-    def _train(self, own: Mapping[str, Any], threads: int, watch: Watch) -> None:
-        count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(self.task.input_shape)))
-        few = [Excerpt(split, count, most=1, seed=0, device=self.device) for split in (self.task.train, self.task.validation)]
-        small = replace(self.task, train=few[0], validation=few[1], folds=0)
-        here, first, self._compiler = InProcess(self.space, small), self._compiler is None, self._compiles()
-        with _eagerly() if self._compiler else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
-            weights = Path(folder) / "weights"
-            for epochs, start in ((1, None), (2, weights)):
-                job = Job(-1, own, epochs, self.seed, self.device, threads, start, weights)
-                outcome = here.train(job, phases=lambda kind, index: nullcontext(), should_continue=lambda entry: True, watch=watch)
-                if outcome.failed == INTERRUPTED:
-                    raise KeyboardInterrupt
-        with suppress(Exception):
-            if first and self._compiler:
-                watched(lambda: _compile_something(small, self.device, threads), watch)
-
-    def _compiles(self) -> bool:
-        return may_compile(self.space, self.seed) if self._compiler is None else self._compiler
-
-    def _kinds(self) -> dict[Kind, Mapping[str, Any]]:
-        if self._left is None:
-            waits = Hints(self.space).waits
-            self._left = {kind: params for kind, params in one_of_each_kind(self.space, self.seed).items() if not waits(params)}
-        return self._left
-
-
-def may_compile(space: Space, seed: int = 0) -> bool:
-    """Whether candidates of a space ask for ``torch.compile``, as far as random ones show."""
-    return any(space.sample(RandomTrial(seed + draw)).recipe.compile for draw in range(ENOUGH_DRAWS))
-
-
-def _eagerly() -> Any:
-    import torch
-
-    return torch.compiler.set_stance("force_eager")
-
-
-def _compile_something(task: Task, device: str, threads: int) -> None:
-    import torch
-
-    from ..training.fit import fit
-
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(math.prod(task.input_shape), task.outputs))
-    fit(model, task, Recipe(batch_size=len(task.train), compile=True, threads=threads), epochs=1, device=device)
-
-
-def warm_up_seconds(max_trial_seconds: float | None) -> float:
-    """How long a warm-up may take in a study whose trainings may take so long."""
-    return WARM_UP_SECONDS if max_trial_seconds is None else min(WARM_UP_SECONDS, 10 * max_trial_seconds)
-
-
-def kinds_of(candidate: Candidate) -> list[Kind]:
-    """Return what has libraries of its own to load: the family of a candidate, and within it the estimator.
-
-    What a model of the user's own loads by a text of its architecture nobody knows: each text is a kind.
-    """
-    family, estimator = (candidate.architecture.get(name) for name in ("family", "estimator"))
-    texts = [value for value in candidate.architecture.values() if isinstance(value, str) and value != family]
-    return [(family, text) for text in texts if family in (None, "own")] or [(family, estimator)]
-
-
-def one_of_each_kind(space: Space, seed: int) -> dict[Kind, Mapping[str, Any]]:
-    """Return the parameters of a random candidate of each kind, see `kinds_of`; the first is that of ``RandomTrial(seed)``."""
-    found: dict[Kind, Mapping[str, Any]] = {}
-    without = 0
-    while without < ENOUGH_DRAWS:
-        kinds = kinds_of(space.sample(draw := RandomTrial(seed)))
-        without = without + 1 if found.keys() >= {*kinds} else 0
-        found |= {kind: draw.params for kind in kinds if kind not in found}
-        seed += 1
-    return found

@@ -25,12 +25,12 @@ from typing import Any, cast
 import cloudpickle
 
 from ..energy.sources.cpu_time import Tree, process_seconds
+from ..hints import may_compile
 from ..study import Study
 from ..training.recipe import synchronizer
 from ..training.results import Phases
 from ..training.task import Task
-from .job import Executor, Job, Outcome, train
-from .probe import WarmUp, may_compile, warm_up_seconds
+from .job import Executor, Job, Outcome, WarmUp, train, warm_up_seconds
 from .watch import POLL_SECONDS, UNWATCHED, Watch, within
 
 #: Libraries that take seconds to load; the server of CPU workers loads those that this process has loaded.

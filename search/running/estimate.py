@@ -19,7 +19,8 @@ import numpy as np
 
 from ..argument_types import refuse_wrong_types
 from ..energy import Ledger
-from ..execution.probe import WARM_UP_SECONDS, FeatureCosts, Probe, WarmUp, probe
+from ..execution.job import WARM_UP_SECONDS, WarmUp
+from ..execution.probe import FeatureCosts, Probe, probe
 from ..execution.watch import Watch, within
 from ..formatting import energies
 from ..hints import Hints

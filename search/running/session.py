@@ -36,10 +36,10 @@ from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import BLIND, CpuTime, Tree
 from ..execution.devices import check_executor, make_executors, pick_device, take_devices, torch_threads
-from ..execution.job import Executor, Job
-from ..execution.probe import WARM_UP_SECONDS, WarmUp, may_compile, warm_up_seconds
+from ..execution.job import WARM_UP_SECONDS, Executor, Job, WarmUp, warm_up_seconds
 from ..execution.watch import Watch, within
 from ..formatting import for_stream, joules_text
+from ..hints import may_compile
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder

@@ -57,9 +57,7 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "freeze-thaw":
-            stored = (
-                stored if Hints(study.space).shares_features else None
-            )  # else every candidate of a decision is asked for them
+            stored = stored if Hints(study.space).shares_features else None  # else every candidate of a decision is asked for them
             return FreezeThawSampler(
                 rungs=list(rungs),
                 resume=any_resumable(study.space),

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 
 from joulefront.search.energy import Ledger, Record, Window, discover
-from joulefront.search.execution.job import Job, train
-from joulefront.search.execution.probe import WarmUp
+from joulefront.search.execution.job import Job, WarmUp, train
 from joulefront.search.records.bill import read_sessions
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.space import Candidate

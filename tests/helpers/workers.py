@@ -19,8 +19,7 @@ from joulefront.search.energy import host
 from joulefront.search.energy.discover import Discovery
 from joulefront.search.energy.sources.cpu_coefficients import CpuCoefficients
 from joulefront.search.energy.sources.cpu_time import CpuTime, CpuUse, Tree
-from joulefront.search.execution.job import InProcess, Job, Outcome
-from joulefront.search.execution.probe import WarmUp
+from joulefront.search.execution.job import InProcess, Job, Outcome, WarmUp
 from joulefront.search.execution.worker import context_for
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.running import session

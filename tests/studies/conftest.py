@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 
 from joulefront.search.cli import main
-from joulefront.search.execution.probe import WarmUp
+from joulefront.search.execution.job import WarmUp
 from joulefront.search.records.run_folder import Run, RunFolder
 
 RANDOM = np.random.default_rng(0)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.execution import probe
-from joulefront.search.execution.job import InProcess, Outcome
-from joulefront.search.execution.probe import EXAMPLES, WarmUp, may_compile, one_of_each_kind
+from joulefront.search.execution import job
+from joulefront.search.execution.job import EXAMPLES, InProcess, Outcome, WarmUp
+from joulefront.search.hints import may_compile, one_of_each_kind
 from joulefront.search.space import RandomTrial
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.splits_data import Excerpt
@@ -185,7 +185,7 @@ def test_a_kind_is_warmed_up_when_its_first_candidate_comes_and_once(points, mon
             trained.append((job.params["family"], job.epochs))
             return Outcome(job.epochs)
 
-    monkeypatch.setattr(probe, "InProcess", Noted)
+    monkeypatch.setattr(job, "InProcess", Noted)
     space = Union(Mlp(), Convnet())
     warm_up, kinds = WarmUp(space, points, "cpu", 0), one_of_each_kind(space, 5)
     for kind in (("mlp", None), ("mlp", None), ("convnet", None)):
@@ -246,7 +246,7 @@ def test_the_user_can_break_it_off(points):
 
 def test_where_candidates_may_be_compiled_the_compiler_is_warmed_and_none_of_them_is_compiled(points, monkeypatch):
     asked = []
-    monkeypatch.setattr(probe, "_compile_something", lambda task, device, threads: asked.append(len(task.train)))
+    monkeypatch.setattr(job, "_compile_something", lambda task, device, threads: asked.append(len(task.train)))
     torch._dynamo.utils.counters.clear()
     for choices in (False, (False, True)):
         space = Mlp(recipe=RecipeRanges(threads=1, compile=choices))

@@ -21,7 +21,7 @@ from joulefront.search.energy.discover import Discovery
 from joulefront.search.energy.sources import cpu_coefficients
 from joulefront.search.energy.sources.cpu_time import CpuTime
 from joulefront.search.energy.sources.rapl import Rapl
-from joulefront.search.execution.probe import WarmUp
+from joulefront.search.execution.job import WarmUp
 from joulefront.search.records.run_folder import RunFolder, StoreError
 from joulefront.search.records.trial import INTERRUPTED
 from joulefront.search.running import session
