@@ -29,7 +29,7 @@ from ..training.results import FeaturesUsed, Fitted, Phases
 from ..training.splits_data import Excerpt
 from ..training.task import Task
 from ..whole_file import unwritable
-from .watch import UNWATCHED, TrainingEnded, Watch, watched
+from .watch import UNWATCHED, TrainingEnded, Watch, watched, within
 
 #: An inference window runs so long, far above the resolution of every meter; on a CPU, whose meters are finer, as long as the training has
 #: taken, within bounds: a model of some milliseconds is not worth a quarter of a second. The record has the uncertainty.
@@ -333,8 +333,9 @@ class WarmUp:
     _left: dict[Kind, Mapping[str, Any]] | None = None
     _compiler: bool | None = None
 
-    def all(self, threads: int, watch: Watch = UNWATCHED) -> None:
-        """Warm up for every kind of the space, see `before`."""
+    def all(self, threads: int) -> None:
+        """Warm up for every kind of the space, see `before`, within ``WARM_UP_SECONDS``."""
+        watch = Watch(within(WARM_UP_SECONDS))
         for params in tuple(self._kinds().values()):
             self.before(params, threads, watch)
 

@@ -19,9 +19,8 @@ import numpy as np
 
 from ..argument_types import refuse_wrong_types
 from ..energy import Ledger
-from ..execution.job import WARM_UP_SECONDS, WarmUp
+from ..execution.job import WarmUp
 from ..execution.probe import FeatureCosts, Probe, probe
-from ..execution.watch import Watch, within
 from ..formatting import energies
 from ..hints import Hints
 from ..records.run_folder import RunFolder
@@ -347,8 +346,7 @@ def probe_study(
             begin_ns = time.monotonic_ns()
             task = study.load_task()
             study = study.fitted_to(task)
-            watch = Watch(within(WARM_UP_SECONDS))
-            WarmUp(study.space, task, bench.device, study.seed).all(bench.threads, watch)
+            WarmUp(study.space, task, bench.device, study.seed).all(bench.threads)
         before = (prelude or {}).get("joules") or 0.0
         start, probing_ns = ledger.joules(begin_ns), time.monotonic_ns()
         probes: list[Probe] = []
