@@ -1,21 +1,92 @@
-"""The verbs of a finished model: export it, predict with it, measure what makes it cheaper."""
+"""The verbs of finished models: train them again, export one, predict with it, measure what makes it cheaper."""
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Meter, MovedOptions, Pick, Predictions, RunArgument, with_options
+from .options import AsJson, CpuWatts, Meter, MovedOptions, Pick, Predictions, ProtocolOptions, RunArgument, TrialTimeout, with_options
 from .read import trained
 
 if TYPE_CHECKING:
+    from ..records.replicates import ReplicateComparison
     from ..records.run_folder import Run
     from ..records.trial import Trial
     from ..study import Study
     from ..training.task import Task
+
+
+@with_options
+def repeat(
+    context: typer.Context,
+    run: RunArgument,
+    moved: MovedOptions,
+    protocol: ProtocolOptions,
+    times: Annotated[int, typer.Option(help="Trainings per model.")] = 5,
+    order: Annotated[str, typer.Option(help="random, abba (forward, then backward) or given.")] = "random",
+    pick: Annotated[str, typer.Option(help="front, or rules as for export, separated by commas.")] = "front",
+    max_members: Annotated[int, typer.Option(help="Maximum number of members to repeat, evenly spread over a longer front.")] = 10,
+    most: Annotated[int | None, typer.Option(help="The earlier name of --max-members.", hidden=True)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the order, the weights and the batches; the study's by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; that of the run by default.")] = None,
+    meter: Annotated[str | None, typer.Option(help="Sources of energy; those of the run by default.")] = None,
+    cpu_watts: CpuWatts = None,
+    trial_timeout: TrialTimeout = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the finalists again with fresh seeds.
+
+    Prints means with intervals, and which of the models can be told apart.
+    """
+    from ..front import Front
+    from ..records.replicates import read_repeats
+    from ..records.run_folder import RunFolder
+    from ..report.replication_text import to_json, to_text
+    from ..running.baselines import MeasurementProtocol
+    from ..running.repeat import repeat as repeat_finalists
+    from ..study import seconds_of
+    from .study_source import adapt, command_line, study_of
+
+    limit = {"max_trial_seconds": None if trial_timeout is None else seconds_of(trial_timeout, "--trial-timeout")}
+    folder = RunFolder.open(run)
+    words, whole_process = context.obj
+    command = command_line(words)
+    study = adapt(study_of(folder, moved.data, moved.study, trust=moved.trust), limit, smoke=False)
+
+    def show(finding: ReplicateComparison) -> None:
+        repeats = read_repeats(run)
+        print(
+            json.dumps(to_json(finding, repeats), indent=1, allow_nan=False)
+            if as_json
+            else to_text(finding, repeats, Front.of(folder.run()).decimals)
+        )
+        if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
+            print(f"continue: {command}", file=sys.stderr)
+        elif not any(member.quality for member in finding.members):
+            reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")
+            raise RuntimeError(f"no repeat has a result: {reason}")
+
+    repeat_finalists(
+        study,
+        run,
+        times=times,
+        order=order,
+        pick=pick,
+        most=max_members if most is None else most,
+        seed=seed,
+        meter=meter,
+        cpu_watts=cpu_watts,
+        device=device,
+        protocol=MeasurementProtocol(protocol.idle, protocol.cool_down, protocol.anchor),
+        command=command,
+        whole_process=whole_process,
+        show=show,
+    )
 
 
 @with_options

@@ -1,47 +1,58 @@
-"""The verbs that train under the meter: run, repeat and estimate."""
+"""The verbs of a search: run it, join it from another machine, estimate what it will cost."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
+import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import streams
 from .options import (
     AsJson,
     CarbonOptions,
-    CpuWatts,
     LimitOptions,
     MachineOptions,
-    MovedOptions,
     Out,
     PlaceOptions,
     ProtocolOptions,
-    RunArgument,
     RunOptions,
     SessionLimitOptions,
     StudyOptions,
     TableOptions,
     TrainingMachineOptions,
-    TrialTimeout,
     bundled_studies,
     with_options,
 )
 
 if TYPE_CHECKING:
     from ..report.front_view import FrontView
-    from ..running.baselines import MeasurementProtocol
     from ..study import Study
+
+
+@contextmanager
+def loading(whole_process: bool) -> Iterator[None]:
+    """Load libraries without looking for garbage, a tenth of their time; with ``whole_process`` what is there then is never looked at."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+        if whole_process:
+            gc.freeze()
 
 
 @with_options
@@ -56,10 +67,11 @@ def run(
     smoke: Annotated[bool, typer.Option("--smoke", help="Two tiny trials, to check that everything works.")] = False,
 ) -> None:
     """Run or continue a study; print its front."""
-    with streams.loading(context.obj[1]):
+    with loading(context.obj[1]):
+        from ..running.baselines import MeasurementProtocol
         from ..running.progress import Console
         from ..running.run import run as run_study
-        from ..study import LimitReachedError
+        from ..study import LimitReachedError, seconds_of
         from .study_source import adapt, command_line, find_study, origin_of
         from .study_toml import with_session
 
@@ -68,7 +80,8 @@ def run(
     # Every option is checked before anything is loaded: a typing mistake must cost nothing.
     asked = _checked(limits, place, own)
     values = {**_values(study), "smoke": smoke or None}
-    changes = {"sizes": own.sizes or None, "max_trial_seconds": _trial_seconds(limits.trial_timeout), "name": own.name}
+    trial_seconds = None if limits.trial_timeout is None else seconds_of(limits.trial_timeout, "--trial-timeout")
+    changes = {"sizes": own.sizes or None, "max_trial_seconds": trial_seconds, "name": own.name}
     overrides = {**_overrides(study), **changes}
     found = adapt(find_study(study.study, values), overrides, smoke)
     path = own.out.expanduser() if own.out is not None else Path("runs") / (f"{found.name}-smoke" if smoke else found.name)
@@ -88,7 +101,7 @@ def run(
                 storage=own.storage,
                 **vars(machine),
                 **asked,
-                protocol=_protocol(protocol),
+                protocol=MeasurementProtocol(protocol.idle, protocol.cool_down, protocol.anchor),
                 warm_start=own.warm_start or [],
                 listener=listener,
                 origin=origin,
@@ -215,69 +228,70 @@ def _print_run(front: FrontView, path: Path, storage: str | None, command: str, 
 
 
 @with_options
-def repeat(
+def worker(
     context: typer.Context,
-    run: RunArgument,
-    moved: MovedOptions,
-    protocol: ProtocolOptions,
-    times: Annotated[int, typer.Option(help="Trainings per model.")] = 5,
-    order: Annotated[str, typer.Option(help="random, abba (forward, then backward) or given.")] = "random",
-    pick: Annotated[str, typer.Option(help="front, or rules as for export, separated by commas.")] = "front",
-    max_members: Annotated[int, typer.Option(help="Maximum number of members to repeat, evenly spread over a longer front.")] = 10,
-    most: Annotated[int | None, typer.Option(help="The earlier name of --max-members.", hidden=True)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the order, the weights and the batches; the study's by default.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; that of the run by default.")] = None,
-    meter: Annotated[str | None, typer.Option(help="Sources of energy; those of the run by default.")] = None,
-    cpu_watts: CpuWatts = None,
-    trial_timeout: TrialTimeout = None,
-    as_json: AsJson = False,
+    machine: TrainingMachineOptions,
+    study: Annotated[str, typer.Option(help="Name of the study, as joulefront run calls it.")],
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL that joulefront run was given; JOULEFRONT_STORAGE by default.")
+    ] = None,
+    out: Out = None,
+    same_hardware: Annotated[
+        bool, typer.Option("--same-hardware", help="Refuse to train on hardware unlike that of the first worker.")
+    ] = False,
+    artifacts: Annotated[
+        str | None, typer.Option(help="Where this machine reaches the study's weights: a folder or s3://bucket/prefix.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Location of the study's data on this machine, if it is another one.")] = None,
+    source: Annotated[str | None, typer.Option(help="The study's file or module on this machine, if it is not a bundled study.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Wall time of this worker: 90s, 30m or 2h.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Train nothing: let all workers end after the epochs under way.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and warnings alone.")] = False,
 ) -> None:
-    """Train the finalists again with fresh seeds.
+    """Join a study that other machines search, too.
 
-    Prints means with intervals, and which of the models can be told apart.
+    The study, its data, seed and budget are those that joulefront run wrote to the storage. The worker has its own meter, and its ledger in
+    a run folder of its own; it ends when the budget of all workers is spent.
     """
-    from ..front import Front
-    from ..records.replicates import ReplicateComparison, read_repeats
-    from ..records.run_folder import RunFolder
-    from ..report.replication_text import to_json, to_text
-    from ..running.repeat import repeat as repeat_finalists
-    from .study_source import adapt, command_line, study_of
+    with loading(context.obj[1]):
+        from ..records.database import STORAGE_VARIABLE
+        from ..running.progress import Console
+        from ..running.run import run as run_study
+        from ..study import LimitReachedError, seconds_of
+        from .study_source import shared_facts, study_again
 
-    limit = {"max_trial_seconds": _trial_seconds(trial_timeout)}
-    folder = RunFolder.open(run)
-    words, whole_process = context.obj
-    command = command_line(words)
-    study = adapt(study_of(folder, moved.data, moved.study, trust=moved.trust), limit, smoke=False)
-
-    def show(finding: ReplicateComparison) -> None:
-        repeats = read_repeats(run)
-        print(
-            json.dumps(to_json(finding, repeats), indent=1, allow_nan=False)
-            if as_json
-            else to_text(finding, repeats, Front.of(folder.run()).decimals)
+    url = storage or os.environ.get(STORAGE_VARIABLE)
+    if url is None:
+        raise ValueError(f"--storage must be the URL that joulefront run was given, got none; give it here or in {STORAGE_VARIABLE}")
+    seconds = None if timeout is None else seconds_of(timeout)
+    facts, stopped = shared_facts(url, study, stop=stop)
+    if stop or stopped:
+        print(f"{study} is stopped: {stopped or 'its workers end after the epochs under way'}; joulefront run goes on", file=sys.stderr)
+        return
+    origin = facts.get("origin") or {}
+    if data is None and Path(place := str(origin.get("options", {}).get("data"))).is_absolute() and not Path(place).exists():
+        raise ValueError(
+            f"the data of the study {study!r} must be at {place!r} on this machine, got nothing there; give --data where it is"
         )
-        if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
-            print(f"continue: {command}", file=sys.stderr)
-        elif not any(member.quality for member in finding.members):
-            reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")
-            raise RuntimeError(f"no repeat has a result: {reason}")
-
-    repeat_finalists(
-        study,
-        run,
-        times=times,
-        order=order,
-        pick=pick,
-        most=max_members if most is None else most,
-        seed=seed,
-        meter=meter,
-        cpu_watts=cpu_watts,
-        device=device,
-        protocol=_protocol(protocol),
-        command=command,
-        whole_process=whole_process,
-        show=show,
-    )
+    origin = {**origin, "overrides": {**origin.get("overrides", {}), "name": study}}
+    try:
+        with Console(silent=quiet) as listener:
+            run_study(
+                study_again(origin, study, "--source", data, source),
+                out=out.expanduser() if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
+                storage=url,
+                timeout_seconds=seconds,
+                **vars(machine),
+                listener=listener,
+                origin=facts.get("origin"),
+                whole_process=context.obj[1],
+                artifacts=artifacts,
+                same_hardware=same_hardware,
+                show=lambda front: print(front.to_text()),
+            )
+    except LimitReachedError as error:
+        reached = str(error).partition("; ")[0]
+        print(f"{study}: nothing to do, {reached}; joulefront run with a larger --trials or --budget lets it go on", file=sys.stderr)
 
 
 @with_options
@@ -378,20 +392,7 @@ def _overrides(study: StudyOptions) -> Mapping[str, Any]:
     return {"sampler": study.sampler, "objectives": study.objectives, "seed": study.seed, "rungs": study.rungs}
 
 
-def _trial_seconds(text: str | None) -> float | None:
-    from ..study import seconds_of
-
-    return None if text is None else seconds_of(text, "--trial-timeout")
-
-
 def _price_per_kwh(place: PlaceOptions) -> tuple[float, str] | None:
     from ..carbon.intensity import parse_price
 
-    price = None if place.price is None else parse_price(place.price)
-    return None if price is None else (price.per_kwh, price.currency)
-
-
-def _protocol(options: ProtocolOptions) -> MeasurementProtocol:
-    from ..running.baselines import MeasurementProtocol
-
-    return MeasurementProtocol(options.idle, options.cool_down, options.anchor)
+    return None if place.price is None else astuple(parse_price(place.price))

@@ -297,28 +297,72 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def study_of(store: RunFolder, data: str | None, source: str | None, *, trust: bool = False) -> Study:
-    """Make the study of a run again, from where it came.
+    """Make the study of a run again, see ``study_again``."""
+    return study_again(store.facts.get("origin") or {}, str(store.path), "--study", data, source, trust=trust)
+
+
+def study_again(
+    origin: Mapping[str, Any], named: str, option: str, data: str | None, source: str | None, *, trust: bool | None = None
+) -> Study:
+    """Make a study again, from where it came.
 
     Args:
-        store: The run folder; it may be somebody else's, so what it names is imported only where it is a bundled study.
+        origin: What ``origin_of`` returned; it may be somebody else's, so what it names is imported only where it is a bundled study.
+        named: The run folder or the study, for messages.
+        option: The one that gives the ``source``.
         data: New location of the data.
-        source: The study in the user's own words (``--study``), in place of what the folder names.
-        trust: Import what the folder names although it is not bundled.
+        source: The study in the user's own words, in place of what the origin names.
+        trust: Import what the origin names although it is not bundled; None where no option says so.
 
     Raises:
-        StudyError: If the folder names code that nobody has allowed to run.
+        StudyError: If the origin names code that nobody has allowed to run.
     """
-    origin = store.facts.get("origin") or {}
     where = source or origin.get("source")
     if where is None:
-        raise ValueError(f"{str(store.path)!r} came from Python: give --study my_study.py, or call joulefront.search.export.export there")
+        raise ValueError(f"{named!r} came from Python: give {option} my_study.py, or go on from Python")
     if source is None and not trust and where not in bundled_studies():
         raise StudyError(
-            f"the study that {str(store.path)!r} names must be a bundled one, got {where!r}: importing it would run that code; "
-            f"give --study {shlex.quote(str(where))} if you know it, or --trust"
+            f"the study of {named!r} must be a bundled one, got {where!r}: importing it would run that code; "
+            f"give {option} {shlex.quote(str(where))} if you know it{'' if trust is None else ', or --trust'}"
         )
     options = {**origin.get("options", {}), **({"data": data} if data else {})}
     return adapt(find_study(where, options), origin.get("overrides", {}), bool(options.get("smoke")))
+
+
+def shared_facts(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], str | None]:
+    """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is."""
+    import optuna
+
+    from ..records.database import cause_of, public_url
+    from ..records.optuna_storage import open_storage
+    from ..records.shared_study import SharedStudy
+
+    shown = without_password(url)
+    try:
+        public_url(url)
+    except ValueError as error:
+        raise ValueError(f"--storage {shown!r} cannot be used: {error}") from error
+    try:
+        opened = open_storage(Path("study.db"), url, "write")
+        names = optuna.get_all_study_names(opened)
+    except Exception as error:
+        cause, names = cause_of(error), []
+        if "version_info" not in cause:  # a table that every database with a study has
+            raise ValueError(
+                f"--storage {shown!r} cannot be used: {cause}; "
+                "it must be the URL of a study that joulefront run --storage has begun, as this machine reaches it"
+            ) from error
+    if name not in names:
+        there = f"there are: {', '.join(sorted(names))}" if names else "there is none yet; begin it with joulefront run --storage"
+        raise ValueError(f"--study must be a study of {shown}, got {name!r}; {there}")
+    shared = SharedStudy(optuna.load_study(study_name=name, storage=opened))
+    facts = shared.description()
+    if facts is None:
+        raise ValueError(f"--study must be one that joulefront run has begun, got {name!r}, of another program or an earlier version")
+    if stop:
+        shared.stop("joulefront worker --stop")
+        return facts, None
+    return facts, shared.look()[1]
 
 
 def adapt(study: Study, overrides: Mapping[str, Any], smoke: bool) -> Study:

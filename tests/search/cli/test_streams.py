@@ -13,8 +13,7 @@ import pytest
 from helpers.command_line import Circle
 from helpers.forked import Forked
 
-from joulefront.search.cli import main
-from joulefront.search.cli.streams import SPELLINGS, Forgiving, prepare
+from joulefront.search.cli import SPELLINGS, Forgiving, main, prepare_streams
 
 
 def into(encoding: str, monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:
@@ -66,7 +65,7 @@ def test_every_sign_that_is_respelt_becomes_ascii() -> None:
 def test_a_sign_that_is_known_to_nobody_becomes_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    prepare(whole_process=False)
+    prepare_streams(whole_process=False)
     print("4.5 µWh ±1 % ☃")
     sys.stdout.flush()
     assert raw.getvalue() == b"4.5 uWh +-1 % ?\n"

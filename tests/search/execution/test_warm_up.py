@@ -93,7 +93,7 @@ def test_no_library_is_loaded_inside_the_window_of_a_trial_and_no_compiler_at_al
 def test_a_start_loads_neither_scipy_nor_the_colours_of_error_pages_and_what_it_loads_is_not_searched_for_garbage(tmp_path):
     code = (
         "import gc, sys; from pathlib import Path\n"
-        "from joulefront.search.cli.streams import loading\n"
+        "from joulefront.search.cli.run import loading\n"
         "with loading(True):\n    assert not gc.isenabled()\n    import joulefront.search.running.run\n"
         "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
         "from joulefront.search.records.optuna_storage import open_storage\n"
