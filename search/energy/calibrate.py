@@ -1,4 +1,7 @@
-"""Loads of known size, and the procedures that measure this machine under them: what a CPU-second costs, how far its meters agree."""
+"""Loads of known size, and what they teach of this machine: what a CPU-second costs, and how late a GPU's energy counter is.
+
+While the power is constant a counter runs along a straight line. It bends where the load begins and ends, but as much later as it is late.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
-from .calibrations import CpuCalibration, CpuPoint, WallCalibration, calibrate_wall
-from .comparison import Comparison, compared
-from .intervals import fit_line
+from .calibrations import CpuCalibration, CpuPoint
+from .intervals import Line, fit_line
 from .ledger import Ledger
 from .record import Record
 from .sources.cpu_time import Machine
-from .sources.source import Capability, Source
-from .windows import Window
+from .sources.source import NANO, Capability, Clock, Source
 
 #: Families of measured components that a calibration may trust, best first.
 REFERENCES = ("cpu", "wall")
@@ -29,6 +32,16 @@ REFERENCES = ("cpu", "wall")
 LEAST_GAIN_U = 0.1
 #: Loads closer together than this many busy cores say nothing about a core.
 LEAST_SPREAD = 0.5
+#: No lag is known better than this (seconds): what the power itself takes to rise and to fall is in it.
+LEAST_U_SECONDS = 0.01
+#: Estimates that lie further apart than this (seconds, as a standard uncertainty) say nothing.
+MOST_U_SECONDS = 0.05
+#: A load must draw this much more than rest (watts), or its edges do not show.
+LEAST_STEP_WATTS = 10.0
+#: Rest and load are repeated so often.
+REPEATS = 3
+#: Time between two looks at the counter (seconds).
+LOOK_SECONDS = 0.002
 #: Spins until its standard input closes, so it ends with its parent, however that ends. Its first output shows that it runs.
 SPIN = (
     "import select, sys\n"
@@ -201,87 +214,133 @@ def _joules(record: Record, reference: Capability) -> float:
     return math.fsum(part.joules for part in parts if part.joules is not None)
 
 
-#: All meters of the components, best first; a wall meter is added by name.
-EVERY = "nvml,rapl,grace,cpu_time,codecarbon"
-#: Longest wait after a load for the slowest meter's next refresh.
-LONGEST_REFRESH_SECONDS = 3.0
+@dataclass
+class Step:
+    """A load's first and last instants; the last one is known when it has ended."""
+
+    on_ns: int
+    off_ns: int = 0
 
 
-def compare_meters(
-    meter: str = "auto",
+#: Makes a load that runs inside of a ``with``.
+Load = Callable[[], AbstractContextManager[Step]]
+
+
+class MatrixProducts:
+    """Products of square matrices on a device of PyTorch, e.g. ``cuda:0``, in a thread of its own.
+
+    Making it pays the device's context and first kernels, so that a load draws what products draw from its first instant on.
+    """
+
+    def __init__(self, device: str, size: int = 4096) -> None:
+        import torch
+
+        self._wait: Callable[[], Any] = (lambda: torch.cuda.synchronize(device)) if device.startswith("cuda") else lambda: None
+        self._matrix: Any = torch.randn(size, size, device=device) / math.sqrt(size)
+        self._multiply()
+
+    def _multiply(self) -> None:
+        for _ in range(4):  # some milliseconds: so long the end may take
+            self._matrix @ self._matrix
+        self._wait()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Step]:
+        """Multiply until the ``with`` ends; its device has nothing left to do then."""
+        over, step = threading.Event(), Step(0)
+
+        def work() -> None:
+            while not over.is_set():
+                self._multiply()
+            step.off_ns = time.monotonic_ns()
+
+        worker = threading.Thread(target=work, name="matrix products", daemon=True)
+        step.on_ns = time.monotonic_ns()
+        worker.start()
+        try:
+            yield step
+        finally:
+            over.set()
+            worker.join()
+
+
+def torch_device(component: str) -> str | None:
+    """Return PyTorch's name for a GPU, e.g. ``cuda:0`` for ``gpu:GPU-1a2b``; None where it does not show it to this process."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    uuids = [str(getattr(torch.cuda.get_device_properties(index), "uuid", "")) for index in range(count)]
+    wanted = component.removeprefix("gpu:").removeprefix("GPU-")
+    found = [index for index, uuid in enumerate(uuids) if uuid.removeprefix("GPU-") == wanted]
+    return f"cuda:{found[0]}" if found else None
+
+
+def measure_lag(
+    source: Source,
+    component: str,
+    load: Load,
     *,
-    sources: Sequence[Source] | None = None,
-    absent: Iterable[Capability] = (),
-    seconds: float = 5.0,
-    repeats: int = 3,
-    loads: Sequence[tuple[str, Callable[[], object]]] | None = None,
+    seconds: float = 2.0,
+    repeats: int = REPEATS,
+    clock: Clock = time.monotonic_ns,
     sleep: Callable[[float], None] = time.sleep,
-    ledger: Ledger | None = None,
-) -> Comparison:
-    """Run each load a few times under all meters at the same time, in an order that is mirrored each time so that a drift cancels.
+) -> tuple[float, float]:
+    """Return how many seconds the counter of a component is late, and the standard uncertainty of that.
 
-    ``meter`` is as for ``discover``, but that ``auto`` means every meter of the components; ``sources`` and what is ``absent`` besides
-    replace it, and ``ledger`` is one over them that is not yet started, for a clock of one's own. CodeCarbon measures once a second, so
-    each load needs a few ``seconds``. ``loads`` are names and functions; None takes a busy loop of this thread, and a matrix
-    multiplication where there is a CUDA device. With a wall meter idle time and a load of all cores come besides: a line needs loads of
-    different size. How long it takes is printed on stderr.
+    The source was probed. Rest, load and rest again last ``seconds`` each, ``repeats`` times.
 
     Raises:
-        ValueError: `seconds` or `repeats` is below 1, or no meter works here.
+        ValueError: The load does not show in the counter, or its edges differ too much.
     """
-    if seconds < 1:
-        raise ValueError(f"seconds must be >= 1, got {seconds}: the slowest meter is refreshed once a second")
-    if repeats < 1:
-        raise ValueError(f"repeats must be >= 1, got {repeats}")
-    if sources is None:
-        from .discover import discover
+    found: list[float] = []
+    for _ in range(repeats):
+        looks: list[tuple[int, float]] = []
 
-        found = discover(",".join(EVERY if part.strip() == "auto" else part for part in meter.split(",")))
-        sources, absent = found.sources, found.absent
-    if not sources:
-        raise ValueError("no meter works on this machine, so there is nothing to compare; see joulefront doctor for the reasons")
-    capabilities = [item for source in sources for item in source.probe() if item.available]
-    refresh = min(max((item.tick_seconds or 0.1 for item in capabilities), default=0.1), LONGEST_REFRESH_SECONDS)
-    wall = any(item.component == "wall" for item in capabilities)
-    chosen = list(loads or _usual(seconds, wall))
-    absent = tuple(absent)
-    whole = repeats * len(chosen) * (seconds + 3 * refresh)
-    print(f"{repeats} rounds of {len(chosen)} loads, about {whole:.0f} s: leave the machine alone", file=sys.stderr)
-    windows: dict[str, list[Window]] = {name: [] for name, _ in chosen}
-    with ledger or Ledger(sources, absent=absent) as running:
-        for turn in range(repeats):
-            for name, run in chosen if turn % 2 == 0 else reversed(chosen):
-                sleep(1.5 * refresh)  # every meter has a reading before the load
-                with running.window(name, kind="setup") as window:
-                    run()
-                sleep(1.5 * refresh)
-                running.sample()
-                window.close(settle=True)  # a plug may report the end seconds later
-                windows[name].append(window)
-    gone = {(item.source, item.component) for item in absent}
-    records = {name: [window.record for window in several] for name, several in windows.items()}
-    line, why_not = _line([record for several in records.values() for record in several]) if wall else (None, None)
-    return Comparison(tuple(compared(several, gone) for several in records.values()), absent, line, why_not)
+        def look(for_seconds: float, looks: list[tuple[int, float]] = looks) -> None:
+            end_ns = clock() + round(for_seconds * NANO)
+            while clock() < end_ns:
+                readings = (one for one in source.read() if one.component == component and one.counter_joules is not None)
+                looks += [(one.t_ns, one.counter_joules) for one in readings if one.counter_joules is not None]
+                sleep(LOOK_SECONDS)
+
+        look(seconds)
+        with load() as step:
+            look(seconds)
+        look(seconds)
+        found += _edges(looks, step)
+    lag, u = statistics.fmean(found), max(statistics.stdev(found), LEAST_U_SECONDS)
+    if u > MOST_U_SECONDS or lag < -2 * u:
+        raise ValueError(
+            f"the edges of a load must show in the counter at or soon after their time, got {min(found):.3f} to {max(found):.3f} s after; "
+            "calibrate again while nothing else uses the GPU"
+        )
+    return max(lag, 0.0), u
 
 
-def _line(records: Sequence[Record]) -> tuple[WallCalibration | None, str | None]:
-    try:
-        return calibrate_wall(records), None
-    except ValueError as error:  # the table of the meters stands without the line
-        return None, str(error)
+def _edges(looks: Sequence[tuple[int, float]], step: Step) -> list[float]:
+    """Return how many seconds after a load's beginning and end the counter's lines cross."""
+    # A new number came between the look before and this one; where the two are far apart nobody knows when.
+    moves = [((a[0] + b[0]) / 2 - step.on_ns, b[1]) for a, b in pairwise(looks) if b[1] > a[1] and b[0] - a[0] < 5 * LOOK_SECONDS * NANO]
+    length = step.off_ns - step.on_ns
+    begin, end = (looks[place][0] - step.on_ns for place in (0, -1)) if looks else (0, 0)
+    # The first third of load and rest are left out: so late it may be, and so long the power may take to settle.
+    before = _line(moves, 2 * begin / 3, 0.0)
+    during = _line(moves, length / 3, length)
+    after = _line(moves, length + (end - length) / 3, end)
+    rise, fall = during.slope.value - before.slope.value, during.slope.value - after.slope.value
+    if min(rise, fall) < LEAST_STEP_WATTS:
+        raise ValueError(
+            f"the load must draw at least {LEAST_STEP_WATTS:g} W more than rest, got {min(rise, fall):.3g} W: is it this GPU that works?"
+        )
+    first = (before.intercept.value - during.intercept.value) / rise
+    last = (after.intercept.value - during.intercept.value) / fall
+    return [first, last - length / NANO]
 
 
-def _usual(seconds: float, wall: bool) -> list[tuple[str, Callable[[], object]]]:
-    loads: list[tuple[str, Callable[[], object]]] = [("idle", partial(time.sleep, seconds))] if wall else []
-    loads.append(("one busy CPU, this process", partial(spin, seconds)))
-    count = usable_cpus()
-    if wall and count > 1:
-        loads.append((f"{count} busy CPUs", partial(_spin_all, count, seconds)))
-    if (device := gpu_matmul(0.2)) is not None:  # also wakes the device, so its context is not part of the load
-        loads.append((f"matrix products on {device}", partial(gpu_matmul, seconds)))
-    return loads
-
-
-def _spin_all(count: int, seconds: float) -> None:
-    with busy_cores(count):
-        time.sleep(seconds)
+def _line(moves: Sequence[tuple[float, float]], low_ns: float, high_ns: float) -> Line:
+    chosen = [(t / NANO, joules) for t, joules in moves if low_ns < t < high_ns]
+    if len(chosen) < 3:
+        raise ValueError(f"the counter must move at least 3 times during rest and load, got {len(chosen)}; give each more seconds")
+    return fit_line([t for t, _ in chosen], [joules for _, joules in chosen])

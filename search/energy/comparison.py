@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Collection, Sequence
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
-from .calibrations import WallCalibration
+from .calibrate import busy_cores, gpu_matmul, spin, usable_cpus
+from .calibrations import WallCalibration, calibrate_wall
 from .intervals import Interval, mean_interval
+from .ledger import Ledger
 from .record import Component, Record
-from .sources.source import Capability
+from .sources.source import Capability, Source
+from .windows import Window
 
 
 @dataclass(frozen=True)
@@ -203,3 +209,89 @@ def _row(source: str, name: str, parts: Sequence[Component]) -> _Row:
 def _whole(record: Record) -> _Row:
     random, scale = record.u_random_joules or 0.0, record.u_systematic_joules or 0.0
     return _Row("the components", "", "", "", record.joules, random, scale, None)
+
+
+#: All meters of the components, best first; a wall meter is added by name.
+EVERY = "nvml,rapl,grace,cpu_time,codecarbon"
+#: Longest wait after a load for the slowest meter's next refresh.
+LONGEST_REFRESH_SECONDS = 3.0
+
+
+def compare_meters(
+    meter: str = "auto",
+    *,
+    sources: Sequence[Source] | None = None,
+    absent: Iterable[Capability] = (),
+    seconds: float = 5.0,
+    repeats: int = 3,
+    loads: Sequence[tuple[str, Callable[[], object]]] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    ledger: Ledger | None = None,
+) -> Comparison:
+    """Run each load a few times under all meters at the same time, in an order that is mirrored each time so that a drift cancels.
+
+    ``meter`` is as for ``discover``, but that ``auto`` means every meter of the components; ``sources`` and what is ``absent`` besides
+    replace it, and ``ledger`` is one over them that is not yet started, for a clock of one's own. CodeCarbon measures once a second, so
+    each load needs a few ``seconds``. ``loads`` are names and functions; None takes a busy loop of this thread, and a matrix
+    multiplication where there is a CUDA device. With a wall meter idle time and a load of all cores come besides: a line needs loads of
+    different size. How long it takes is printed on stderr.
+
+    Raises:
+        ValueError: `seconds` or `repeats` is below 1, or no meter works here.
+    """
+    if seconds < 1:
+        raise ValueError(f"seconds must be >= 1, got {seconds}: the slowest meter is refreshed once a second")
+    if repeats < 1:
+        raise ValueError(f"repeats must be >= 1, got {repeats}")
+    if sources is None:
+        from .discover import discover
+
+        found = discover(",".join(EVERY if part.strip() == "auto" else part for part in meter.split(",")))
+        sources, absent = found.sources, found.absent
+    if not sources:
+        raise ValueError("no meter works on this machine, so there is nothing to compare; see joulefront doctor for the reasons")
+    capabilities = [item for source in sources for item in source.probe() if item.available]
+    refresh = min(max((item.tick_seconds or 0.1 for item in capabilities), default=0.1), LONGEST_REFRESH_SECONDS)
+    wall = any(item.component == "wall" for item in capabilities)
+    chosen = list(loads or _usual(seconds, wall))
+    absent = tuple(absent)
+    whole = repeats * len(chosen) * (seconds + 3 * refresh)
+    print(f"{repeats} rounds of {len(chosen)} loads, about {whole:.0f} s: leave the machine alone", file=sys.stderr)
+    windows: dict[str, list[Window]] = {name: [] for name, _ in chosen}
+    with ledger or Ledger(sources, absent=absent) as running:
+        for turn in range(repeats):
+            for name, run in chosen if turn % 2 == 0 else reversed(chosen):
+                sleep(1.5 * refresh)  # every meter has a reading before the load
+                with running.window(name, kind="setup") as window:
+                    run()
+                sleep(1.5 * refresh)
+                running.sample()
+                window.close(settle=True)  # a plug may report the end seconds later
+                windows[name].append(window)
+    gone = {(item.source, item.component) for item in absent}
+    records = {name: [window.record for window in several] for name, several in windows.items()}
+    line, why_not = _line([record for several in records.values() for record in several]) if wall else (None, None)
+    return Comparison(tuple(compared(several, gone) for several in records.values()), absent, line, why_not)
+
+
+def _line(records: Sequence[Record]) -> tuple[WallCalibration | None, str | None]:
+    try:
+        return calibrate_wall(records), None
+    except ValueError as error:  # the table of the meters stands without the line
+        return None, str(error)
+
+
+def _usual(seconds: float, wall: bool) -> list[tuple[str, Callable[[], object]]]:
+    loads: list[tuple[str, Callable[[], object]]] = [("idle", partial(time.sleep, seconds))] if wall else []
+    loads.append(("one busy CPU, this process", partial(spin, seconds)))
+    count = usable_cpus()
+    if wall and count > 1:
+        loads.append((f"{count} busy CPUs", partial(_spin_all, count, seconds)))
+    if (device := gpu_matmul(0.2)) is not None:  # also wakes the device, so its context is not part of the load
+        loads.append((f"matrix products on {device}", partial(gpu_matmul, seconds)))
+    return loads
+
+
+def _spin_all(count: int, seconds: float) -> None:
+    with busy_cores(count):
+        time.sleep(seconds)

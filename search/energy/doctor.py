@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import host
-from .calibrate import calibrate_cpu, compare_meters, reference_for
+from .calibrate import REPEATS, Load, MatrixProducts, calibrate_cpu, measure_lag, reference_for, torch_device
 from .calibrations import (
     CpuCalibration,
     LagCalibration,
@@ -31,8 +31,7 @@ from .calibrations import (
     load_calibration,
     save_calibration,
 )
-from .comparison import Comparison
-from .counter_lag import REPEATS, Load, MatrixProducts, measure_lag, torch_device
+from .comparison import Comparison, compare_meters
 from .discover import discover
 from .ledger import Ledger
 from .meters import MeterSet

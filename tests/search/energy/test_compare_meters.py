@@ -6,7 +6,8 @@ import pytest
 from helpers.wall import NANO, Clock
 
 from joulefront.search.energy import Ledger
-from joulefront.search.energy.calibrate import compare_meters, spin
+from joulefront.search.energy.calibrate import spin
+from joulefront.search.energy.comparison import compare_meters
 from joulefront.search.energy.sources.source import Capability, Reading
 
 pytestmark = pytest.mark.slow

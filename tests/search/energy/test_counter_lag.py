@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from joulefront.search.energy.calibrate import MatrixProducts, Step, measure_lag, torch_device
 from joulefront.search.energy.calibrations import CpuCalibration, CpuPoint, MachineCalibration, calibrated_lag
-from joulefront.search.energy.counter_lag import MatrixProducts, Step, measure_lag, torch_device
 from joulefront.search.energy.discover import discover
 from joulefront.search.energy.doctor import calibrate_counters
 from joulefront.search.energy.intervals import Interval
