@@ -212,16 +212,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     where = files.path
     paths = [(name, PurePosixPath(name)) for name in files.names()]
     paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
-    images = [(name, path.parts) for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() in suffixes]
-    if not images:
-        counted = Counter(path.suffix.lower() for name, path in paths if not name.endswith("/")).most_common(3)
-        got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
-        said = f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}"
-        raise ValueError(f"{said}{_reader(kind for kind, _ in counted)}")
-    if foreign := sorted(path for name, path in paths if not name.endswith("/") and path.suffix.strip().lower() not in suffixes | BESIDE):
-        kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
-        one = f"{len(foreign)} file{'s' * (len(foreign) != 1)} ({kinds}), for example {foreign[0]}"
-        warnings.warn(f"{where}: left out {one}; convert or rename what is meant as {noun}", stacklevel=3)
+    images = _of_kind(where, [(name, path) for name, path in paths if not name.endswith("/")], suffixes, noun)
     folders = {path.parts[:depth] for name, path in paths for depth in range(1, len(path.parts) + name.endswith("/"))}
     # A zip often holds one folder with everything in it; a folder that holds images itself is a class and stays.
     while len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images):
@@ -271,6 +262,23 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
             + "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
         )
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
+
+
+def _of_kind(
+    where: Path, paths: Sequence[tuple[str, PurePosixPath]], suffixes: frozenset[str], noun: str
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the files of a kind with the parts of their paths; say what of another one is left out, and refuse a tree that has none."""
+    found = [(name, path.parts) for name, path in paths if path.suffix.strip().lower() in suffixes]
+    if not found:
+        counted = Counter(path.suffix.lower() for _, path in paths).most_common(3)
+        got = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted) or "no files"
+        said = f"no {noun} in {where}; they must end in one of {', '.join(sorted(suffixes))}, got {got}"
+        raise ValueError(f"{said}{_reader(kind for kind, _ in counted)}")
+    if foreign := sorted(path for _, path in paths if path.suffix.strip().lower() not in suffixes | BESIDE):
+        kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in foreign}))
+        one = f"{len(foreign)} file{'s' * (len(foreign) != 1)} ({kinds}), for example {foreign[0]}"
+        warnings.warn(f"{where}: left out {one}; convert or rename what is meant as {noun}", stacklevel=4)
+    return found
 
 
 def _split_folders(where: Path, images: Iterable[tuple[str, ...]], folders: set[tuple[str, ...]]) -> set[str]:

@@ -19,7 +19,7 @@ from .arrays import task_in_memory
 from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
 from .table_checks import copies, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, warn_of_telling, words_for_missing
 from .table_encodings import OF_DAY, goals_of, means_of_others
-from .table_features import MAX_LEVELS, apply, feature_names, is_numeric, learn, levels_with_means, listed
+from .table_features import MAX_LEVELS, Column, apply, feature_names, is_numeric, learn, levels_with_means, listed
 from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
@@ -105,10 +105,7 @@ def table(
         _require_columns(given, [*wanted, *drop, *keep, *categorical, *divides, *named_by_markers])
         if clash := [column for column in divides if column in (*wanted, *drop)]:
             raise ValueError(f"--split {split} needs the column {clash[0]!r}, which is {'the target' if clash[0] in wanted else 'dropped'}")
-        frame = given.frame.drop(columns=[column for column in drop if column not in wanted])
-        if len(twice := frame.columns[frame.columns.duplicated()]):
-            raise ValueError(f"{source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
-        frame = without_markers(frame, markers)
+        frame = without_markers(_without(given, drop, wanted), markers)
 
         values, labelled = _labels(frame, wanted, source, kind)
         frame = frame[labelled]
@@ -136,14 +133,10 @@ def table(
         warn_of_columns(source, learnt, inputs if split == "random" else None, how, told)
         warn_of_codes(source, learnt, inputs, how)
         warn_of_telling(source, [one for one in learnt if one["name"] not in keep], inputs, targets, parts)
-        features = apply(learnt, inputs)
+        features, levels = _features(learnt, inputs, parts[0], known)
         if features.shape[1] == 0:
             why = ", ".join(f"{column['name']} ({column['reason']})" for column in learnt[:5])
             raise ValueError(f"{source} has no column to predict {named.partition(' ')[2]} from: {why or 'there is no other column'}")
-        levels = levels_with_means(learnt, inputs)
-        for place, codes in levels.items():
-            assert known is not None  # what the means are of
-            features[parts[0], place : place + known.shape[1]] = means_of_others(codes[parts[0]], known)
 
         preprocessing = {"kind": "table", "target": wanted if several else wanted[0], "columns": learnt, "features": feature_names(learnt)}
         unnamed = [name for name in given.frame.columns if UNNAMED.fullmatch(name) and name not in wanted]
@@ -155,8 +148,7 @@ def table(
         reasons |= {**dict.fromkeys(again, "the target again"), **dict.fromkeys(apart, "divides the rows into files or groups")}
         seen = {"split": split, "left_out": reasons, "missing_texts": odd_texts}
         task = replace(task, seen=seen, embedded=Embedded.of(learnt, rows))
-    count = len(task.train) + len(task.validation)
-    return replace(task, folds=_parts(folds, split, count), seen={**task.seen, "warnings": said})
+    return replace(task, folds=_parts(folds, split, len(task.train) + len(task.validation)), seen={**task.seen, "warnings": said})
 
 
 def prepare(preprocessing: Mapping[str, Any], rows: pd.DataFrame | str | Path) -> np.ndarray:
@@ -222,6 +214,25 @@ def _require_columns(given: _Given, columns: Sequence[str]) -> None:
             hint = f"; did you mean {near[0]!r}? It" if near else "; it"
             headless = "; if the file has no header, write one above its first line" if any(map(is_number, names)) and not near else ""
             raise ValueError(f"{given.source} has no column {column!r}{hint} has: {listed(names)}{headless}")
+
+
+def _without(given: _Given, drop: Collection[str], wanted: Collection[str]) -> pd.DataFrame:
+    """Return the rows without the columns to drop, but for the target; names that are there twice are refused."""
+    frame = given.frame.drop(columns=[column for column in drop if column not in wanted])
+    if len(twice := frame.columns[frame.columns.duplicated()]):
+        raise ValueError(f"{given.source} has the column {twice[0]!r} twice; rename one" + ("" if twice[0] in wanted else ", or drop both"))
+    return frame
+
+
+def _features(
+    learnt: list[Column], inputs: pd.DataFrame, train: np.ndarray, goals: np.ndarray | None
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Return the features of all rows, those of ``train`` with means of the ``goals`` of others, and what ``levels_with_means`` does."""
+    features, levels = apply(learnt, inputs), levels_with_means(learnt, inputs)
+    for place, codes in levels.items():
+        assert goals is not None  # what the means are of
+        features[train, place : place + goals.shape[1]] = means_of_others(codes[train], goals)
+    return features, levels
 
 
 def _parts(folds: int | None, split: str, rows: int) -> int:
