@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from ..records.examples import SHARES
-from ..training import columns, table_encodings, table_file, table_rows, table_surprises
+from ..training import columns, table_encodings, table_file, table_numbers, table_rows, table_surprises
 from ..training.evaluate import predictions, sign_of
 from ..training.evaluate import quality as measured
 from ..training.splits_data import Excerpt, MemoryData
@@ -32,6 +32,8 @@ DRIFT = 0.01
 #: Qualities in which a class counts the same however rare it is.
 EVEN = ("balanced_accuracy", "macro_f1")
 BATCH = 64
+#: The modules that read tables, which lie beside an export.
+READERS = (columns, table_encodings, table_file, table_numbers, table_rows, table_surprises)
 #: The same from raw data: a resize may round a pixel otherwise. Share of the examples whose decision may change, of 1 in any case, and the
 #: largest difference of a probability, or of a value in standard deviations.
 RAW_CHANGED, RAW_TOLERANCE = 0.002, 0.02
@@ -253,7 +255,7 @@ def write_script(folder: Path, file: str, trained: TrainedModel) -> str:
     elif front is not None:
         (folder / predict.PREPARATION).write_bytes(preparation(trained, front, metadata(trained, takes, [])).SerializeToString())
     if file == predict.MODEL or front is not None:
-        for module in (predict, *((columns, table_encodings, table_file, table_rows, table_surprises) if takes == "table" else ())):
+        for module in (predict, *(READERS if takes == "table" else ())):
             source = Path(str(module.__file__))
             beside = source.read_text(encoding="utf-8").replace("\nfrom .", "\nfrom ")  # there is no package around them there
             (folder / source.name).write_text(beside, encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from html import unescape
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .table_encodings import COMPACTS, MINUTES, MOST, OF_DAY, PLAINLY_DAYS, SECONDS, date_form, in_english, lasted, seconds_of, since_1970
+from .table_numbers import amounts, doubtful, signs_of, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,38 +38,10 @@ TRUTHS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim", "on"), 1.0),
     **dict.fromkeys(("false", "f", "no", "n", "0", "nein", "falsch", "non", "faux", "não", "off"), 0.0),
 }
-#: Texts with more different letters behind their numbers than this are codes, not amounts.
-UNITS = 6
-_SPACES = r"(?<=\d)[ '’_\u00a0\u2009\u202f](?=\d{3}(?!\d))"
-_UNITS = "€$£¥₹% \u00a0"
-#: Signs that are written for minus.
-_MINUS = dict.fromkeys(map(ord, "−–‐‑﹣－"), "-")
-#: Numbers as people write them, and as they are read: quotes around them, below zero in brackets or with the sign behind, powers.
-_SPELLINGS = (
-    (r"^'(?=[\d+.-])|^\"(?=.*\d\"$)|(?<=\d)\"$", ""),
-    (r"^\((.*\d.*)\)$|^([^-]*\d)-$", r"-\1\2"),
-    (r"^([+-])\s+", r"\1"),
-    (r"(?<=\d) ?[x×·*] ?10\^\(?([+-]?\d+)\)?$|(?<=\d)[dD](?=[+-]\d+$)", r"e\1"),
-)
 #: Telephone numbers with the code of their country, which would pass for numbers.
 _TELEPHONE = r"\+[1-9]\d{0,2}[ /()-]?\d[\d /()-]{6,}"
-#: Currencies before or behind a number. Source: ISO 4217 for the codes.
-_CURRENCY = r"(?:EUR|USD|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|TRY|KRW|RUB|US\$|R\$|Rs\.?|kr\.?|€|\$|£|¥|₹)"
 #: Texts of so many different values and one form get a word.
 FORMED = 20
-#: Letters of a unit behind a number.
-_UNIT = r"\d[ \u00a0]?([A-Za-zµμ°Ω][A-Za-zµμ°Ω/²³]{0,11})\.?$"
-#: Units that stand beside each other in a column, and what each counts; ``k``, beside numbers without any, by thousands.
-SCALES: Mapping[str, Mapping[str, float]] = {
-    "k": {"": 1, "k": 1e3, "K": 1e3, "Tsd": 1e3, "m": 1e6, "M": 1e6, "mn": 1e6, "Mio": 1e6, "B": 1e9, "bn": 1e9, "Mrd": 1e9, "T": 1e12},
-    "B": {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
-    "g": {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6},
-    "m": {"mm": 1e-3, "cm": 1e-2, "m": 1, "km": 1e3},
-    "th": dict.fromkeys(("st", "nd", "rd", "th"), 1.0),
-    "l": {"ml": 1e-3, "mL": 1e-3, "cl": 1e-2, "l": 1, "L": 1},
-}
-#: Feet and inches, which are read as inches.
-_FEET = r"""(?:(\d+) ?(?:'|′|’|ft\.?|feet|foot)(?!'))?(?: ?(\d+(?:\.\d+)?) ?(?:"|″|”|''|′′|in(?:ch(?:es)?)?\.?)?)?"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +51,7 @@ class Reading:
     Attributes:
         kind: What they are.
         how: Of numbers ``.,`` or ``,.``: the decimal sign, then that of thousands, then the unit behind them, if any, or ``*`` and one of
-            ``SCALES``, or ``*ft``. Of dates one of ``FORMATS``, or several with ``|`` between.
+            ``SCALES``, ``*ft`` or ``*°``. Of dates one of ``FORMATS``, or several with ``|`` between.
         note: What is probably not meant, in words, or None.
         gaps: Texts beside the others that count as missing, as ``unknown`` among numbers.
     """
@@ -197,7 +169,7 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
     behind = None
     if np.isnan(parsed[style]).mean() > 1 - MOST:
-        unit, behind = _unit(different)
+        unit, behind = unit_of(different)
         if unit:
             parsed = {one + unit: parse(different, Reading("number", one + unit)) for one in styles}
             style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
@@ -211,7 +183,7 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     share = float(counts[~strange].sum() / counts.sum())
     shown = ", ".join(repr(text[:40]) for text in different[strange][:3])
     if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
-        said = f"is numbers, among which {shown} counts as missing" if strange.any() else behind or _doubtful(different, style)
+        said = f"is numbers, among which {shown} counts as missing" if strange.any() else behind or doubtful(different, style)
         signs = signs_of(different) if len(style) == 2 else different[:0]
         return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said, tuple(different[strange]))
     mostly = share > 0.5 or strange.mean() <= 1 - MOST
@@ -228,32 +200,6 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     return Reading(note=note or behind or said or _in_form(different))
 
 
-def _unit(different: Any) -> tuple[str, str | None]:
-    """Return what texts have behind their numbers, as ``Reading.how`` has it, and what to say of it; empty where there is none."""
-    if different.str.fullmatch(_FEET).mean() >= MOST and different.str.contains(r"\d ?(?:['′’]|f)").any():
-        return "*ft", None
-    found = different.str.rstrip(_UNITS).str.extract(_UNIT)[0]
-    plain = different.str.fullmatch(rf"[+-]?\s*{_CURRENCY}?\s*[\d.,]+\s*{_CURRENCY}?")
-    if not found.notna().any() or (found.notna() | plain).mean() < MOST:
-        return "", None
-    units = {*found.dropna()} | ({""} if (plain & (different != "0")).any() else set())
-    for name, scale in SCALES.items():
-        if units <= scale.keys() and (len(units - {""}) > 1 or units & {"k", "K", "M", "B", "Tsd", "Mio", "Mrd"}):
-            return f"*{name}", None
-    # Without capitals and the plural; mW is not MW.
-    spelt = found.where(found.str.fullmatch("M."), found.str.lower()).str.replace(r"(?<=...)s$", "", regex=True)
-    counts, shown = spelt.value_counts(), " and ".join(map(repr, found.value_counts().index[:2]))
-    usual = str(counts.index[0])
-    if counts.iloc[0] >= MOST * len(different):
-        return usual, None
-    if len(counts) == 1 < counts.iloc[0]:
-        return usual, f"is numbers with {shown} in some cells and none in others, which are read alike; write all in one unit"
-    codes = different.str.fullmatch(r"[1-9]\d{3} ?[A-Z]{2}").all()  # postal ones of the Netherlands
-    first = different.str.match(rf"\W*{_CURRENCY}?\W*\d[\d.,'\s]*[^\W\d]*[.²³]?\W*$")  # others begin with letters
-    several = not codes and (found.notna() & first).mean() >= MOST and found.nunique() <= UNITS
-    return "", f"is text, for its numbers have several units, {shown}; write all in one to have numbers" if several else None
-
-
 def _in_form(different: Any) -> str | None:
     """Say that texts have numbers in them and all one form around these, which is not known, as in ``68x65``."""
     days = different.str.fullmatch(r"\d\d?-(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)")
@@ -264,40 +210,10 @@ def _in_form(different: Any) -> str | None:
     forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
     usual = forms.mode()[0]
     alike = (forms == usual).mean() >= MOST and usual.startswith("0")
-    varied = "/" in usual or (len(different) >= FORMED and different.str.len().nunique() > 1)
+    varied = re.search("[/±(‰°]", usual) or (len(different) >= FORMED and different.str.len().nunique() > 1)
     if not alike or not varied or re.fullmatch(r"0(\.0){2,}|0, ?0|0\.0, ?0\.0", usual):
         return None  # versions, addresses and places
     return f"is text, for its values hold numbers in a form that is not read, e.g. {different[0]!r}; write numbers alone to have numbers"
-
-
-def _doubtful(different: Any, style: str) -> str | None:
-    """Say that numbers have several currencies, or percent signs in part, which are left out; or points that may be of thousands."""
-    if style[0] == "." and all(re.fullmatch(r"[^\d.,]*(\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.,]*", text) for text in different):
-        grouped, money = different.str.contains(".", regex=False), different.str.contains(_CURRENCY).any()  # which has two decimals
-        if grouped.mean() > 0.5 and (money or not grouped.all() or different.str.contains(r"0\D*$").mean() > 0.5):
-            shown = different[grouped].iloc[0]
-            return f"is read with decimal points, as {shown!r}; if these are of thousands, write the numbers without them"
-    if (powers := different.str.fullmatch(r"\d+[eE]\d+")).any():
-        shown = different[powers].iloc[0]
-        return f"is numbers, and {shown!r} is read as {float(shown):g}; if these are codes, name the column in --categorical"
-    signs = signs_of(different)
-    named = sorted({*signs} - {""})
-    if len(named) < 2 and not (named == ["%"] and ((signs == "") & (different != "0")).any()):
-        return None
-    shown = " and ".join(map(repr, named[:2])) if len(named) > 1 else "'%' in some cells and none in others"
-    return f"is numbers with {shown}, which are read alike; write all in one unit"
-
-
-def signs_of(found: Any) -> Any:
-    """Return the currency or percent sign of each text ``(n,)``, "" for one without."""
-    if re.search(r"[^\d.,\n+-]", "\n".join(found)):
-        return found.str.extract(rf"({_CURRENCY}|%)")[0].fillna("")
-    return found.where(found == "", "")  # most columns have none, and to look for it takes long
-
-
-def _plain_digits(text: str) -> str:
-    """Return a text with the digits 0 to 9 in place of those of other scripts."""
-    return text if text.isascii() else "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in text)
 
 
 def parse(values: Any, reading: Reading) -> np.ndarray:
@@ -316,34 +232,7 @@ def parse(values: Any, reading: Reading) -> np.ndarray:
         return found
     if reading.kind == "duration":
         return lasted(column, reading.how)
-    decimal, thousands, unit = reading.how[0], reading.how[1], reading.how[2:]
-    scale = SCALES.get(unit[1:]) if unit.startswith("*") else None
-    numbers = np.full(len(column), np.nan)
-    if decimal == "." and (scale is None or "" in scale) and unit != "*ft":
-        numbers[:] = pd.to_numeric(column, errors="coerce")
-    rest = column[np.isnan(numbers) & column.notna().to_numpy()]
-    if len(rest) and unit == "*ft":
-        feet = rest.str.extract(f"^{_FEET}$").astype(float)
-        numbers[rest.index] = np.where(feet.notna().any(axis=1), feet.fillna(0.0).to_numpy() @ [12.0, 1.0], np.nan)
-    elif len(rest):
-        bare = rest.map(_plain_digits).str.translate(_MINUS)
-        factor: Any = 1.0
-        if scale is not None:
-            bare = bare.str.rstrip(_UNITS)
-            factor = bare.str.extract(_UNIT)[0].fillna("").map(scale).where(bare != "0", 1.0)
-            bare = bare.str.replace(r"(?<=\d)\s*[^\W\d_/²³]+\.?$", "", regex=True)
-        elif unit:
-            bare = bare.str.replace(rf"(?i)(?<=[\d ]){re.escape(unit)}s?\.?$", "", regex=True)
-        bare = bare.str.strip(_UNITS)
-        for form, instead in _SPELLINGS:
-            bare = bare.str.replace(form, instead, regex=True)
-        bare = bare.str.replace(rf"^([+-]?)\s*{_CURRENCY}\s*|\s*{_CURRENCY}$", r"\1", regex=True)
-        bare = bare.str.replace(_SPACES, "", regex=True).str.strip(_UNITS)
-        groups = rf"[1-9]\d{{0,2}}(?:[{thousands}]\d{{3}})+|[1-9]\d?(?:[{thousands}]\d\d)+[{thousands}]\d{{3}}"  # the latter in India
-        form = rf"[+-]?(?:\d+|{groups}|(?=[{decimal}]\d))(?:[{decimal}]\d*)?(?:[eE][+-]?\d+)?"
-        bare = bare.where(bare.str.fullmatch(form)).str.replace(thousands, "").str.replace(decimal, ".")
-        numbers[rest.index] = pd.to_numeric(bare, errors="coerce") * factor
-    return numbers
+    return amounts(column, reading.how)
 
 
 def numbers(values: pd.Series[Any], reading: Reading = Reading()) -> np.ndarray:

@@ -318,7 +318,7 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
         warnings.warn(f"{source}: {said}", stacklevel=4)
     if reading.kind in ("number", "duration"):
         values = parse(plain, reading)
-        coded = reading.kind == "number" and reading.how[2:] and kind != "regression"  # 2WD and 4WD, which stay what they are
+        coded = reading.kind == "number" and (reading.how[2:] or reading.note) and kind != "regression"  # 2WD and 4WD stay
         return plain if coded and infer_kind(values[np.isfinite(values)]) == "classification" else values
     if reading.kind == "date":
         if kind == "regression":

@@ -67,10 +67,27 @@ _MONTHS = (
     "nov november novembre noviembre novembro listopada ноября",
     "dec december dezember dez decembre diciembre dic dicembre dezembro grudnia декабря",
 )
+#: The same in Czech, Finnish, Norwegian, Romanian, Turkish, Greek and Ukrainian.
+_FURTHER = (
+    "ledna tammikuuta ianuarie ocak ιανουαριου січня",
+    "unora helmikuuta februarie subat φεβρουαριου лютого",
+    "brezna maaliskuuta martie mart μαρτιου березня",
+    "dubna huhtikuuta aprilie nisan απριλιου квітня",
+    "kvetna toukokuuta mayıs μαιου травня",
+    "cervna kesakuuta iunie haziran ιουνιου червня",
+    "cervence heinakuuta iulie temmuz ιουλιου липня",
+    "srpna elokuuta agustos αυγουστου серпня",
+    "zari syyskuuta septembrie eylul σεπτεμβριου вересня",
+    "rijna lokakuuta octombrie ekim οκτωβριου жовтня",
+    "listopadu marraskuuta noiembrie kasım νοεμβριου листопада",
+    "prosince joulukuuta desember decembrie aralık δεκεμβριου грудня",
+)
 #: Zones whose letters mean one thing nearly everywhere, in hours before UTC.
 _ZONES = {"CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5}
 _ZONES |= {"MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
-_ENGLISH = {name: names.split()[0].capitalize() for names in _MONTHS for name in names.split()}
+_ENGLISH = {
+    name: names.split()[0].capitalize() for names, more in zip(_MONTHS, _FURTHER, strict=True) for name in f"{names} {more}".split()
+}
 #: Words about a date that say nothing more: a weekday before it, "of" between its parts, "o'clock" behind it.
 _WEEKDAY = r"^[^\W\d_]+[.,]*\s+(?=\d{1,2}[. ]+[^\W\d_]|\d{1,4}[./-]\d|[A-Z][a-z]{2} +\d\d? (?:\d{4} )?\d\d:)"
 _FILLING = (
@@ -363,13 +380,15 @@ def lasted(column: Any, how: str = ".,") -> np.ndarray:
 #: What is written in another way before a date is read: those of East Asia, quarters, weeks, halves of the day, zones and JSON of .NET.
 _REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], ...] = (
     (re.compile(r"\s{2,}"), " "),
+    (re.compile(r"(?<=\d)\. (?=\d)"), "."),
+    (re.compile(r"(?<=\d)(?:\.| г\.?)$"), ""),
     (re.compile(r"^(\d{4}) ?[年년] ?(\d\d?) ?[月월] ?(\d\d?) ?[日일]"), lambda found: "{}-{:0>2}-{:0>2}".format(*found.groups())),
     (
         re.compile(r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"),
         lambda found: f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}-01",
     ),
     (re.compile(r"^(?:(\d{4})-?[Ww](\d{2})(?:-?([1-7]))?|[Kk][Ww] ?(\d\d?)[ /-](\d{4}))$"), _week),
-    (re.compile(r"(?i)(?<=\d) ?([ap])\.?m\.?$"), r" \1m"),
+    (re.compile(r"(?i)(?<=\d) ?([ap])\.? ?m\.?$"), r" \1m"),
     (re.compile(r"(:\d\d),(\d+)$"), r"\1.\2"),
     (re.compile(r"^/Date\((-?\d+)(?:[+-]\d{4})?\)/$"), lambda found: str(np.datetime64(int(found[1]), "ms"))),
     (re.compile(r"(?<=\d) ?(?:\([A-Z][^()]*\)|\[[^\[\]]*\]|[A-Z][a-z]+(?:/[A-Za-z_]+)+)$"), ""),

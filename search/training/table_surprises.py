@@ -11,7 +11,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from .columns import LARGEST, Reading, by_other_sign, from_json, is_text, numbers, parse, plain_frame, signs_of, texts, without_markers
+from .columns import LARGEST, Reading, by_other_sign, from_json, is_text, numbers, parse, plain_frame, texts, without_markers
+from .table_numbers import signs_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -220,10 +220,10 @@ def run_card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
         printed = io.StringIO()
         names: dict[str, Any] = {}
         with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-            for name in ("predict", "columns", "table_file", "table_encodings"):
+            for name in ("predict", "columns", "table_file", "table_encodings", "table_numbers"):
                 sys.modules.pop(name, None)
             exec(found.group(1), names)
-        for name in ("predict", "columns", "table_file", "table_encodings"):
+        for name in ("predict", "columns", "table_file", "table_encodings", "table_numbers"):
             sys.modules.pop(name, None)
         return {**names, "printed": printed.getvalue()}
 

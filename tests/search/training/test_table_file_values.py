@@ -327,6 +327,21 @@ WRITTEN = {
     "apostrophes, lines and blanks between thousands": (["12'345", "1_234", "9\u202f876", "5\u00a0432.5"], [12_345, 1234, 9876, 5432.5]),
     "dashes for minus": (["–1.5", "‐2", "- 3", "(4)", "5-", "6"], [-1.5, -2, -3, -4, -5, 6]),
     "quotes": (['"52"', "'89", "7"], [52, 89, 7]),
+    "marks of footnotes": (["337*", "412 †", "58[1]", "12¹", "7 (a)", "9,-", "4"], [337, 412, 58, 12, 7, 9, 4]),
+    "latitudes": (["51.2° N", "49.9° S", "51°30'36\"N", "10° 30′ S", "0°"], [51.2, -49.9, 51.51, -10.5, 0]),
+    "longitudes": (["0.12 W", "13,4 E", "2.5 E"], [-0.12, 13.4, 2.5]),
+    "sides before degrees": (["N 46.7", "S 12.5"], [46.7, -12.5]),
+    "fractions": (["5 5/8", "1½", "¾", "3/16", "-2 1/4", "7"], [5.625, 1.5, 0.75, 0.1875, -2.25, 7]),
+    "powers above the line": (["2.7×10³", "4.1 x 10⁻²"], [2700, 0.041]),
+    "digits and signs of other scripts": (["٣٫٥", "１２．５", "－３", "۷"], [3.5, 12.5, -3, 7]),
+    "currencies of the world": (["NT$ 6,454", "12 A$", "₽5", "₩1,000", "Rp 15", "Fr. 20", "￥7"], [6454, 12, 5, 1000, 15, 20, 7]),
+    "units in other scripts": (["12 кг", "5 кг", "7,5 кг"], [12, 5, 7.5]),
+    "money in other scripts": (["1 234,50 zł", "12 zł"], [1234.5, 12]),
+    "units of one sign": (["12歳", "45歳"], [12, 45]),
+    "days with blanks behind their points": (["31. 1. 2024", "30. 1. 2024"], [1_706_659_200, 1_706_572_800]),
+    "days as in Korea": (["2024. 1. 31.", "2024. 1. 30."], [1_706_659_200, 1_706_572_800]),
+    "months of further languages": (["31 января 2024 г.", "31. tammikuuta 2024", "31 Ocak 2024", "31. ledna 2024"], [1_706_659_200] * 4),
+    "halves of the day as in Spain": (["31/01/2024 1:00 p. m.", "31/01/2024 1:00 a. m."], [1_706_706_000, 1_706_662_800]),
     "pages": (["<td>12</td>", "1&nbsp;234", "<b>5</b>", "&nbsp;", "&minus;7"], [12, 1234, 5, np.nan, -7]),
     "less than no time": (["-01:10:00", "26:00:00", "0:30:00"], [-4200, 93_600, 1800]),
     "laps": (["32:18.5", "1:02.25", "59:59.9"], [1938.5, 62.25, 3599.9]),
@@ -353,10 +368,41 @@ def test_values_are_read_as_people_write_them(written, meant):
 
 
 @pytest.mark.parametrize(
-    "written", [["1B", "12C", "3F"], ["A12", "B7"], ["2019-001", "2020-114"], ["68x65", "7x9"], ["01/13/2024", "13/01/2024"]]
+    "written",
+    [
+        ["1B", "12C", "3F"],
+        ["A12", "B7"],
+        ["2019-001", "2020-114"],
+        ["68x65", "7x9"],
+        ["01/13/2024", "13/01/2024"],
+        ["N18.3", "S72.0", "E11.9"],
+        ["1/3", "2/5"],
+    ],
 )
 def test_what_only_looks_like_numbers_or_dates_stays_text(written):
     assert infer(texts(pd.Series(written))).kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (["337*", "412", "58"], "numbers with marks behind some, e.g. '337*', which are left out"),
+        (["12 °C", "50 °F", "13 °C", "60 °F"], "several units"),
+        ([f"{k + 10} ± {k % 4}" for k in range(30)], "in a form that is not read, e.g. '10 ± 0'"),
+        ([f"{k + 10} ({k % 4})" for k in range(30)], "in a form that is not read, e.g. '10 (0)'"),
+    ],
+)
+def test_numbers_with_something_behind_them_get_a_word(written, said):
+    assert said in (infer(texts(pd.Series(written))).note or "")
+
+
+def test_new_places_are_read_as_those_of_training(tmp_path):
+    task, said = read(write(tmp_path / "t.csv", [f"{k}.5° {'NS'[k % 2]},{label(k)}" for k in range(ROWS)]))
+    assert said == ""
+    new = write(tmp_path / "new.csv", ["1.5° S", "1.5° N"], header="a")
+    south, north = prepare(task.preprocessing, new)[:, 0]
+    other = prepare(task.preprocessing, write(tmp_path / "one.csv", ["-1.5"], header="a"))[0, 0]
+    assert other == south < north
 
 
 def test_signs_of_web_pages_make_no_levels_of_their_own():
