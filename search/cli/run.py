@@ -162,7 +162,7 @@ def _warn_of_other_code(study: StudyOptions, path: Path, origin: Mapping[str, An
 def _nothing_to_do(limits: SessionLimitOptions, path: Path, found: Study) -> str | None:
     """Return why a run that is asked for nothing more has ended; None where there is something to do."""
     from ..records.run_folder import RunFolder
-    from ..running.course import finished
+    from ..running.recorder import finished
 
     more = (limits.trials, limits.budget, limits.timeout, limits.stop_gain)
     if any(one is not None for one in more) or not RunFolder.exists(path):

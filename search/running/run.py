@@ -14,9 +14,12 @@ from ..billing.account import SAVE_SECONDS
 from ..carbon.intensity import Intensity, Price, check_pue
 from ..execution.job import Executor
 from ..execution.watch import pace_of
-from ..formatting import plain
+from ..formatting import joules_text, plain
+from ..front import Front
 from ..integrations.run_log import TrialLogger
+from ..records.bill import FEATURES, add_up
 from ..records.run_folder import RunFolder, StoreError
+from ..report.facts import over_default
 from ..report.front_view import FrontView
 from ..samplers.factory import keep_apart, make_sampler
 from ..samplers.frozen_features import StoredFeatures
@@ -27,13 +30,12 @@ from ..training.task import Task
 from .baselines import PLAIN, MeasurementProtocol, beginning
 from .carbon_session import ALONE, CarbonSession, check_grams, grams_as_joules, keep_place
 from .clean_hours import CarbonTime
-from .course import tell_end
 from .endings import Endings
 from .ensemble import add_ensemble
 from .identity import note_study, study_folder
 from .membership import Membership, ledger_copy
 from .progress import Listener, Reporter, quiet
-from .recorder import Recorder
+from .recorder import Recorder, course, features_text, recent_gain
 from .session import OpenedFolder, SessionOptions, Start, meters_text, open_session
 from .trial_runner import TrialRunner, one_blas_thread
 
@@ -324,7 +326,7 @@ def _search(runner: TrialRunner) -> None:
     study, session, rules, reporter, member = runner.study, runner.session, runner.rules, runner.reporter, runner.member
     loop = TrialLoop(session.executors, rules, runner, lambda: runner.recorder.failures, session.lock)
     with Endings() as after:
-        after.then(lambda _: tell_end(runner))
+        after.then(lambda _: _tell_end(runner))
         with session.measuring():
             reporter.begin()
             loop.go()
@@ -352,6 +354,37 @@ def _tell_start(runner: TrialRunner, path: Path, raised: str | None, earlier: Se
     ):
         if said:
             runner.reporter.tell("start", said)
+
+
+def _tell_end(runner: TrialRunner) -> None:
+    """Say why a session of a search has ended and what it has brought, and leave what the folder keeps of it."""
+    session, study, optuna_study, rules = runner.session, runner.study, runner.optuna_study, runner.rules
+    reporter, hourly, member = runner.reporter, runner.carbon, runner.member
+    session.reason = rules.reason or session.reason
+    session.end_facts |= session.baseline_facts
+    if noted := sorted(reporter.expectations.items()):
+        session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
+    if hourly is not None:
+        session.end_facts |= hourly.facts()
+    front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
+    rules.account.save()
+    parts = add_up(rules.account.sessions()).overhead_parts
+    used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts)
+    reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
+    if not front.trials and rules.limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= rules.limits.joules:
+        reporter.tell("end", f"imports, data and warm-up alone took {joules_text(started)}; give a larger --budget")
+    own = [trial for trial in front.trials if trial.number >= session.trials_before]
+    if not session.inputs and (said := features_text(own, session.account.session.by_state.get(FEATURES, 0.0))) is not None:
+        reporter.tell("end", said)
+    if (gained := over_default(front)) is not None:
+        reporter.tell("end", gained)
+    if (recent := recent_gain(front)) is not None:
+        reporter.tell("detail", recent)
+    for trial in front if member is not None else ():
+        session.folder.fetch_artifact(trial.number)
+    session.folder.save_snapshot(optuna_study)
+    for log in reporter.logs:
+        log.end(session.folder.run(optuna_study), front)
 
 
 def load(path: str | Path, *, complete_only: bool | None = None, storage: str | None = None) -> FrontView:

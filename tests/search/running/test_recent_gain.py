@@ -7,7 +7,7 @@ import pytest
 from helpers.trials import make_trial
 
 from joulefront.search.front import Front
-from joulefront.search.running.course import LEAST, course, finished, recent_gain
+from joulefront.search.running.recorder import LEAST, course, finished, recent_gain
 from joulefront.search.stopping.rules import NOT_WORTH_IT
 from joulefront.search.study import Budget
 
