@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+from unicodedata import combining, normalize
 
 from .table_file import TEXT, TYPED
 from .task import spelt_alike
@@ -36,8 +37,15 @@ BESIDE = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".y
 SPLITS = dict.fromkeys(("train", "training"), "train")
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 SPLITS |= dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test")
-#: What some write behind the name of a split: ``val_set``, ``train2017``.
-_BEHIND = re.compile(r"[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
+#: The same in Spanish, French, Italian, Portuguese, German, Polish, Russian, Chinese, Japanese and Korean, without accents.
+_ELSEWHERE = {
+    "train": "entrenamiento entrainement apprentissage addestramento treino trening обучение 训练 訓練 学習 훈련",
+    "validation": "validacion convalida validacao validierung walidacja проверка 验证 驗證 検証 검증",
+    "test": "prueba pruebas prova teste tests тест 测试 測試 テスト 테스트",
+}
+SPLITS |= {word: split for split, words in _ELSEWHERE.items() for word in words.split()}
+#: What some write around the name of a split: ``val_set``, ``train2017``, ``01_train``, ``seg_train``.
+_AROUND = re.compile(r"^(\d\d?|(data)?set|data|images?|seg)[ ._-]+|[ _-]*(set|split|data|images?|files|(19|20)\d\d)$")
 #: Folders beside one another in sets for detection and segmentation, whose images have no class.
 _NO_CLASS = re.compile(r"(?i)(jpeg)?images?|imgs?|masks?|labels?|annotations?|image_?sets|segmentation_?(class|object)|gt|ground_?truth")
 _NUMBERED = re.compile(r"(?i)(fold|part|split|batch|chunk|shard)[ _-]?\d+")
@@ -239,7 +247,7 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
     if deeper := sorted(parts for _, parts in images if len(parts) > depth + 2 and (not split_layout or parts[0] in named)):
         label, inner = deeper[0][depth : depth + 2]
-        remedy = "if the inner folders are the classes or splits, move them up"
+        remedy = "if the inner folders are the classes or splits, move them up; splits are called train, val and test"
         warnings.warn(
             f"{where}: {len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}; {remedy}", stacklevel=3
         )
@@ -315,7 +323,8 @@ def _refuse_layout(where: Path, classes: Sequence[str]) -> None:
 
 def split_of(folder: str) -> str | None:
     """Return the split that a folder's name says, ``validation`` for ``Val_set``, None for another name."""
-    return SPLITS.get(_BEHIND.sub("", folder.strip().lower()))
+    plain = "".join(one for one in normalize("NFD", folder.strip().lower()) if not combining(one))
+    return SPLITS.get(_AROUND.sub("", normalize("NFC", plain)))
 
 
 def _drop_second_links(files: Folder, splits: Mapping[str, list[tuple[str, int]]]) -> None:

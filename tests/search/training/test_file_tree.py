@@ -146,7 +146,22 @@ def test_recordings_among_images_and_images_among_recordings_are_counted(tmp_pat
         audio(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "split"), [("dev", "validation"), ("Val_set", "validation"), ("holdout", "test"), ("eval", "test")])
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("dev", "validation"),
+        ("Val_set", "validation"),
+        ("holdout", "test"),
+        ("eval", "test"),
+        ("02_val", "validation"),
+        ("seg_test", "test"),
+        ("dataset-test", "test"),
+        ("Validación", "validation"),
+        ("测试", "test"),
+        ("проверка", "validation"),
+        ("テスト", "test"),
+    ],
+)
 def test_other_names_of_splits_are_known(tmp_path, name, split):
     task, _, said = read(write(tmp_path, classes("train/a", "train/b", f"{name}/a", f"{name}/b")))
     assert (task.classes, len(getattr(task, split)), said) == (("a", "b"), 20, "")
