@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from ..records.examples import SHARES
-from ..training import columns, table_encodings, table_file, table_numbers, table_rows, table_surprises
+from ..training import columns, table_encodings, table_file, table_numbers, table_objects, table_rows, table_surprises
 from ..training.evaluate import predictions, sign_of
 from ..training.evaluate import quality as measured
 from ..training.splits_data import Excerpt, MemoryData
@@ -33,7 +33,7 @@ DRIFT = 0.01
 EVEN = ("balanced_accuracy", "macro_f1")
 BATCH = 64
 #: The modules that read tables, which lie beside an export.
-READERS = (columns, table_encodings, table_file, table_numbers, table_rows, table_surprises)
+READERS = (columns, table_encodings, table_file, table_numbers, table_objects, table_rows, table_surprises)
 #: The same from raw data: a resize may round a pixel otherwise. Share of the examples whose decision may change, of 1 in any case, and the
 #: largest difference of a probability, or of a value in standard deviations.
 RAW_CHANGED, RAW_TOLERANCE = 0.002, 0.02

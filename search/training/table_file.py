@@ -13,7 +13,8 @@ from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .table_rows import HEADING, Layout, flat, headless, layout, mending, read_arff, read_json, rows_of_data, single_quoted, swallowed
+from .table_objects import flat, read_arff, read_json
+from .table_rows import HEADING, Layout, headless, layout, mending, rows_of_data, single_quoted, swallowed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -378,8 +379,8 @@ def _member(path: Path) -> IO[bytes] | None:
     archive = zipfile.ZipFile(path)
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith(("__MACOSX", "."))]
     names = [name for name in names if Path(name).suffix.lower() in TEXT and "readme" not in name.lower()] or names
-    if len(names) != 1:
-        raise ValueError(f"it must hold one file, it holds {', '.join(names[:5]) or 'none'}")
+    if len(names) != 1 or Path(names[0]).suffix.lower() in TYPED:
+        raise ValueError(f"it must hold one file of text, it holds {', '.join(names[:5]) or 'none'}; unpack it")
     return archive.open(names[0])
 
 

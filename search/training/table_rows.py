@@ -1,16 +1,15 @@
-"""Rows of a table: how a text is divided into them, which below a header are data, no units, sums and notes; those of JSON and ARFF."""
+"""Rows of a table: how a text is divided into them, and which below a header are data, no units, sums and notes."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,9 +22,12 @@ COMPARED, BEHIND = 100, 8
 UNIT = 12
 #: What sums up the rows above it, or says where they are from.
 _FOOTERS = re.compile(
-    r"(?i)(grand )?(sub)?totals?|sum(me)?|summa|gesamt|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt"
+    r"(?i)(grand )?(sub)?totals?|sum(me|a)?|summa|gesamt(ergebnis)?|insgesamt|totale?s?|ges\.|average|mean|mittelwert|durchschnitt"
+    r"|razem|celkem|összesen|toplam|totaal|yhteensä|итого|всего|合计|总计|合計|總計|합계|median|std\.?( ?dev\.?)?|standard deviation"
     r"|(source|quelle|notes?|hinweis):.*|\(\d+ rows?( affected)?\)"
 )
+#: What sums up some of the rows, as tables of Excel have it between them.
+_SUBTOTAL = re.compile(r"(?i).+ (sub[ -]?)?(totals?|ergebnis|summe|итог|小计|小計)")
 #: A text that stands alone behind the rows and is a note: marked as one, with a colon, or of several words.
 _NOTE = re.compile(r"[*†‡§¹²³#].*|[^:]+: .*|\S+( \S+){3,}")
 #: A line that is drawn below the header, as in Markdown and by databases.
@@ -138,7 +140,14 @@ def rows_of_data(
             said.append(f"left out the row {next(filter(None, row))!r} at the end, taken for a sum or a note")
         elif stop < len(rows):
             stop = last  # an empty line between rows and notes
-    return rows[:stop], said, units
+    rows = rows[:stop]
+    if len(rows) > 4 and any(map(_FOOTERS.fullmatch, cells[rows[0]])) and _is_sum(cells[rows[0]], cells[rows[1:]]):
+        said.append(f"left out the row {next(filter(None, cells[rows[0]]))!r} below the header, taken for a sum")
+        rows = rows[1:]
+    parts = [cells[k][0] for k in rows[: 10 * COMPARED] if _SUBTOTAL.fullmatch(cells[k][0])]
+    if 1 < len(parts) <= len(rows) / 2:
+        said.append(f"{len(parts)} rows are named like sums, e.g. {parts[0]!r}, and read as the others are; delete them if they are sums")
+    return rows, said, units
 
 
 def headless(header: Sequence[str], body: pd.DataFrame, names: Collection[str]) -> str | None:
@@ -267,10 +276,10 @@ def _is_note(row: np.ndarray, above: np.ndarray) -> bool:
 
 
 def _is_sum(row: np.ndarray, above: np.ndarray) -> bool:
-    """Whether the numbers of a row are the sums of those above it: all of them, or one where a word says so."""
+    """Whether the numbers of a row are the sums of those above it: all of them, or one where a word says so; other words must be new."""
     words = [k for k, text in enumerate(row) if text and not is_number(text)]
     word = any(_FOOTERS.fullmatch(row[k].rstrip(": ")) and not (above[:, k] == row[k]).any() for k in words)
-    if words and not word:
+    if not word and any((above[:, k] == row[k]).any() for k in words):
         return False
     sums = 0
     for text, column in zip(row, above.T, strict=True):
@@ -280,7 +289,7 @@ def _is_sum(row: np.ndarray, above: np.ndarray) -> bool:
             if summed == word:  # with a word one sum will do, without one all must be sums
                 return word
             sums += summed
-    return not word and sums > 0 and (sums > 1 or not all(row))
+    return not word and sums > 0 and (sums > 1 or not (words or all(row)))
 
 
 def _number(text: str) -> float:
@@ -288,112 +297,3 @@ def _number(text: str) -> float:
         return float(text.replace(",", "."))
     except ValueError:
         return float("nan")
-
-
-def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
-    """Read objects in a list, deeper in others, behind one another, by column or by id; rows below their names; GeoJSON.
-
-    Raises:
-        ValueError: If it is no JSON, or has several such lists; ``names`` are columns that the table must have.
-    """
-    import pandas as pd
-
-    whole = _parsed(text)
-    if isinstance(whole, list) and all(isinstance(row, list) for row in whole) and all(isinstance(name, str) for name in whole[0]):
-        return pd.DataFrame(whole[1:], columns=whole[0])
-    if isinstance(whole, dict):
-        if {"columns", "data"} <= whole.keys():
-            return pd.DataFrame(whole["data"], columns=whole["columns"])
-        if whole.get("type") == "FeatureCollection":
-            return pd.DataFrame(map(_feature, whole["features"]))
-        values = list(whole.values())
-        by_id = bool(values) and all(isinstance(value, dict) for value in values) and not {*names} & whole.keys()
-        if by_id and (any({*names} & value.keys() for value in values) if names else len(values) > len(values[0])):
-            return pd.DataFrame(values)
-        tables = {} if {*names} & whole.keys() else _tables(whole)
-        if len(tables) > 1:
-            raise ValueError(f"it holds several tables, {', '.join(tables)}; save one of them as a file of its own")
-        if len(tables) == 1:
-            return pd.DataFrame(next(iter(tables.values())))
-        whole = whole if all(isinstance(value, dict | list) for value in values) else [whole]
-    return pd.DataFrame(whole).reset_index(drop=True)
-
-
-def _parsed(text: str) -> Any:
-    """Return a value, or those that stand behind one another, on a line each or not, as a list."""
-    reader, between, found, place = json.JSONDecoder(parse_int=_whole, object_pairs_hook=_object), re.compile(r"[\s,]*"), list[Any](), 0
-    try:
-        while (place := between.match(text, place).end()) < len(text):  # type: ignore[union-attr]
-            value, place = reader.raw_decode(text, place)
-            found.append(value)
-    except json.JSONDecodeError as error:
-        near = text[max(0, error.pos - 20) : error.pos + 20]
-        rules = "JSON has no comma before ] or }, comments, None or single quotes"
-        raise ValueError(f"{error.msg}, line {error.lineno}, near {near!r}; {rules}, and ends with a bracket") from error
-    if not any(isinstance(one, dict | list) and one for one in found):
-        raise ValueError("it must hold objects, got none")
-    if all(isinstance(one, list) and isinstance(one[0], dict) for one in found if one != []):
-        return [row for one in found for row in one]
-    return found[0] if len(found) == 1 else found
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        name = next(name for k, (name, _) in enumerate(pairs) if name in dict(pairs[:k]))
-        raise ValueError(f"an object has {name!r} twice, of which one would be lost; rename one")
-    return found
-
-
-def _whole(digits: str) -> int | str:
-    """Read a whole number, but for one that a float would round: such are names."""
-    return int(digits) if len(digits.lstrip("-")) < 16 else digits
-
-
-def _tables(whole: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the lists of objects that lie least deep in an object, by where they lie."""
-    found, level = dict[str, list[Any]](), {"": whole}
-    while level and not found:
-        inner = {above + name: value for above, one in level.items() for name, value in one.items()}
-        found = {name: one for name, one in inner.items() if isinstance(one, list) and one and all(isinstance(row, dict) for row in one)}
-        level = {f"{name}.": value for name, value in inner.items() if isinstance(value, dict)}
-    return found
-
-
-def _feature(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what GeoJSON says of a thing: its properties, and where it is if it is a point. Source: RFC 7946."""
-    place = feature.get("geometry") or {}
-    point = place.get("coordinates", ()) if place.get("type") == "Point" else ()
-    return {**(feature.get("properties") or {}), **dict(zip(("longitude", "latitude", "altitude"), point, strict=False))}
-
-
-def flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame in which fields of nested objects, and numbers of lists of one length, are columns: ``a.x`` is ``x`` of ``a``."""
-    import pandas as pd
-
-    for name in [name for name, dtype in frame.dtypes.items() if str(dtype) == "object" and frame.columns.is_unique]:
-        present = frame[name].dropna()
-        if present.empty:
-            continue
-        if present.map(lambda value: isinstance(value, dict)).all():
-            inner = pd.json_normalize([value if isinstance(value, dict) else {} for value in frame[name]]).set_index(frame.index)
-        elif present.map(lambda value: isinstance(value, list | np.ndarray)).all() and (present.map(len) == len(present.iloc[0])).all():
-            inner = pd.DataFrame(present.map(list).tolist(), index=present.index).reindex(frame.index).rename(columns=str)
-        else:
-            continue
-        frame = pd.concat([frame.drop(columns=name), flat(inner).add_prefix(f"{name}.")], axis=1)
-    return frame
-
-
-def read_arff(text: str) -> pd.DataFrame:
-    """Read a file of Weka, also a sparse one, by the reader that scikit-learn brings along."""
-    import pandas as pd
-
-    try:
-        from sklearn.externals import _arff
-    except ImportError as error:
-        raise ValueError("ARFF needs scikit-learn; pip install scikit-learn, or save it as CSV") from error
-    try:
-        found = _arff.loads(re.sub(r"(?im)^(@attribute .*)\bdate\b.*$", r"\1string", text))  # it knows no dates
-    except _arff.ArffException as error:
-        raise ValueError(f"{error.message.partition(',')[0]}, line {error.line}") from error
-    return pd.DataFrame(found["data"], columns=[name for name, _ in found["attributes"]])

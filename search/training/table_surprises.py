@@ -148,7 +148,7 @@ def other_signs(columns: Sequence[Mapping[str, Any]], learnt: Mapping[str, Any] 
     separator = (frame.attrs.get("file") or {}).get("separator")
     for column in columns:
         name, reading = column["name"], from_json(column) if column["type"] == "numeric" else Reading()
-        if reading.kind != "number" or reading.how[1:2] not in (".", ",") or not is_text(frame[name].dtype):
+        if reading.kind != "number" or reading.how[1:2] not in (".", ",") or "°" in reading.how or not is_text(frame[name].dtype):
             continue
         found = np.array([text for text in texts(frame[name]) if text is not None and set(text) & {".", ","}], dtype=object)
         divided = separator != (learnt or {}).get("separator") and None not in (separator, (learnt or {}).get("separator"))

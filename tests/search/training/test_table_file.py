@@ -294,6 +294,14 @@ def test_a_file_is_read_as_what_it_is_whatever_its_name_says(tmp_path):
         assert said == ""
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.xlsx", "a.json"])
+def test_a_zip_of_a_table_with_types_is_to_be_unpacked(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"PAR1")
+    with pytest.raises(ValueError, match=f"it must hold one file of text, it holds {name}; unpack it"):
+        table(tmp_path / "a.zip", "y")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

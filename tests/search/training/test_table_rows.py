@@ -31,6 +31,10 @@ def made(folder, lines, header="size,kind,count,y"):
         (0, ["How large it is,What it is,How many,What to predict"], "taken for units (How large it is"),
         (40, [f"{SIZES.sum():.2f},Total,{3 * 780},{PRICES.sum():.2f}"], "taken for a sum"),
         (40, [f"{SIZES.sum():.2f},,{3 * 780},{PRICES.sum():.2f}"], "taken for a sum"),
+        (40, [f"{SIZES.sum():.2f},合计,{3 * 780},{PRICES.sum():.2f}"], "taken for a sum"),
+        (40, [f"{SIZES.sum():.2f},Ukupno,{3 * 780},{PRICES.sum():.2f}"], "taken for a sum"),
+        (40, ["Median,,60,100"], "left out the row 'Median' at the end"),
+        (0, [f"{SIZES.sum():.2f},Total,{3 * 780},{PRICES.sum():.2f}"], "below the header, taken for a sum"),
         (40, ["", "Source: the office", "* provisional data"], "left out the row '* provisional data' at the end"),
         (40, ["Data from database: Indicators", "Last Updated: 01/01/2024"], "left out the row 'Data from database: Indicators'"),
     ],
@@ -63,6 +67,15 @@ def test_a_last_row_with_gaps_or_new_words_is_a_row(last):
     cells = [[*row.split(",")[:3]] for row in ROWS[:6]] + [last.split(",")]
     rows, said, units = rows_of_data(["size", "kind", "count"], pd.DataFrame(cells))
     assert (len(rows), said, units) == (7, [], {})
+
+
+def test_sums_between_the_rows_are_said(tmp_path):
+    cells = [[f"r{k // 3}" if k % 3 < 2 else f"r{k // 3} Total", str(k), "a"] for k in range(30)]
+    rows, said, _ = rows_of_data(["region", "size", "kind"], pd.DataFrame(cells))
+    assert (len(rows), said) == (
+        30,
+        ["10 rows are named like sums, e.g. 'r0 Total', and read as the others are; delete them if they are sums"],
+    )
 
 
 def test_nothing_is_left_out_of_plain_rows(tmp_path):
