@@ -9,10 +9,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .counter import GAP_SECONDS, MOST_WATTS, Event, Fall, UpdatePeriod, fall, turned
-from .curve import REACH_SECONDS, Curve, Point
+from .curve import REACH_SECONDS, Curve, Point, PowerIntegral
 from .host import Idle
-from .power import PowerIntegral
+from .readings import GAP_SECONDS, MOST_WATTS, Event, Fall, UpdatePeriod, fall, turned
 from .record import Component, at_once
 from .sources.source import NANO, POWER_TICK_SECONDS, Capability, Reading
 

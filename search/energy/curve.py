@@ -11,8 +11,8 @@ from array import array
 from bisect import bisect_right
 from typing import NamedTuple
 
-from .counter import UpdatePeriod
-from .sources.source import NANO
+from .readings import GAP_SECONDS, NOISE, Ripple, UpdatePeriod
+from .sources.source import NANO, Capability
 
 #: A window's end may lie this far beyond the last node (seconds); further out the energy is unknown.
 REACH_SECONDS = 1.0
@@ -22,6 +22,16 @@ UNSEEN = 0.05
 UNKNOWN = -1.0
 #: Number of segments that count as recent.
 RECENT = 10
+#: Share of the power that may come and go between two readings of it without being seen.
+UNSAMPLED = 0.02
+#: What is held for longer (seconds) may stay at one phase of a load that pulses as slowly.
+HELD = 0.04
+#: What is held for longer than this (seconds) meets one phase of any load with a whole number of steps in it, for minutes, and nothing
+#: shows it: so much more is taken to come and go. Found with `tests/benchmarks/sensor_matrix.py` (held 1 s, jagged: steps of 7.01 Hz).
+LONG_HELD, IN_STEP = 0.5, 1.5
+#: Steps as long as a mean leave so little of their swing in it when their lengths differ by a few percent; more than this share of
+#: the power is not taken to come and go. Found with `tests/benchmarks/sensor_matrix.py`.
+LEFT, MOST = 1 / 20, 0.6
 
 
 class Point(NamedTuple):
@@ -264,3 +274,58 @@ class Curve:
         """Return the energy between two instants, or None where one of them is out of reach."""
         begin, end = self._value(t0_ns, reach_seconds), self._value(t1_ns, reach_seconds)
         return None if begin is None or end is None else max(end - begin, 0.0)
+
+
+class PowerIntegral:
+    """The energy that follows from readings of the power, and its ripple between them: None where each is a mean, which shows none."""
+
+    def __init__(self, capability: Capability) -> None:
+        # A mean stands for its middle. Inside of it the power is smeared: an eighth of its length for one change of power, twice that here.
+        self._middle_ns = int(capability.mean_seconds / 2 * NANO)
+        lag_ns = int((capability.lag_seconds + capability.mean_seconds / 4) * NANO)
+        self.curve = Curve(resolution=capability.resolution_joules, lag_ns=lag_ns)
+        self.ripple = None if capability.mean_seconds else Ripple(capability.sees < 1)
+        self._learns, self._smooths = capability.lag_seconds > 0, capability.smooths
+        self._last: tuple[int, float] | None = None
+
+    @property
+    def swing_watts(self) -> float | None:
+        """Standard deviation of the power that comes and goes between readings: more than is seen where a reading may be a mean."""
+        if self.ripple is None or self.ripple.watts is None:
+            return None
+        seen = self.ripple.bent_watts
+        if self.ripple.part_time:  # it may have met one phase of the load of late; the mean of both variances holds in the benchmark
+            seen = math.hypot(seen, max(seen, self.ripple.wide_watts)) / math.sqrt(2)
+        if not self._smooths:
+            return seen
+        level, usual = self.ripple.level_watts, self.ripple.usual_watts
+        return max(seen, min(math.sqrt(max(usual**2 - (NOISE * level) ** 2, 0.0)) / LEFT, MOST * level))
+
+    @property
+    def learning(self) -> bool:
+        """Whether close looks may still tell for how long the sensor holds a value."""
+        return self._learns and self.ripple is not None and not self.ripple.settled
+
+    def add(self, read_ns: int, watts: float, onto: Curve) -> None:
+        """Extend a curve by a trapezoid; every reading counts, also one equal to the last."""
+        t_ns, hold = read_ns - self._middle_ns, 0.0
+        if self.ripple is not None:
+            self.ripple.add(t_ns, watts)
+            if self._learns:
+                hold = self.ripple.hold_ns / NANO
+                onto.lag_ns = max(onto.lag_ns, self.ripple.hold_ns)
+        swing = 0.0 if self.ripple is None or self.ripple.watts is None else self.ripple.wide_watts if hold > HELD else self.ripple.watts
+        swing *= IN_STEP if hold > LONG_HELD else 1.0
+        if self._last is None:
+            onto.append(t_ns, t_ns, onto.joules[-1] if len(onto) else 0.0)
+        else:
+            before_ns, before = self._last
+            seconds = (t_ns - before_ns) / NANO
+            mean = (watts + before) / 2
+            # The power may have changed anywhere between the two: uniform over ± half of the rectangle between them would be 1/12. A
+            # long window may hold few changes, and power may also come and go, so a third more. What a sensor holds, it holds wrongly.
+            variance = ((watts - before) ** 2 / 9 + (UNSAMPLED * mean) ** 2) * seconds**2 + swing**2 * seconds * max(seconds, hold)
+            if seconds > GAP_SECONDS:
+                variance += (0.5 * mean * seconds) ** 2
+            onto.append(t_ns, t_ns, onto.joules[-1] + mean * seconds, variance=variance, ripple=self.swing_watts)
+        self._last = (t_ns, watts)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.background import due
 from joulefront.search.energy.channel import MeterChannel, component
-from joulefront.search.energy.counter import JITTER_NS, Event, UpdatePeriod, fall
 from joulefront.search.energy.curve import Curve
+from joulefront.search.energy.readings import JITTER_NS, Event, UpdatePeriod, fall
 from joulefront.search.energy.sources.rapl import Rapl
 
 MS = 1_000_000

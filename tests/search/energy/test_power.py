@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.energy.background import due
-from joulefront.search.energy.curve import Curve
-from joulefront.search.energy.power import PowerIntegral, Ripple
+from joulefront.search.energy.curve import Curve, PowerIntegral
+from joulefront.search.energy.readings import Ripple
 from joulefront.search.energy.sources.source import NANO, Capability
 
 TENTH = 100_000_000
