@@ -5,64 +5,80 @@ Nothing here needs torch, draws or prints; `joulefront.search.report.front_view.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import hypot, isfinite, log10, sqrt
+from math import ceil, floor, hypot, isfinite, log10
 from typing import Self
 
 from .certainty import Choice, Evidence, Standing, choose, decimals_of, examples_in, folds_in
-from .formatting import count_text, joules_text, plain
-from .hypervolume import METERED, Axis, make_box, normalised_hypervolume
-from .picking import RULES, Bound, read_rule
+from .formatting import count_text, joules_text, plain, read_amount, read_number, unit_for
+from .pareto import FRACTIONS, METERED, Axis, knee_index, make_box, normalised_hypervolume, stretch
 from .records.examples import SHARES, Examples, examples_of
 from .records.replicates import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
 from .records.trial import Trial
 
-#: Qualities whose best value is 1; what is left to 1 is an error, and errors are compared by their ratio.
-FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "r2")
-#: Keeps a model without any error at a finite place.
-SMALLEST_ERROR = 0.005
+RULES = "sensible, knee, best, cheapest, trial=N, accuracy>=0.95 (cheapest that reaches it), energy<=5Wh (most accurate within it)"
+
+_RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=|>=|<=|≥|≤)\s*(\S.*?)\s*", re.DOTALL)
+_SIGNS = {"≥": ">=", "≤": "<="}
 
 
-def stretch(name: str, value: float) -> float:
-    """Place a quality so that equal steps are equal ratios of the error, more is better: ``-log10(1 - value + 0.005)``.
+@dataclass(frozen=True)
+class Bound:
+    """What a rule asks of one quantity.
 
-    On a plain axis the step from 10 % to 60 % accuracy would hide the one from 95 % to 99 %. A quality that has no known best value
-    stays as it is.
-
-    >>> round(stretch("accuracy", 0.995), 6), round(stretch("error", 0.005), 6), stretch("likelihood", 3.0)
-    (2.0, 2.0, 3.0)
+    Attributes:
+        name: ``trial``, ``energy`` or the name of a quality.
+        sign: ``=``, ``>=`` or ``<=``.
+        value: The number of a trial, joules, or the value of the quality.
+        text: The bound as it was written.
+        percent: Whether a share was written in percent.
     """
-    if name in FRACTIONS:
-        return -log10(max(1.0 - value, 0.0) + SMALLEST_ERROR)
-    return -log10(max(value, 0.0) + SMALLEST_ERROR) if name == "error" else value
+
+    name: str
+    sign: str
+    value: float
+    text: str
+    percent: bool = False
+
+    def rounded_up(self, joules: float) -> str:
+        """Write an energy with three digits, rounded up so that the bound lets it through.
+
+        >>> Bound("energy", "<=", 1.0, "1J").rounded_up(12.3456)
+        '3.43mWh'
+        """
+        unit = unit_for([joules])
+        value = unit.of(joules)
+        step = 10.0 ** (floor(log10(value)) - 2)
+        return f"{plain(ceil(value / step) * step)}{unit.name}"
 
 
-def knee_index(joules: Sequence[float], gains: Sequence[float]) -> int:
-    """Return the point farthest above the chord from the cheapest point to the best one.
+def read_rule(rule: str) -> Bound:
+    """Read ``trial=12``, ``energy<=0.05 mWh``, ``accuracy>=0.95`` or ``accuracy>=95%``.
 
-    Both axes are scaled to the extremes of the front, energy (> 0) in logarithms, so the answer does not depend on units. More gain is
-    better; `Front.knee` passes ``stretch``-ed qualities. Points within 1e-9 of the maximum count as equal, and the cheapest of them is
-    taken. When no point lies above the chord (one or two points, a straight or hollow front) there is no knee, and the point with the
-    greatest gain is returned.
-
-    Source:
-        Distance to the line through the extremes: Das 1999, "On characterizing the knee of the Pareto curve based on
-        normal-boundary intersection", Structural Optimization 18, in two dimensions.
+    Raises:
+        ValueError: If it is none of these; the message names the remedy.
     """
-    order = sorted(range(len(joules)), key=lambda i: (joules[i], -gains[i]))
-    cheapest, best = order[0], max(order, key=lambda i: (gains[i], -joules[i]))
-    width, height = log10(joules[best]) - log10(joules[cheapest]), gains[best] - gains[cheapest]
-    if width <= 0 or height <= 0:
-        return best
-
-    def above(i: int) -> float:
-        return (gains[i] - gains[cheapest]) / height - (log10(joules[i]) - log10(joules[cheapest])) / width
-
-    greatest = max(above(i) for i in order)
-    return best if greatest <= 1e-9 else next(i for i in order if above(i) >= greatest - 1e-9)
+    match = _RULE.fullmatch(rule)
+    if match is None:
+        raise ValueError(f"--pick must be a rule, got {rule!r}; write one of {RULES}")
+    name, sign, text = match[1], _SIGNS.get(match[2], match[2]), match[3]
+    if name == "trial":
+        if sign != "=" or not re.fullmatch("[0-9]+", text):
+            raise ValueError(f"--pick {rule!r}: a trial is named by its number, for example trial=12")
+        return Bound(name, sign, int(text), text)
+    if name == "energy":
+        amount = read_amount(text, f"--pick {rule!r}: the energy", "energy<=5Wh", kinds=("joules",))
+        if sign != "<=":
+            raise ValueError(f"--pick {rule!r}: energy is bounded from above; write energy<={text}")
+        return Bound(name, sign, amount.value, text)
+    value = read_number(text.removesuffix("%"))
+    if value is None:
+        raise ValueError(f"--pick {rule!r}: the bound must be a number, got {text!r}; write one of {RULES}")
+    return Bound(name, sign, value / 100 if text.endswith("%") else value, text, text.endswith("%"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class Front:
         directions: ``maximize`` or ``minimize`` of each.
         complete_only: Whether only trials trained to the last rung may be members.
         name: Name of the study.
-        quality_floor: Quality that scores 0 in the hypervolume, see `joulefront.search.hypervolume.make_box`; None for 0.
+        quality_floor: Quality that scores 0 in the hypervolume, see `joulefront.search.pareto.make_box`; None for 0.
         run: The run that the trials come from, when there is one.
     """
 
@@ -225,7 +241,7 @@ class Front:
         return next((trial for trial in self.trials if trial.is_default and trial.values), None)
 
     def pick(self, rule: str) -> Trial:
-        """Return the trial that a rule names, see `joulefront.search.picking.RULES`.
+        """Return the trial that a rule names, see ``RULES``.
 
         ``trial=N`` may name any complete trial of the run, the other rules choose among the members.
 
@@ -276,7 +292,7 @@ class Front:
         """
         lineage = {trial.number for trial in self.lineage(two)}
         shared = next((trial for trial in self.lineage(one) if trial.number in lineage), None)
-        parts = [_beyond(trial, shared) for trial in (one, two) if trial is not shared]
+        parts = [trial.u_joules_beyond(shared) for trial in (one, two) if trial is not shared]
         known = [u for u in parts if u is not None]
         return bool(known) and abs(self.joules(two) - self.joules(one)) < 2.0 * hypot(*known)
 
@@ -333,13 +349,6 @@ class Front:
             f"<Front of {self.name!r}: {len(self)} of {len(self.trials)} trials, {self.objectives[0]} {' to '.join(ends)}, "
             f"hypervolume {self.hypervolume():.3f}>"
         )
-
-
-def _beyond(trial: Trial, ancestor: Trial | None) -> float | None:
-    """Random standard uncertainty of what a trial cost beyond its ancestor: their squares add up along a lineage."""
-    if trial.train_u_joules is None or ancestor is None:
-        return trial.train_u_joules
-    return sqrt(max(0.0, trial.train_u_joules**2 - (ancestor.train_u_joules or 0.0) ** 2))
 
 
 def _by_number(front: Front, rule: str, number: int) -> Trial:

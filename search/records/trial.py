@@ -6,6 +6,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from ..energy import JOULES_PER_WH, Quality
@@ -178,6 +179,12 @@ class Trial:
     def train_u_joules(self) -> float | None:
         """Random standard uncertainty of ``train_joules``; None when unknown."""
         return self.energy.train_u_joules
+
+    def u_joules_beyond(self, ancestor: Trial | None) -> float | None:
+        """Random standard uncertainty of what it cost beyond its ancestor: their squares add up along a lineage."""
+        if self.train_u_joules is None or ancestor is None:
+            return self.train_u_joules
+        return sqrt(max(0.0, self.train_u_joules**2 - (ancestor.train_u_joules or 0.0) ** 2))
 
     @property
     def train_wh(self) -> float | None:

@@ -9,7 +9,7 @@ from ..billing.account import BOOKED
 from ..energy.intervals import Difference, Spread
 from ..formatting import joules_text, plain
 from ..front import Front
-from ..hypervolume import normalised_hypervolume
+from ..pareto import normalised_hypervolume
 from ..records.bill import Bill
 from ..records.replicates import told_apart
 from ..records.run_folder import Run

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ..formatting import unit_for
-from ..front import FRACTIONS, Front
+from ..front import Front
+from ..pareto import FRACTIONS
 from ..records.examples import SHARES
 from ..records.run import machine_names
 from ..records.run_folder import Run

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..energy.record import sum_known
 from ..formatting import Unit, digits, percent, plain, unit_for
-from ..hypervolume import LOGARITHMIC
 from ..lifetime import to_csv as rows_to_csv
+from ..pareto import LOGARITHMIC
 from ..records.replicates import ENOUGH, row_of
 from .facts import TYPICAL_SPREAD, over_default, scale_share
 

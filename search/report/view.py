@@ -1,7 +1,7 @@
 """Where everything in the picture of a front goes: points, limits of the axes, ticks, labels, and the means of repeated members.
 
 The still and the interactive picture both draw a `View`, so they show the same front in the same places. A quality that has errors is
-drawn on a logarithmic axis of errors: equal steps are equal ratios of the error, see `joulefront.search.front.stretch`.
+drawn on a logarithmic axis of errors: equal steps are equal ratios of the error, see `joulefront.search.pareto.stretch`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from statistics import median_high, median_low
 from typing import Literal
 
 from ..formatting import Unit, digits, percent, unit_for
-from ..front import FRACTIONS, Front, stretch
+from ..front import Front
+from ..pareto import FRACTIONS, stretch
 from ..records.trial import Trial
 from ..study import OBJECTIVES
 from .facts import TYPICAL_MEDIAN, how_energy_is_known, scale_share

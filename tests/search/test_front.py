@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulefront.search.front import Front
-from joulefront.search.hypervolume import Axis, make_box, normalised_hypervolume
+from joulefront.search.pareto import Axis, make_box, normalised_hypervolume
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial

@@ -12,7 +12,8 @@ import pytest
 from helpers.trials import changed, make_trial
 
 from joulefront.search.certainty import Evidence
-from joulefront.search.front import Front, stretch
+from joulefront.search.front import Front
+from joulefront.search.pareto import stretch
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.replicates import Repeat, Repeats
 from joulefront.search.records.run_folder import Run

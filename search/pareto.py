@@ -1,4 +1,4 @@
-"""The normalised hypervolume of a front: the dominated share of a box that stays the same during a run."""
+"""A Pareto front in numbers: its knee, and its hypervolume, the dominated share of a box that stays the same during a run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
+#: Qualities whose best value is 1; what is left to 1 is an error, and errors are compared by their ratio.
+FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "r2")
+#: Keeps a model without any error at a finite place.
+SMALLEST_ERROR = 0.005
 #: Objectives that a meter reads, and those that are compared by their ratio, not by their difference.
 METERED = ("train_energy", "inference_energy")
 LOGARITHMIC = (*METERED, "train_co2", "parameters")
 
 #: Half-width of a logarithmic axis: three decades on each side of the first measured trial.
 DECADES = 3.0
+
+
+def stretch(name: str, value: float) -> float:
+    """Place a quality so that equal steps are equal ratios of the error, more is better: ``-log10(1 - value + 0.005)``.
+
+    On a plain axis the step from 10 % to 60 % accuracy would hide the one from 95 % to 99 %. A quality that has no known best value
+    stays as it is.
+
+    >>> round(stretch("accuracy", 0.995), 6), round(stretch("error", 0.005), 6), stretch("likelihood", 3.0)
+    (2.0, 2.0, 3.0)
+    """
+    if name in FRACTIONS:
+        return -log10(max(1.0 - value, 0.0) + SMALLEST_ERROR)
+    return -log10(max(value, 0.0) + SMALLEST_ERROR) if name == "error" else value
+
+
+def knee_index(joules: Sequence[float], gains: Sequence[float]) -> int:
+    """Return the point farthest above the chord from the cheapest point to the best one.
+
+    Both axes are scaled to the extremes of the front, energy (> 0) in logarithms, so the answer does not depend on units. More gain is
+    better; `Front.knee` passes ``stretch``-ed qualities. Points within 1e-9 of the maximum count as equal, and the cheapest of them is
+    taken. When no point lies above the chord (one or two points, a straight or hollow front) there is no knee, and the point with the
+    greatest gain is returned.
+
+    Source:
+        Distance to the line through the extremes: Das 1999, "On characterizing the knee of the Pareto curve based on
+        normal-boundary intersection", Structural Optimization 18, in two dimensions.
+    """
+    order = sorted(range(len(joules)), key=lambda i: (joules[i], -gains[i]))
+    cheapest, best = order[0], max(order, key=lambda i: (gains[i], -joules[i]))
+    width, height = log10(joules[best]) - log10(joules[cheapest]), gains[best] - gains[cheapest]
+    if width <= 0 or height <= 0:
+        return best
+
+    def above(i: int) -> float:
+        return (gains[i] - gains[cheapest]) / height - (log10(joules[i]) - log10(joules[cheapest])) / width
+
+    greatest = max(above(i) for i in order)
+    return best if greatest <= 1e-9 else next(i for i in order if above(i) >= greatest - 1e-9)
 
 
 @dataclass(frozen=True)
