@@ -44,39 +44,24 @@ def measure_idle(ledger: Ledger, seconds: float = 10.0, name: str = "idle", *, s
         return window.close(settle=True)
 
 
-@dataclass(frozen=True)
-class Wait:
-    """How a cool-down went: its length, whether its aim was reached (None without a sensor), and the last temperature, if known."""
-
-    seconds: float
-    reached: bool | None
-    celsius: float | None
-
-
 def cool_down(
     celsius: Callable[[], float | None],
     start_celsius: float | None,
+    limit_seconds: float,
     *,
-    margin_celsius: float = MARGIN_CELSIUS,
-    limit_seconds: float = 300.0,
-    poll_seconds: float = 1.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Wait:
-    """Wait until the device is at most `margin_celsius` warmer than at the start, or the time is up.
+) -> None:
+    """Wait until the device is at most `MARGIN_CELSIUS` warmer than at the start, or the time is up.
 
     A hot predecessor makes the next trial look worse: leakage grows with temperature. Without a sensor, or when the temperature before
     the first trial is unknown, nothing is waited for.
     """
-    begin = clock()
-    now = celsius()
-    while start_celsius is not None and now is not None and now > start_celsius + margin_celsius:
-        left = limit_seconds - (clock() - begin)
-        if left <= 0:
-            return Wait(clock() - begin, False, now)
-        sleep(min(poll_seconds, left))
-        now = celsius()
-    return Wait(clock() - begin, None if start_celsius is None or now is None else True, now)
+    end = clock() + limit_seconds
+    while start_celsius is not None and (now := celsius()) is not None and now > start_celsius + MARGIN_CELSIUS:
+        if (left := end - clock()) <= 0:
+            return
+        sleep(min(1.0, left))
 
 
 def hottest(edges: Mapping[str, Mapping[str, object]]) -> float | None:
@@ -232,8 +217,8 @@ class BaselineController:
                         self._measure_anchor()
                     if idle:
                         self._measure_idle()
-                    if self.rules.cool_down_seconds and self._start_celsius is not None:
-                        cool_down(self._celsius, self._start_celsius, limit_seconds=self.rules.cool_down_seconds)
+                    if self.rules.cool_down_seconds:
+                        cool_down(self._celsius, self._start_celsius, self.rules.cool_down_seconds)
                 finally:
                     self._measuring = False
                     self._turn.notify_all()

@@ -365,13 +365,13 @@ def probe_study(
                 where: Any = dict(device=bench.device, threads=bench.threads, seed=study.seed, features=cache)
                 probes.append(probe(draw.params, study.space, task, ledger, **where))
         tell("rehearsing decisions")
-        decision = decision_joules(study, task, ledger, most_joules=left)
+        decision = decision_joules(study, task, ledger, left)
         overhead = None if start is None or decision is None else Overhead(before + start, decision, ledger.hardware_id)
         joules = ledger.joules(begin_ns)
         return probes, overhead, None if joules is None else before + joules
 
 
-def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = TRIALS, most_joules: float | None = None) -> float | None:
+def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float | None = None) -> float | None:
     """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
 
     Qualities and energies are made up: they decide what is proposed, not what proposing costs. Once it has taken the most that it may, it
@@ -383,7 +383,7 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, *, trials: int = T
         sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
         optuna_study = store.study(sampler, alone=True)
         begin_ns, asked_for, directed = time.monotonic_ns(), 0, list(zip(study.objectives, study.directions, strict=True))
-        while asked_for < trials and not getattr(sampler, "exhausted", False):
+        while asked_for < TRIALS and not getattr(sampler, "exhausted", False):
             if asked_for and most_joules is not None and (ledger.joules(begin_ns) or 0.0) > most_joules:
                 break
             asked = optuna_study.ask()
