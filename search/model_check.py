@@ -52,6 +52,9 @@ def check_models(space: Space, task: Task) -> None:
     elif (kind := type(model).__name__) in AROUND:
         said = f"the model of the space {space.name!r} must be a plain torch.nn.Module, got {kind}"
         raise SpaceError(f"{said}; leave out torch.jit, torch.compile and DataParallel, return the module inside")
+    elif not torch.is_grad_enabled():
+        said = "gradients must be on, got torch.set_grad_enabled(False), with which no network is trained"
+        raise SpaceError(f"{said}; write `with torch.no_grad():` around what needs none")
     else:
         _check_network(space, candidate, small, model)
 
@@ -91,15 +94,17 @@ def _check_network(space: Space, candidate: Candidate, task: Task, model: Any) -
     """Look at the weights and the outputs of a network, which is built twice more where it is small."""
     import torch
 
-    outputs, shared, ran, changed, odd = None, set[int](), False, False, list[str]()
+    outputs, shared, ran, changed, odd, unlike = None, set[int](), False, False, list[str](), False
     with suppress(Exception, SystemExit), torch.random.fork_rng(devices=[]), torch.no_grad():
         again = weightless(space, candidate, task)
         shared = {id(one) for one in model.parameters() if one.requires_grad} & {id(one) for one in again.parameters()}
         lazy = torch.nn.parameter.is_lazy
         odd = [name for name, one in model.named_parameters() if lazy(one) or one.dtype in (torch.float64, torch.float16)]
+        unlike = [one.shape for one in model.parameters()] != [one.shape for one in again.parameters()]
         light = sum(one.numel() for one in model.parameters()) <= CHEAP
         if light:
             model, again = (space.build(candidate, task) for _ in range(2))
+            odd += [name for name, one in model.named_parameters() if one.is_meta]
         inputs = torch.randn(4, *task.shape_at(candidate.recipe.resolution), device=next(model.parameters()).device)
         before = inputs.clone()
         outputs, ran = model.eval()(inputs), True
@@ -109,9 +114,12 @@ def _check_network(space: Space, candidate: Candidate, task: Task, model: Any) -
     named = f"the model of the space {space.name!r}"
     if odd:
         said = f"{named} must have weights of float32 and of known sizes, got another {odd[0]!r}"
-        raise SpaceError(f"{said}; leave out .double(), .half() and set_default_dtype, give lazy layers sizes")
+        raise SpaceError(f"{said}; leave out .double(), .half(), set_default_dtype and device='meta', give lazy layers sizes")
     if shared:
         raise SpaceError(f"the space {space.name!r} must build each model anew, got one with weights of another; make them in the function")
+    if unlike:
+        said = f"the space {space.name!r} must build one network from one architecture, got weights of other sizes the second time"
+        raise SpaceError(f"{said}; make all that it is of from the architecture and the task, nothing that changes outside")
     if not ran:
         return
     if changed:

@@ -73,9 +73,10 @@ class Own(Family):
             if not isinstance(name, str):
                 raise SpaceError(f"the names in an architecture must be texts, got {name!r}; write them in quotes")
             try:
-                json.dumps({name: value})
+                json.dumps({name: value}, allow_nan=False)
             except (TypeError, ValueError):
-                said = f"the architecture's {name!r} must be plain values, texts or lists, got {type(value).__name__}"
+                kind = f"{type(value).__name__}{f' {value}' if isinstance(value, float) else ''}"
+                said = f"the architecture's {name!r} must be plain values, texts or lists, got {kind}"
                 raise SpaceError(f"{said}; make the rest of it where the model is built") from None
         return found
 

@@ -1,6 +1,7 @@
 """What would break a search with an own space, or mislead it, is refused by name before the first trial."""
 
 import itertools
+import json
 import re
 import sys
 import warnings
@@ -235,6 +236,7 @@ def test_a_model_that_would_predict_otherwise_when_it_is_used_gets_a_word(kind, 
             lambda a, task: torch.nn.LazyLinear(2),
             "float32 and of known sizes.* give lazy layers sizes",
         ),
+        (lambda a, task: torch.nn.Linear(4, 2, device="meta"), "must have weights of float32 .*device='meta'"),
         (lambda a, task: torch.nn.Linear(4, 2).double(), "must have weights of float32 .*; leave out .double"),
         (lambda a, task: torch.nn.Linear(4, 2).half(), "must have weights of float32 .*, .half"),
     ],
@@ -276,3 +278,25 @@ def test_choices_are_compared_once_each():
 def test_a_space_that_never_draws_is_refused_with_its_own_error(draw, said):
     with pytest.raises(SpaceError, match=said):
         check_space(Own(draw, linear, recipe=RECIPE))
+
+
+def test_a_network_of_something_else_than_its_architecture_and_gradients_that_are_off_are_refused():
+    sizes = itertools.count(3)
+
+    def make(architecture, task):
+        width = next(sizes)
+        return torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, task.outputs))
+
+    with pytest.raises(SpaceError, match="must build one network from one architecture, got weights of other sizes the second time"):
+        study(Own(lambda trial: {"w": trial.suggest_int("w", 1, 2)}, make, recipe=RECIPE)).load_task()
+    own = Own(lambda trial: {"w": trial.suggest_int("w", 1, 2)}, linear, recipe=RECIPE)
+    with torch.no_grad(), pytest.raises(SpaceError, match="gradients must be on, got "):
+        study(own).load_task()
+
+
+def test_numbers_of_numpy_in_a_study_are_plain_and_those_that_are_none_are_refused_in_an_architecture():
+    own = Own(lambda trial: {"w": trial.suggest_int("w", 1, 2)}, linear, recipe=RECIPE)
+    made = Study("n", TASK, own, rungs=tuple(np.array([1, 3])), trials=np.int64(2), seed=np.int64(5), max_flops=np.float32(8))
+    assert json.loads(json.dumps([made.rungs, made.trials, made.seed, made.max_flops])) == [[1, 3], 2, 5, 8.0]
+    with pytest.raises(SpaceError, match="'x' must be plain values, texts or lists, got float nan"):
+        Own(lambda trial: {"x": float("nan")}, linear, recipe=RECIPE).sample(RandomTrial(0))
