@@ -27,7 +27,7 @@ from ..records.files import write_json
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..report.front_view import save_front
-from ..report.table import to_csv, to_rows
+from ..report.table import flat_rows, to_csv
 
 #: File of a run folder: what is in which tracker already, so that a run that goes on logs each trial once.
 LOGGED_FILE = "logged.json"
@@ -129,19 +129,13 @@ class RunLog:
 
     def _end(self, run: Run, front: Front, folder: Path) -> None:
         picture = save_front(front, folder / "front.png") if len(front) else None
-        found = to_rows(front)
-        names = dict.fromkeys(name for row in found for name in row)  # an ensemble has one more
-        texts: list[dict[str, Any]] = [
-            {name: json.dumps(row[name], sort_keys=True) for name in ("params", "members") if name in row} for row in found
-        ]
-        rows = [{name: text.get(name, row.get(name)) for name in names} for row, text in zip(found, texts, strict=True)]
         spent = {
             "spent_joules": run.bill.total_joules,
             "hypervolume": front.hypervolume() if len(front) else None,
             "front_models": len(front),
         }
         known = {name: float(value) for name, value in spent.items() if value is not None}
-        self.logger.end(rows, to_csv(front), picture, known)
+        self.logger.end(flat_rows(front), to_csv(front), picture, known)
 
     def _try(self, call: Callable[[], None]) -> None:
         if self._broken:

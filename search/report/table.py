@@ -122,12 +122,18 @@ def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
 
 
 def to_csv(front: Front, trials: Iterable[Trial] | None = None) -> str:
-    """Return the rows as CSV with a header; ``params``, and ``members`` of an ensemble, are JSON, unknown is empty."""
+    """Return the rows, see ``flat_rows``, as CSV with a header; unknown is empty."""
+    rows = flat_rows(front, trials)
+    return rows_to_csv(rows, () if rows else keys_of(front))
+
+
+def flat_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[str, Any]]:
+    """Return the rows with the same keys in all; ``params``, and ``members`` where there is an ensemble, are JSON."""
     rows, keys = to_rows(front, trials), keys_of(front)
     if any("members" in row for row in rows):
         keys.insert(keys.index("params") + 1, "members")
-    flat = [{k: json.dumps(v, sort_keys=True) if k in ("params", "members") else v for k, v in row.items()} for row in rows]
-    return rows_to_csv(flat, keys)
+    nested = ("params", "members")
+    return [{key: json.dumps(row[key], sort_keys=True) if key in nested and key in row else row.get(key) for key in keys} for row in rows]
 
 
 def to_frame(front: Front) -> pd.DataFrame:
