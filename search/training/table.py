@@ -24,7 +24,7 @@ from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
-from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, abbreviated, encode, infer_kind, keep_rows, noting, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, abbreviated, differing, encode, infer_kind, keep_rows, noting, spelt_alike
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -311,8 +311,8 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
     short = {"y": "yes", "n": "no", "t": "true", "f": "false"}
     if twice := spelt_alike({text for text in found if text is not None}, short):
         shown = " and ".join(map(repr, twice[0][:3]))
-        differ = "capitals or blanks" if len({"".join(text.casefold().split()) for text in twice[0]}) == 1 else "spelling"
-        warnings.warn(f"{source}: {shown} in {column.name} differ in {differ} only, and are two classes; spell them alike", stacklevel=4)
+        said = f"{shown} in {column.name} differ in {differing(twice[0])} only, and are two classes; spell them alike"
+        warnings.warn(f"{source}: {said}", stacklevel=4)
     if one := abbreviated({text for text in found if text is not None}):
         said = f"{one[0]!r} and {one[1]!r} in {column.name} may mean the same, and are two classes; spell them alike if they do"
         warnings.warn(f"{source}: {said}", stacklevel=4)

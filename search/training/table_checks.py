@@ -16,7 +16,7 @@ from ..formatting import names_text
 from .columns import MISSING, Reading, is_text, numbers, texts
 from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
-from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets, abbreviated, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets, abbreviated, differing, spelt_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def warn_of_columns(
             warnings.warn(f"{source}: {said}", stacklevel=3)
         for twice in spelt_alike(column.get("levels", ()))[:1]:
             shown = f"{' and '.join(map(repr, twice[:3]))} in {name!r}"
-            warnings.warn(f"{source}: {shown} differ in capitals or blanks only, and are two values; spell them alike", stacklevel=3)
+            warnings.warn(f"{source}: {shown} differ in {differing(twice)} only, and are two values; spell them alike", stacklevel=3)
     notes = [f"{name!r} {reading.note} (--drop {typed(name)} leaves it out)" for name, reading in how.items() if reading.note]
     unlike = [str(column["name"]) for column in columns if column.get("reason") == "never repeats"]
     for name, values in [(name, frame[name]) for name in unlike] if frame is not None else ():

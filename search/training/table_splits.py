@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import Reading, infer, is_text, numbers, texts
-from .task import Targets, spelt_alike, split_indices
+from .task import Targets, differing, spelt_alike, split_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def split_rows(
     _say_gaps(column, np.array([text is None for text in texts(values)]), "are one group")
     if twice := spelt_alike({*groups.tolist()}):
         shown = " and ".join(map(repr, twice[0][:3]))
-        warnings.warn(f"{shown} in {column!r} differ in capitals or blanks only, and are two groups; spell them alike", stacklevel=3)
+        warnings.warn(f"{shown} in {column!r} differ in {differing(twice[0])} only, and are two groups; spell them alike", stacklevel=3)
     parts = _deal(groups, targets, (1 - validation_share - test_share, validation_share, test_share), seed)
     _say_small(column, parts, (validation_share, test_share))
     return parts

@@ -28,6 +28,8 @@ KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomal
 MAX_NUMERIC_CLASSES = 20
 #: A class, or a value, of this share of the examples is guessed with a quality that looks good.
 NEARLY_ALL = 0.95
+#: Signs that look as others do, in small letters: dashes, quotes, letters of Cyrillic.
+_LOOKS = str.maketrans("‐‑‒–—−‘’ʼ´`“”„«»аеорсухіјѕкмтвн", "------'''''\"\"\"\"\"aeopcyxijskmtbh")
 #: Each part of a cross-validation is a copy of the data, and a training.
 MOST_FOLDS = 20
 
@@ -345,12 +347,21 @@ def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[st
 
 
 def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
-    """Return the names that differ in capitals, blanks or the way of an accent only, or as ``short`` forms, in lists of two or more."""
+    """Return the names that differ in capitals, blanks or signs that look alike only, or as ``short`` forms, in lists of two or more."""
     found: dict[str, list[str]] = {}
     for name in sorted(names):
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split()).rstrip(".") or name
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().translate(_LOOKS).split()).rstrip(".") or name
         found.setdefault(short.get(plain, plain), []).append(name)
     return [alike for alike in found.values() if len(alike) > 1]
+
+
+def differing(names: Iterable[str]) -> str:
+    """Say in what names differ that are spelt alike.
+
+    >>> differing(["Cat", "cat "]), differing(["pre-test", "pre–test"])
+    ('capitals or blanks', 'spelling')
+    """
+    return "capitals or blanks" if len({"".join(name.casefold().split()) for name in names}) == 1 else "spelling"
 
 
 def abbreviated(names: Iterable[str]) -> tuple[str, str] | None:

@@ -193,6 +193,11 @@ MIXED = {
     "currencies": ([f"{'$€'[k % 2]}{k}" for k in range(ROWS)], "is numbers with '$' and '€', which are read alike"),
     "percent signs": ([f"{k}%" if k % 2 else f"{k / 100}" for k in range(ROWS)], "'%' in some cells and none in others"),
     "capitals": ([("Red", "red", "blue")[k % 3] for k in range(ROWS)], "'Red' and 'red' in 't' differ in capitals or blanks only"),
+    "signs that look alike": (
+        [("pre-op", "pre–op", "post")[k % 3] for k in range(ROWS)],
+        "'pre-op' and 'pre–op' in 't' differ in spelling only",
+    ),
+    "letters that look alike": ([("XA", "XА", "B")[k % 3] for k in range(ROWS)], "in 't' differ in spelling only, and are two values"),
     "a marker below": ([-999 if k % 9 == 0 else k for k in range(ROWS)], "'t' is -999 in 7 rows"),
     "a marker above": ([9999 if k % 9 == 0 else k for k in range(ROWS)], "if that means missing, --missing t=9999"),
     "a first day": (["1900-01-01" if k % 9 == 0 else f"2024-01-{k % 28 + 1:02}" for k in range(ROWS)], "--missing t=1900-01-01"),
