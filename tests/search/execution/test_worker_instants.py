@@ -12,6 +12,7 @@ import pytest
 
 from joulefront.search.billing.account import Account
 from joulefront.search.energy import Capability, Ledger, Reading, Record
+from joulefront.search.energy.sources.cpu_time import Machine
 from joulefront.search.execution import worker
 from joulefront.search.execution.job import Job, Outcome
 from joulefront.search.execution.worker import WorkerProcess
@@ -77,6 +78,7 @@ def trained(seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offset_n
     """Train in a worker whose clock is ahead of the parent's, which hears of each edge 0 to 500 ms late; return all that is known of it."""
     clock, draw = HandClock(), random.Random(seed)
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic_ns=clock))
+    monkeypatch.setattr(Machine, "seconds", lambda self: 0.0)  # what others of this machine do is not a part of this
     line, heard_ns = LateLine(clock), 0
     told = cast(Any, SimpleNamespace(_pipe=line, _process=SimpleNamespace(is_alive=lambda: True), _device="cpu", pid=os.getpid()))
     told.revive = lambda: None
