@@ -91,6 +91,10 @@ def audio(
         ValueError: If there are no classes or a recording cannot be read; the message names the folder or file.
     """
     refuse_wrong_types(audio, {"path": path, "seconds": seconds, "sample_rate": sample_rate, "mels": mels})
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise ValueError(
+            f"sample_rate must be from {RATES[0]:,} to {RATES[1]:,}, got {sample_rate:,}; give samples per second, 16 kHz is 16000"
+        )
     with noting() as said:
         files = open_files(path)
         found = find_classes(files, SOUNDS, noun="recordings")

@@ -292,4 +292,6 @@ def test_seconds_that_are_milliseconds_are_refused(tmp_path):
             wavfile.write(tmp_path / name / f"{k}.wav", 8000, RANDOM.normal(size=4000).astype("float32"))
     with pytest.raises(ValueError, match=r"at most 10 times the longest recording, 0\.5 s, got 500; .* not milliseconds"):
         audio(tmp_path, seconds=500)
+    with pytest.raises(ValueError, match=r"sample_rate must be from 1,000 to 384,000, got 16; .* 16 kHz is 16000"):
+        audio(tmp_path, sample_rate=16)
     assert audio(tmp_path, seconds=2).preprocessing["seconds"] == 2
