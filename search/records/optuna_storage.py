@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import json
 import re
 import sys
 import time
@@ -137,7 +138,11 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                     raise
                 return True
             except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-                if operation.__name__ not in ("_get_trials", "get_study_user_attrs", "get_study_system_attrs"):
+                if "Record does not exist" in str(error) and operation.__name__ != "get_study_id_from_name":
+                    gone = f"{shown} has no longer the study or the trial that this session writes to: it was deleted there"
+                    raise DatabaseError(f"{gone}; restore it from a copy, or run in a new --out") from error
+                read = operation.__name__ in ("_get_trials", "get_study_user_attrs", "get_study_system_attrs")
+                if not read and not isinstance(error, json.JSONDecodeError):
                     raise
                 what, remedy = ("trials", "") if operation.__name__ == "_get_trials" else ("study", "; restore it from a copy")
                 raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}{remedy}") from error
@@ -162,7 +167,7 @@ def _is_lost(error: BaseException) -> bool:
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
     cause = driver_error(error)
-    if not isinstance(cause, DBAPIError) or is_full(error):
+    if not isinstance(cause, DBAPIError) or is_full(error) or re.search("does not exist|Unknown database|authentication", cause_of(error)):
         return False
     return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
 

@@ -12,10 +12,11 @@ import pytest
 from helpers.mariadb import mariadb_server
 from helpers.postgresql import NotInstalledError
 from helpers.workers import in_processes, sleeping, sleeping_study, work
+from sqlalchemy.exc import OperationalError
 
 from joulefront.search.records import shared_study
 from joulefront.search.records.database import DatabaseError
-from joulefront.search.records.optuna_storage import open_storage
+from joulefront.search.records.optuna_storage import _is_lost, open_storage
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
 
@@ -105,6 +106,26 @@ def test_a_table_that_was_lost_is_not_made_again_empty(tmp_path: Path, table: st
         connection.execute(f"DROP TABLE {table}")
     with pytest.raises(DatabaseError, match=f"its table {table} is lost"):
         open_storage(tmp_path / "study.db", url, "create")
+
+
+def test_a_study_that_was_deleted_while_it_is_in_use_and_values_that_are_none_are_said(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(study_name="s", storage=open_storage(tmp_path / "study.db", url, "create"))
+    trial = study.ask()
+    trial.set_user_attr("a", 1)
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = 'x'")
+    with pytest.raises(ValueError, match=r"cannot be read, JSONDecodeError.*; restore it from a copy"):
+        study._storage.get_trial(trial._trial_id)
+    optuna.delete_study(study_name="s", storage=url)
+    with pytest.raises(DatabaseError, match="it was deleted there; restore it from a copy, or run in a new --out"):
+        study.ask()
+
+
+@pytest.mark.parametrize("words", ['FATAL: database "work" does not exist', "FATAL: password authentication failed for user"])
+def test_a_server_that_will_not_come_back_is_not_waited_for(words: str) -> None:
+    assert not _is_lost(OperationalError("SELECT 1", None, Exception(words)))
+    assert _is_lost(OperationalError("SELECT 1", None, Exception("server closed the connection unexpectedly")))
 
 
 @pytest.mark.slow
