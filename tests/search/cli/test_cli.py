@@ -52,6 +52,8 @@ pytestmark = pytest.mark.slow
         (["run", "images"], ["needs --data"]),
         (["front", "runs/nothing"], ["'runs/nothing' does not exist", "joulefront run"]),
         (["doctor", "--meter", "dowsing"], ["meter must be", "'dowsing'"]),
+        (["run", "digits", "--out", "~nobody/here"], ["a path that begins with ~ must name a user of this machine"]),
+        (["run", "table", "--data", "~nobody/a.csv", "--target", "y"], ["a path that begins with ~ must name a user"]),
         (["estimate", "digitz"], ["did you mean 'digits'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "-" not in value[0] else None,
