@@ -36,6 +36,8 @@ WHOLE = 2**53
 #: Texts, in lower case, that say yes and no: of such a column two are levels as they stand, more are ways to spell the two.
 TRUTHS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim", "on"), 1.0),
+    **dict.fromkeys(("tak", "да", "ano", "igen", "evet", "kyllä", "ναι", "是", "はい", "예"), 1.0),
+    **dict.fromkeys(("nie", "нет", "ne", "nem", "hayır", "ei", "όχι", "否", "いいえ", "아니요"), 0.0),
     **dict.fromkeys(("false", "f", "no", "n", "0", "nein", "falsch", "non", "faux", "não", "off"), 0.0),
 }
 #: Telephone numbers with the code of their country, which would pass for numbers.
@@ -207,7 +209,7 @@ def _in_form(different: Any) -> str | None:
         return f"is text with {different[days].iloc[0]!r}, which Excel makes of 5-9 and of MAY9; write again what it was"
     if different.str.fullmatch(r"(?s)\[.*\]|\{.*\}").mean() >= MOST:
         return f"is text, for its values are lists or objects, e.g. {different[0][:40]!r}; make a column of each part of them"
-    forms = different.str.lstrip("<>≤≥~≈ ").str.replace(r"\d+", "0", regex=True)
+    forms = different.str.lstrip("<>≤≥~≈#▲▼« ").str.replace(r"\d+", "0", regex=True)
     usual = forms.mode()[0]
     alike = (forms == usual).mean() >= MOST and usual.startswith("0")
     varied = re.search("[/±(‰°]", usual) or (len(different) >= FORMED and different.str.len().nunique() > 1)

@@ -13,7 +13,7 @@ from .table_encodings import MOST
 
 #: Texts with more different letters behind their numbers than this are codes, not amounts.
 UNITS = 6
-_SPACES = r"(?<=\d)[ '’_\u00a0\u2009\u202f](?=\d{3}(?!\d))"
+_SPACES = r"(?<=\d)[ '’_\u00a0\u2007\u2009\u202f](?=\d{3}(?!\d))"
 _UNITS = "€$£¥￥₹₽₺₩₪₫฿₴%‰ \u00a0"
 #: How signs of typesetters and of other scripts stand on a keyboard: minus, the whole width of East Asia, Arabic decimals and thousands.
 _PLAIN = {**{0xFF01 + k: 0x21 + k for k in range(94)}, **dict.fromkeys(map(ord, "−–‐‑﹣－"), "-"), 0x66B: ".", 0x66C: ","}
@@ -25,12 +25,12 @@ _CURRENCY = (
     r"[€£¥￥₹₽₺₩₪₫฿₴])"
 )
 #: Marks of footnotes behind a number.
-_MARKS = r"(?<=\d)\s?(?:[*†‡§¶¹²³⁴⁵]+|\[\w{1,6}\]|\([a-z]\))$"
+_MARKS = r"(?:(?<=[^\s(])\s?(?:[*†‡§¶]+|\[\w{1,6}\])|(?<=[\d%€$£])[¹²³⁴⁵]|(?<=\d)\s?\([a-z]\))$"
 #: Numbers as people write them, and as they are read: quotes around them, below zero in brackets or with the sign behind, powers.
 _SPELLINGS = (
     (rf"^([+-]?)\s*{_CURRENCY}\s*|\s*{_CURRENCY}$", r"\1"),
-    (rf"^'(?=[\d+.-])|^\"(?=.*\d\"$)|(?<=\d)\"$|(?<=\d)[.,]--?$|{_MARKS}", ""),
-    (r"^\((.*\d.*)\)$|^([^-]*\d)-$", r"-\1\2"),
+    (r"^'(?=[\d+.-])|^\"(?=.*\d\"$)|(?<=\d)\"$|(?<=\d)(?:[.,]--?|/-)$", ""),
+    (r"^([^-]*\d)-$", r"-\1"),
     (r"^([+-])\s+", r"\1"),
     (r"(?<=\d) ?[x×·*] ?10\^\(?([+-]?\d+)\)?$|(?<=\d)[dD](?=[+-]\d+$)", r"e\1"),
     (rf"^([+-]?)\s*{_CURRENCY}\s*|\s*{_CURRENCY}$", r"\1"),
@@ -39,7 +39,8 @@ _SPELLINGS = (
 _UNIT = r"\d[ \u00a0]?((?![¹²³⁰-₉½¼¾⅐-⅞])(?:[^\W\d_]|°)(?:[^\W\d_]|[°/²³]){0,11})\.?$"
 #: Units that stand beside each other in a column, and what each counts; ``k``, beside numbers without any, by thousands.
 SCALES: Mapping[str, Mapping[str, float]] = {
-    "k": {"": 1, "k": 1e3, "K": 1e3, "Tsd": 1e3, "m": 1e6, "M": 1e6, "mn": 1e6, "Mio": 1e6, "B": 1e9, "bn": 1e9, "Mrd": 1e9, "T": 1e12},
+    "k": {"": 1, "k": 1e3, "K": 1e3, "Tsd": 1e3, "m": 1e6, "M": 1e6, "mn": 1e6, "Mio": 1e6, "B": 1e9, "bn": 1e9, "Mrd": 1e9, "T": 1e12}
+    | {"тыс": 1e3, "млн": 1e6, "млрд": 1e9, "万": 1e4, "萬": 1e4, "亿": 1e8, "億": 1e8, "lakh": 1e5, "Lakh": 1e5, "Cr": 1e7, "crore": 1e7},
     "B": {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
     "g": {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6},
     "m": {"mm": 1e-3, "cm": 1e-2, "m": 1, "km": 1e3},
@@ -53,15 +54,16 @@ _DEGREES = (
     r"""([NSEW]?) ?([+-]?\d{1,3}(?:[.,]\d+)?) ?°? ?(?:(\d\d?(?:[.,]\d+)?) ?['′’])? ?(?:(\d\d?(?:[.,]\d+)?) ?(?:["″”]|''))? ?([NSEW]?)"""
 )
 #: Fractions, with the whole before them or not; without it those alone that halve.
-_FRACTION, _HALVES = r"([+-]?)(?:(\d+)\s+)?(\d+)[/⁄](\d+)", (2, 4, 8, 16, 32, 64)
+_FRACTION, _HALVES = r"([+-]?)(?:(\d+)(?:\s+|-))?(\d+)[/⁄](\d+)", (2, 4, 8, 16, 32, 64)
 
 
 def as_typed(text: str) -> str:
-    """Return a text with digits, signs and fractions as a keyboard has them.
+    """Return a text with digits, signs and fractions as a keyboard has them, and a minus for brackets around it.
 
-    >>> as_typed("１２．５"), as_typed("٣٫٥"), as_typed("1½"), as_typed("4.1×10⁻⁵")
-    ('12.5', '3.5', '1 1⁄2', '4.1×10^-5')
+    >>> as_typed("１２．５"), as_typed("٣٫٥"), as_typed("1½"), as_typed("4.1×10⁻⁵"), as_typed("(5 kg)")
+    ('12.5', '3.5', '1 1⁄2', '4.1×10^-5', '-5 kg')
     """
+    text = re.sub(r"^\(([^()]*\d[^()]*)\)$", r"-\1", text)  # below zero, as accounts have it
     if text.isascii():
         return text
     text = _POWER.sub(lambda found: f"^{unicodedata.normalize('NFKC', found[0])}", text).translate(_PLAIN)
@@ -84,7 +86,7 @@ def amounts(column: Any, how: str) -> np.ndarray:
     numbers = np.full(len(column), np.nan)
     if decimal == "." and (scale is None or "" in scale) and unit != "*ft":
         numbers[:] = pd.to_numeric(column, errors="coerce")
-    rest = column[np.isnan(numbers) & column.notna().to_numpy()].map(as_typed)
+    rest = column[np.isnan(numbers) & column.notna().to_numpy()].map(as_typed).str.replace(_MARKS, "", regex=True)
     if len(rest) and unit == "*ft":
         feet = rest.str.extract(f"^{_FEET}$").astype(float)
         numbers[rest.index] = np.where(feet.notna().any(axis=1), feet.fillna(0.0).to_numpy() @ [12.0, 1.0], np.nan)
@@ -125,7 +127,7 @@ def _fractions(texts: Any) -> Any:
 
 def unit_of(different: Any) -> tuple[str, str | None]:
     """Return what texts have behind their numbers, as ``Reading.how`` has it, and what to say of it; empty where there is none."""
-    different = different.map(as_typed)
+    different = different.map(as_typed).str.replace(_MARKS, "", regex=True)
     parts = different.str.extract(f"^{_DEGREES}$")
     if parts[1].notna().mean() >= MOST:
         sides = {*parts[0], *parts[4]}
@@ -164,10 +166,15 @@ def doubtful(different: Any, style: str) -> str | None:
         if grouped.mean() > 0.5 and (money or not grouped.all() or different.str.contains(r"0\D*$").mean() > 0.5):
             shown = different[grouped].iloc[0]
             return f"is read with decimal points, as {shown!r}; if these are of thousands, write the numbers without them"
+    joined = "\n".join(different)
+    if style[0] == "." and "," in joined and "." in joined:
+        both = [different[different.str.fullmatch(rf"\D*[1-9]\d{{0,2}}[{sign}]\d{{3}}\D*")] for sign in ".,"]
+        if all(map(len, both)) and len(both[0]) == different.str.contains(".", regex=False).sum():
+            return f"is numbers with {both[1].iloc[0]!r}, read as thousands, and {both[0].iloc[0]!r}, read as decimals; write all alike"
     if (powers := different.str.fullmatch(r"\d+[eE]\d+")).any():
         shown = different[powers].iloc[0]
         return f"is numbers, and {shown!r} is read as {float(shown):g}; if these are codes, name the column in --categorical"
-    if re.search("[*†‡§¶¹²³⁴⁵)\\]]", "\n".join(different)) and (marked := different.map(as_typed).str.contains(_MARKS)).any():
+    if re.search("[*†‡§¶¹²³⁴⁵)\\]]", joined) and (marked := different.map(as_typed).str.contains(_MARKS)).any():
         return f"is numbers with marks behind some, e.g. {different[marked].iloc[0]!r}, which are left out"
     signs = signs_of(different)
     named = sorted({*signs} - {""})
