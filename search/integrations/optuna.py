@@ -271,7 +271,7 @@ class MarginalGainCallback:
         view = remaining_gain(study.sampler, study, left)
         threshold = float(self.share)
         if view is not None and not view.worth(threshold):
-            _end(study, f"{plain(view.energy)} more would add {view.share:.2%} to the hypervolume at most, less than {threshold:.2%}")
+            _end(study, view.why_not(threshold, plain))
 
 
 def _end(study: optuna.Study, reason: str, level: str = "info") -> None:

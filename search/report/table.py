@@ -330,7 +330,7 @@ def _spread_text(front: Front) -> str:
     if shares:
         return f"Energies of the same model trained again spread by {percent(min(shares))} to {percent(max(shares))} % here (sd)."
     low, high = map(percent, TYPICAL_SPREAD)
-    return f"Energies of the same model trained again typically spread by {low} to {high} % (sd); joulefront repeat measures it."
+    return f"Energies of one model trained again spread by {low} to {high} % in the digits study (sd); joulefront repeat measures yours."
 
 
 #: What an epoch of a family, or of an estimator of ``classical``, is where it is no pass over the data.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -44,6 +45,19 @@ class RemainingGain:
     def worth(self, threshold: float) -> bool:
         """Whether continuing is expected to add at least this share of the present hypervolume, e.g. 0.005, and more than noise could."""
         return self.share >= max(threshold, self.noise)
+
+    def why_not(self, threshold: float, energy: Callable[[float], str], name: str = "") -> str:
+        """Return in words why continuing is not ``worth`` a threshold of this ``name``; the expected gain is usually too high.
+
+        Where noise alone could make as much of a hypervolume as there is, shares of it mean nothing and are left out.
+        """
+        step = "" if self.next_step is None else f" (the next training alone {energy(self.next_step)})"
+        adds = f"{energy(self.energy)} more{step} would add"
+        if self.noise >= 1.0:
+            return f"{adds} less than the noise of validation hides: no quality is surely better than the reference of the hypervolume"
+        noisy = self.noise > threshold
+        limit = f"what the noise of validation makes of it ({self.noise:.2%})" if noisy else f"{name} {threshold:.2%}".lstrip()
+        return f"{adds} {self.share:.2%} to the hypervolume at most, less than {limit}"
 
 
 def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> RemainingGain | None:

@@ -196,9 +196,7 @@ class StopGain:
         view = self.look_ahead(trials_left)
         if view is None or view.worth(self.stop_gain):
             return None
-        noisy = view.noise > self.stop_gain
-        limit = f"what the noise of validation makes of it ({view.noise:.2%})" if noisy else f"--stop-gain {self.stop_gain:.2%}"
-        return f"{NOT_WORTH_IT}: {self.describe(view)}, less than {limit}; --no-stop goes on"
+        return f"{NOT_WORTH_IT}: {view.why_not(self.stop_gain, self._text, '--stop-gain')}; --no-stop goes on"
 
     def look_ahead(self, trials_left: int | None = None) -> RemainingGain | None:
         """Return what the rest of the budget is expected to add; None for samplers that cannot tell, and at the start."""
@@ -219,11 +217,8 @@ class StopGain:
         rest = trials_left * float(mean(each))
         return rest if remaining is None else min(rest, remaining)
 
-    def describe(self, view: RemainingGain) -> str:
-        """Describe what continuing would cost and gain; the sampler's expectation is usually too high, see ``recent_gain``."""
-        text = joules_text if self._in_joules else grams_text
-        step = "" if view.next_step is None else f" (the next training alone {text(view.next_step)})"
-        return f"{text(view.energy)} more{step} would add {view.share:.2%} to the hypervolume at most"
+    def _text(self, energy: float) -> str:
+        return joules_text(energy) if self._in_joules else grams_text(energy)
 
     @property
     def _in_joules(self) -> bool:

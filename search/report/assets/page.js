@@ -196,7 +196,7 @@ const money = (joules) => (run.money && joules !== null ? `${digits((joules / 3.
 function details() {
   const m = state.pick, top = member(run.choice.best), ties = tiesOf(m), saved = 1 - lifetime(m) / lifetime(top), side = spread(m);
   const about = m.low === null ? "its interval is unknown: how many examples it was validated on was not kept" : `95 % interval ${quality(m.low)} to ${quality(m.high)}${m.right === null ? "" : `, ${count(m.right)} of ${validated()} right`}`;
-  const how = measuredSpread(m) ? `±${gap}${percent(2 * side)} between ${m.again.n} trainings (2 sd)` : `±${gap}${percent(2 * side)}, as repeats typically spread (2 sd)`;
+  const how = measuredSpread(m) ? `±${gap}${percent(2 * side)} between ${m.again.n} trainings (2 sd)` : `±${gap}${percent(2 * side)}, as repeats of the digits study spread (2 sd)`;
   const cost = [emitted(m) === null ? null : mass(emitted(m)), money(m.j)].filter(Boolean).join(", ");
   const below = m === top ? "The best of all." : `${step(top.q - m.q)} ${better(top.q, m.q) ? "worse than" : "from"} the best (trial ${top.n}), ${saved >= 0 ? `${percent(saved)} less` : `${percent(-saved)} more`} energy${state.uses ? " over its life" : ""}.`;
   const box = [h("h2", { id: "h-pick" }, `Trial ${m.n}`, run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null),
@@ -267,7 +267,7 @@ function membersTable() {
     cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(`${gap}%`, "")} to ${quality(m.high)}`, "wide"), cell(digits(m.j / run.unit.joules)), repeated ? cell(measuredSpread(m) ? percent(2 * spread(m)) : "-", "wide") : null,
     priced ? cell(mass(emitted(m)).replace("CO₂e", ""), "broad") : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide known"), cell(count(m.parameters), "wide known"),
     h("td", { class: "text long" }, differs(m), run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null));
-  $("members").replaceChildren(h("caption", null, `Cheapest training first.${repeated ? "" : ` Energies of one model trained again typically spread by ±${gap}${percent(2 * run.typical)} (2 sd).`}`), head(names), h("tbody", null, run.members.map(row)));
+  $("members").replaceChildren(h("caption", null, `Cheapest training first.${repeated ? "" : ` Energies of one model trained again spread by ±${gap}${percent(2 * run.typical)} (2 sd; the median of eight models of the digits study).`}`), head(names), h("tbody", null, run.members.map(row)));
 }
 /** All trials, a page of them at a time and only when they are asked for. */
 function allTrials() {

@@ -84,7 +84,7 @@ def test_the_last_line_explains_what_the_uncertainty_covers_and_what_it_leaves_o
     record = {"joules": 10.0, "u_systematic_joules": 5.0}
     front = FrontView((complete(0, 0.9, 10.0, train_u_joules=1e-5, record=record),), *TWO)
     said = front.to_text(width=400)
-    assert "Energies of the same model trained again typically spread by 3 to 23 % (sd); joulefront repeat measures it." in said
+    assert "Energies of one model trained again spread by 3 to 23 % in the digits study (sd); joulefront repeat measures yours." in said
     assert "The scale, common to all rows, is known to ±50 % (standard uncertainty)." in said
     assert "±" not in said.splitlines()[2]  # the meter's own uncertainty is a part of that, and is not shown as the whole
     plain = FrontView((complete(0, 0.9, 10.0),), *TWO).to_text()

@@ -84,7 +84,7 @@ def test_the_last_lines_say_which_is_sensible_why_and_what_guessing_gives() -> N
     assert "sensible: trial 8, the best: no cheaper one is as good" in text or "sensible: trial" in text
     assert "with 240 validation examples, by counts alone" in text
     assert "Guessing gives accuracy 0.6; 5 of the rows are not better." in text
-    assert "typically spread by" in text
+    assert "in the digits study (sd)" in text
     assert "±" not in text.replace("±<", "")
 
 

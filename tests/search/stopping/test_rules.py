@@ -35,7 +35,7 @@ def test_what_remains_is_passed_in_the_unit_of_the_training_energy_wherever_it_s
     view, sampler = foresight(*objectives)
     view.update_remaining(3600.0, FRANCE, 1.5)
     assert sampler.remaining == pytest.approx(remaining)
-    assert view.describe(RemainingGain(1.0, 0.1, 3600.0, None, None)).startswith(unit)
+    assert RemainingGain(1.0, 0.1, 3600.0, None, None).why_not(0.5, view._text).startswith(unit)
 
 
 def test_an_overdrawn_budget_leaves_nothing_and_an_unknown_one_passes_nothing():
