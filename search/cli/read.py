@@ -194,7 +194,7 @@ def price(
     Prints grams of CO2e and money per zone, without training again.
     """
     from ..carbon.intensity import parse_price
-    from ..report.comparisons import price_table
+    from ..report.pricing import price_table
 
     per_kwh = None if price is None else parse_price(price)
     table = price_table(_read(run), [zone.strip() for zone in zones.split(",") if zone.strip()], pue=pue, price=per_kwh)
@@ -206,7 +206,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Print a leaderboard of several runs."""
-    from ..report.comparisons import leaderboard
+    from ..report.leaderboard import leaderboard
 
     table = leaderboard([_read(run) for run in runs])
     print(json.dumps(table.to_rows(), indent=1) if as_json else table.to_text())

@@ -29,9 +29,9 @@ from ..records.run import machine_names
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..whole_file import whole_file
-from .comparisons import hours, places
 from .energy_relations import importance
 from .facts import TYPICAL_MEDIAN, how_energy_is_known, hypervolume_trace, scale_share, short_component, tied, uses_of
+from .pricing import hours, places
 from .sections import sections
 from .statement import forms
 from .table import EPOCHS_OF, learner, marks_of

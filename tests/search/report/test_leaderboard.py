@@ -12,8 +12,9 @@ from helpers.trials import changed
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.comparisons import leaderboard, price_table
+from joulefront.search.report.leaderboard import leaderboard
 from joulefront.search.report.live import note
+from joulefront.search.report.pricing import price_table
 
 
 @pytest.fixture

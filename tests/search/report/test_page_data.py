@@ -11,9 +11,9 @@ from helpers.trials import changed, complete
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.comparisons import hours
 from joulefront.search.report.facts import hypervolume_trace
 from joulefront.search.report.page import page_data
+from joulefront.search.report.pricing import hours
 
 
 def test_members_and_choice_are_those_of_the_front(fake_run: Run) -> None:

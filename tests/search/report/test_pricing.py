@@ -11,7 +11,7 @@ from joulefront.search.carbon.intensity import Intensity, Price
 from joulefront.search.front import Front
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
-from joulefront.search.report.comparisons import front_at, price_table
+from joulefront.search.report.pricing import front_at, price_table
 
 OREGON, TAIPEI = Intensity(138.7, "US-OR", "the paper's package"), Intensity(532.8, "TW", "the paper's package")
 

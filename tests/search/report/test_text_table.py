@@ -14,10 +14,10 @@ from joulefront.search.formatting import fitted, paragraphs
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import BASELINE, DEFAULT
-from joulefront.search.report.comparisons import leaderboard
 from joulefront.search.report.facts import over_default, tied
 from joulefront.search.report.front_view import FrontView
 from joulefront.search.report.front_view import front_text as to_text
+from joulefront.search.report.leaderboard import leaderboard
 from joulefront.search.report.page import _default
 from joulefront.search.report.statement import statement
 from joulefront.search.report.table import epochs_note, marks_of
