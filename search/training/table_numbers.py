@@ -25,7 +25,7 @@ _CURRENCY = (
     r"[€£¥￥₹₽₺₩₪₫฿₴])"
 )
 #: Marks of footnotes behind a number.
-_MARKS = r"(?:(?<=[^\s(])\s?(?:[*†‡§¶]+|\[\w{1,6}\])|(?<=[\d%€$£])[¹²³⁴⁵]|(?<=\d)\s?\([a-z]\))$"
+_MARKS = r"(?:(?<=[^\s(])\s?(?:[*†‡§¶]+|\[\w{1,6}\])|(?<=[\d%€$£])(?<!10)[¹²³⁴⁵]|(?<=\d)\s?\([a-z]\))$"
 #: Numbers as people write them, and as they are read: quotes around them, below zero in brackets or with the sign behind, powers.
 _SPELLINGS = (
     (rf"^([+-]?)\s*{_CURRENCY}\s*|\s*{_CURRENCY}$", r"\1"),
@@ -58,12 +58,13 @@ _FRACTION, _HALVES = r"([+-]?)(?:(\d+)(?:\s+|-))?(\d+)[/⁄](\d+)", (2, 4, 8, 16
 
 
 def as_typed(text: str) -> str:
-    """Return a text with digits, signs and fractions as a keyboard has them, and a minus for brackets around it.
+    """Return a text with digits, signs and fractions as a keyboard has them, a minus for brackets around it, without marks.
 
     >>> as_typed("１２．５"), as_typed("٣٫٥"), as_typed("1½"), as_typed("4.1×10⁻⁵"), as_typed("(5 kg)")
     ('12.5', '3.5', '1 1⁄2', '4.1×10^-5', '-5 kg')
     """
-    text = re.sub(r"^\(([^()]*\d[^()]*)\)$", r"-\1", text)  # below zero, as accounts have it
+    if text[-1:] in "*†‡§¶¹²³⁴⁵)]":
+        text = re.sub(r"^\(([^()]*\d[^()]*)\)$", r"-\1", re.sub(_MARKS, "", text))  # below zero, as accounts have it
     if text.isascii():
         return text
     text = _POWER.sub(lambda found: f"^{unicodedata.normalize('NFKC', found[0])}", text).translate(_PLAIN)
@@ -86,13 +87,13 @@ def amounts(column: Any, how: str) -> np.ndarray:
     numbers = np.full(len(column), np.nan)
     if decimal == "." and (scale is None or "" in scale) and unit != "*ft":
         numbers[:] = pd.to_numeric(column, errors="coerce")
-    rest = column[np.isnan(numbers) & column.notna().to_numpy()].map(as_typed).str.replace(_MARKS, "", regex=True)
+    rest = column[np.isnan(numbers) & column.notna().to_numpy()].map(as_typed)
     if len(rest) and unit == "*ft":
         feet = rest.str.extract(f"^{_FEET}$").astype(float)
         numbers[rest.index] = np.where(feet.notna().any(axis=1), feet.fillna(0.0).to_numpy() @ [12.0, 1.0], np.nan)
     elif len(rest) and unit == "*°":
         numbers[rest.index] = _degrees(rest)
-    elif len(rest):
+    elif len(rest := rest[rest.str.match(rf"\W*{_CURRENCY}?\W*\d")]):
         bare, factor = rest, 1.0
         if scale is not None:
             bare = bare.str.rstrip(_UNITS)
@@ -100,8 +101,9 @@ def amounts(column: Any, how: str) -> np.ndarray:
             bare = bare.str.replace(r"(?<=\d)\s*[^\W\d_/²³]+\.?$", "", regex=True)
         elif unit:
             bare = bare.str.replace(rf"(?i)(?<=[\d ]){re.escape(unit)}s?\.?$", "", regex=True)
+        bare = bare.str.strip(" \u00a0%‰")
         for form, instead in _SPELLINGS:
-            bare = bare.str.strip(" \u00a0%‰").str.replace(form, instead, regex=True)
+            bare = bare.str.replace(form, instead, regex=True)
         bare = bare.str.replace(_SPACES, "", regex=True).str.strip(_UNITS)
         found = _fractions(bare) if bare.str.contains("[/⁄]").any() else np.nan
         groups = rf"[1-9]\d{{0,2}}(?:[{thousands}]\d{{3}})+|[1-9]\d?(?:[{thousands}]\d\d)+[{thousands}]\d{{3}}"  # the latter in India
@@ -127,7 +129,7 @@ def _fractions(texts: Any) -> Any:
 
 def unit_of(different: Any) -> tuple[str, str | None]:
     """Return what texts have behind their numbers, as ``Reading.how`` has it, and what to say of it; empty where there is none."""
-    different = different.map(as_typed).str.replace(_MARKS, "", regex=True)
+    different = different.map(as_typed)
     parts = different.str.extract(f"^{_DEGREES}$")
     if parts[1].notna().mean() >= MOST:
         sides = {*parts[0], *parts[4]}
@@ -174,7 +176,7 @@ def doubtful(different: Any, style: str) -> str | None:
     if (powers := different.str.fullmatch(r"\d+[eE]\d+")).any():
         shown = different[powers].iloc[0]
         return f"is numbers, and {shown!r} is read as {float(shown):g}; if these are codes, name the column in --categorical"
-    if re.search("[*†‡§¶¹²³⁴⁵)\\]]", joined) and (marked := different.map(as_typed).str.contains(_MARKS)).any():
+    if re.search("[*†‡§¶¹²³⁴⁵)\\]]", joined) and (marked := different.str.contains(_MARKS)).any():
         return f"is numbers with marks behind some, e.g. {different[marked].iloc[0]!r}, which are left out"
     signs = signs_of(different)
     named = sorted({*signs} - {""})
