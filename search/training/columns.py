@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .table_encodings import COMPACTS, MINUTES, MOST, OF_DAY, PLAINLY_DAYS, SECONDS, date_form, in_english, lasted, seconds_of, since_1970
-from .table_numbers import amounts, doubtful, signs_of, unit_of
+from .table_encodings import COMPACTS, MOST, OF_DAY, PLAINLY_DAYS, date_form, in_english, seconds_of, since_1970
+from .table_numbers import MINUTES, SECONDS, amounts, doubtful, lasted, signs_of, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd

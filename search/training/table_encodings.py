@@ -32,7 +32,7 @@ FOLDS = 5
 ROWS, RARE, COMMON, WORDS = 10, 0.01, 0.9, 24
 _WORD = re.compile(r"[^\W\d_]+")
 _DAYS = ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")
-_NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d. %B %Y")
+_NAMED_DAYS = ("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d. %B %Y", "%d/%b/%Y", "%Y %b %d")
 _HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", " %H:%M %z", " %H:%M:%S %z")
 #: Dates without separators, which would pass for numbers, and what begins so, with the time of day.
 COMPACT = "%Y%m%d"
@@ -45,7 +45,10 @@ FORMATS += ("%d/%b/%Y:%H:%M:%S %z", "%b %Y", "%I:%M %p", "%I %p", "%m/%Y", "%b-%
 FORMS, LEAST, MOST = 3, 0.05, 0.95
 #: What may be a date, and what is meant as a day (no version, no address).
 _DAY = r"(\d{4}[-/. ]\d\d?[-/. ]\d\d?|\d\d?[-/. ]\d\d?[-/. ](\d{4}|\d\d))(?![.\d])|.*[A-Za-z]{3}.*\d{4}"
-_DATE = r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d"
+_DATE = (
+    r"\d{1,4}[-/.: ]\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d|\d{8}T\d{4}"
+    r"|\d{1,2}[-./ ]{1,2}[A-Za-z]|[A-Za-z]{3,9} \d|\d{4} [A-Z][a-z]{2} \d"
+)
 #: What is a day, perhaps with a time, and nothing else: as ISO 8601 has it, without a zone.
 PLAINLY_DAYS = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?$"
 #: A year of two digits that lies so many years ahead is probably of the last century, as those of births.
@@ -67,17 +70,17 @@ _MONTHS = (
     "nov november novembre noviembre novembro listopada ноября",
     "dec december dezember dez decembre diciembre dic dicembre dezembro grudnia декабря",
 )
-#: The same in Czech, Finnish, Norwegian, Romanian, Turkish, Greek and Ukrainian.
+#: The same in Czech, Finnish, Norwegian, Romanian, Hungarian, Turkish, Greek and Ukrainian.
 _FURTHER = (
     "ledna tammikuuta ianuarie ocak ιανουαριου січня",
     "unora helmikuuta februarie subat φεβρουαριου лютого",
-    "brezna maaliskuuta martie mart μαρτιου березня",
-    "dubna huhtikuuta aprilie nisan απριλιου квітня",
-    "kvetna toukokuuta mayıs μαιου травня",
-    "cervna kesakuuta iunie haziran ιουνιου червня",
-    "cervence heinakuuta iulie temmuz ιουλιου липня",
-    "srpna elokuuta agustos αυγουστου серпня",
-    "zari syyskuuta septembrie eylul σεπτεμβριου вересня",
+    "brezna maaliskuuta martie mart marcius μαρτιου березня",
+    "dubna huhtikuuta aprilie nisan aprilis απριλιου квітня",
+    "kvetna toukokuuta majus mayıs μαιου травня",
+    "cervna kesakuuta iunie junius haziran ιουνιου червня",
+    "cervence heinakuuta iulie julius temmuz ιουλιου липня",
+    "srpna elokuuta augusztus agustos αυγουστου серпня",
+    "zari syyskuuta septembrie szeptember eylul σεπτεμβριου вересня",
     "rijna lokakuuta octombrie ekim οκτωβριου жовтня",
     "listopadu marraskuuta noiembrie kasım νοεμβριου листопада",
     "prosince joulukuuta desember decembrie aralık δεκεμβριου грудня",
@@ -94,21 +97,6 @@ _FILLING = (
     r"\s*(?:Uhr|uur|h)$|(?<=\d) ?(?:UTC|GMT)$|(?<=\d)(?:st|nd|rd|th|er|º)?[.]?\s+(?:de |of )?(?=[^\W\d_]{3})|"
     r"(?<=[^\W\d_])[.]?\s+(?:de|del|of)\s+(?=\d)"
 )
-#: How long something took, as years, months, weeks, days, hours, minutes and seconds: ``26:15:00``, ``2 days 03:00:00``; ``32:18.5``;
-#: ``1h 30m``, ``1h30``; ``PT1H30M``.
-_TOOK = (
-    r"-?()()()(?:(\d+)(?: days?,?|d) *)?(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?",
-    r"-?()()()()()(\d+):([0-5]\d\.\d+)",
-    r"-?(?:#y(?:(?:ea)?rs?)?)?[ ,]*(?:#mo(?:nth|n)?s?)?[ ,]*(?:#w(?:(?:ee)?ks?)?)?[ ,]*(?:#d(?:ays?)?)?[ ,]*(?:#h(?:(?:ou)?rs?)?)?[ ,]*"
-    r"(?:#m(?:in(?:ute)?s?)?)?[ ,]*(?:#s(?:ec(?:ond)?s?)?)?".replace("#", r"(\d+(?:\.\d+)?) ?"),
-    r"()()()()(\d+)h([0-5]\d)()",
-    r"-?P(?:#Y)?(?:#M)?(?:#W)?(?:#D)?(?:T(?:#H)?(?:#M)?(?:#S)?)?".replace("#", r"(\d+(?:\.\d+)?)"),
-)
-_LASTS = (31_557_600.0, 2_629_800.0, 604_800.0, 86_400.0, 3_600.0, 60.0, 1.0)
-#: How durations are read where others have hours before: ``59:30`` beside ``1:02:30``.
-MINUTES = "m:s"
-#: How those of files with types are, whose numbers are seconds.
-SECONDS = "s"
 
 
 def learn_calendar(seconds: np.ndarray) -> dict[str, Any]:
@@ -356,32 +344,19 @@ def _week(found: re.Match[str]) -> str:
         return found[0]
 
 
-def lasted(column: Any, how: str = ".,") -> np.ndarray:
-    """Return durations in seconds, NaN where a text is none; ``59:30`` is hours, by ``MINUTES`` minutes, numbers are by ``SECONDS``."""
-    import pandas as pd
-
-    found = np.full(len(column), np.nan)
-    if how == SECONDS:
-        plain = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-        return np.where(np.isnan(plain), lasted(column), plain)
-    if not column.str.match(r"-?P?T?-?\d").any():
-        return found
-    column = column.str.replace(r"^(\d+:\d\d)$", r"0:\1", regex=True) if how == MINUTES else column
-    for form in _TOOK:
-        parts = column.str.extract(f"(?i)^{form}$").replace("", np.nan).astype(float)
-        found = np.where(parts.notna().any(axis=1), parts.fillna(0.0).to_numpy() @ np.array(_LASTS), found)
-    found = np.where(column.str.startswith("-"), -found, found)
-    below = column.str.extract(r"^(?:-|P-)(\d+)(?: days? \+|DT)(.+)$")  # as pandas writes what is below zero, or as ISO 8601
-    if below[0].notna().any():
-        found = np.where(below[0].notna(), lasted(below[1].fillna("")) - 86_400 * below[0].astype(float), found)
-    return found
-
-
 #: What is written in another way before a date is read: those of East Asia, quarters, weeks, halves of the day, zones and JSON of .NET.
 _REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], ...] = (
     (re.compile(r"\s{2,}"), " "),
     (re.compile(r"(?<=\d)\. (?=\d)"), "."),
     (re.compile(r"(?<=\d)(?:\.| г\.?)$"), ""),
+    (
+        re.compile(r" ?(\d\d?) ?[时時시] ?(\d\d?) ?[分분](?: ?(\d\d?) ?[秒초])?$"),
+        lambda found: f" {found[1]}:{found[2]:0>2}:{found[3] or 0:0>2}",
+    ),
+    (
+        re.compile(r"(上午|午前|오전|下午|午後|오후) ?(\d\d?:\d\d(?::\d\d)?)$"),
+        lambda found: f"{found[2]} {'ap'[found[1] in '下午午後오후']}m",
+    ),
     (re.compile(r"^(\d{4}) ?[年년] ?(\d\d?) ?[月월] ?(\d\d?) ?[日일]"), lambda found: "{}-{:0>2}-{:0>2}".format(*found.groups())),
     (
         re.compile(r"^(?:(\d{4})[- /]?[Qq]([1-4])|[Qq]([1-4])[- /]?(\d{4}))$"),

@@ -1,4 +1,4 @@
-"""How numbers are written: currencies, units, fractions, degrees, powers of ten, marks of footnotes, and the digits of other scripts."""
+"""How numbers and durations are written: currencies, units, fractions, degrees, powers of ten, footnotes, digits of other scripts."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ _DEGREES = (
 )
 #: Fractions, with the whole before them or not; without it those alone that halve.
 _FRACTION, _HALVES = r"([+-]?)(?:(\d+)(?:\s+|-))?(\d+)[/⁄](\d+)", (2, 4, 8, 16, 32, 64)
+#: How long something took, as years, months, weeks, days, hours, minutes and seconds: ``26:15:00``, ``2 days 03:00:00``; ``32:18.5``;
+#: ``1h 30m``, ``1h30``; ``PT1H30M``.
+_TOOK = (
+    r"-?()()()(?:(\d+)(?: days?,?|d) *)?(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?",
+    r"-?()()()()()(\d+):([0-5]\d\.\d+)",
+    r"-?(?:#y(?:(?:ea)?rs?)?)?[ ,]*(?:#mo(?:nth|n)?s?)?[ ,]*(?:#w(?:(?:ee)?ks?)?)?[ ,]*(?:#d(?:ays?)?)?[ ,]*(?:#h(?:(?:ou)?rs?)?)?[ ,]*"
+    r"(?:#m(?:in(?:ute)?s?)?)?[ ,]*(?:#s(?:ec(?:ond)?s?)?)?".replace("#", r"(\d+(?:\.\d+)?) ?"),
+    r"()()()()(\d+)h([0-5]\d)()",
+    r"-?P(?:#Y)?(?:#M)?(?:#W)?(?:#D)?(?:T(?:#H)?(?:#M)?(?:#S)?)?".replace("#", r"(\d+(?:\.\d+)?)"),
+)
+_LASTS = (31_557_600.0, 2_629_800.0, 604_800.0, 86_400.0, 3_600.0, 60.0, 1.0)
+#: How durations are read where others have hours before: ``59:30`` beside ``1:02:30``.
+MINUTES = "m:s"
+#: How those of files with types are, whose numbers are seconds.
+SECONDS = "s"
 
 
 def as_typed(text: str) -> str:
@@ -191,3 +206,24 @@ def signs_of(found: Any) -> Any:
     if re.search(r"[^\d.,\n+-]", "\n".join(found)):
         return found.str.extract(rf"({_CURRENCY}|[%‰])")[0].fillna("")
     return found.where(found == "", "")  # most columns have none, and to look for it takes long
+
+
+def lasted(column: Any, how: str = ".,") -> np.ndarray:
+    """Return durations in seconds, NaN where a text is none; ``59:30`` is hours, by ``MINUTES`` minutes, numbers are by ``SECONDS``."""
+    import pandas as pd
+
+    found = np.full(len(column), np.nan)
+    if how == SECONDS:
+        plain = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+        return np.where(np.isnan(plain), lasted(column), plain)
+    if not column.str.match(r"-?P?T?-?\d").any():
+        return found
+    column = column.str.replace(r"^(\d+:\d\d)$", r"0:\1", regex=True) if how == MINUTES else column
+    for form in _TOOK:
+        parts = column.str.extract(f"(?i)^{form}$").replace("", np.nan).astype(float)
+        found = np.where(parts.notna().any(axis=1), parts.fillna(0.0).to_numpy() @ np.array(_LASTS), found)
+    found = np.where(column.str.startswith("-"), -found, found)
+    below = column.str.extract(r"^(?:-|P-)(\d+)(?: days? \+|DT)(.+)$")  # as pandas writes what is below zero, or as ISO 8601
+    if below[0].notna().any():
+        found = np.where(below[0].notna(), lasted(below[1].fillna("")) - 86_400 * below[0].astype(float), found)
+    return found
