@@ -16,6 +16,8 @@ from typing import Any
 from .source import NANO, Capability, Clock, Quality, Reading, Source
 
 SCHEMA = 1
+#: Columns of a CSV that say which of several devices a row is of, the most lasting first.
+DEVICES = ("uuid", "gpu_uuid", "index", "pci.bus_id", "gpu_bus_id")
 
 
 @dataclass(frozen=True)
@@ -127,31 +129,32 @@ def save_traces(path: Path, traces: Iterable[Trace]) -> None:
 
 
 def read_traces(path: Path, *, component: str = "gpu:replay") -> tuple[Trace, ...]:
-    """Read traces from JSON (`save_traces`), or one power trace from CSV (``.csv``, ``.csv.gz``).
+    """Read traces from JSON (`save_traces`), or power traces from CSV (``.csv``, ``.csv.gz``).
 
     A CSV has a time column (``timestamp`` as nvidia-smi or ISO 8601 write it, or ``seconds``) and a power column (``watts``,
-    ``power_w`` or nvidia-smi's ``power.draw [W]``).
+    ``power_w`` or nvidia-smi's ``power.draw [W]``). One of several GPUs needs a column ``uuid``, ``index`` or ``pci.bus_id``: each is a
+    trace of its own, as ``gpu:replay:0``.
 
     Raises:
         ValueError: The file cannot be understood; the message names the line.
     """
     if path.name.endswith((".csv", ".csv.gz")):
-        return (_read_csv(path, component),)
+        return _read_csv(path, component)
     data = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"{path}: expected a trace file of schema {SCHEMA}, written by save_traces")
     return tuple(Trace.from_json(trace) for trace in data["traces"])
 
 
-def _read_csv(path: Path, component: str) -> Trace:
+def _read_csv(path: Path, component: str) -> tuple[Trace, ...]:
     opener = gzip.open if path.suffix == ".gz" else open
-    times: list[int] = []
-    watts: list[float] = []
+    found: dict[str, tuple[list[int], list[float]]] = {}
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         header = [name.strip().casefold() for name in next(reader, [])]
         when = next((header.index(name) for name in ("seconds", "timestamp") if name in header), None)
         what = next((i for i, name in enumerate(header) if name in ("watts", "power_w") or ("power" in name and "draw" in name)), None)
+        which = next((header.index(name) for name in DEVICES if name in header), None)
         if when is None or what is None:
             raise ValueError(f"{path}: the header must name 'timestamp' or 'seconds', and 'watts' or 'power.draw [W]', got {header}")
         broken: str | None = None
@@ -163,6 +166,7 @@ def _read_csv(path: Path, component: str) -> Trace:
             try:
                 t_ns = _nanoseconds(row[when].strip())
                 value = float(row[what].strip().removesuffix("W"))
+                times, watts = found.setdefault("" if which is None else row[which].strip(), ([], []))
             except (ValueError, IndexError):
                 # A recorder that was stopped leaves half a last row; anywhere else it is damage.
                 broken = f"{path}, line {reader.line_num}: cannot read {row!r}"
@@ -171,7 +175,10 @@ def _read_csv(path: Path, component: str) -> Trace:
             if not times or t_ns != times[-1]:
                 times.append(t_ns)
                 watts.append(value)
-    return Trace(component, tuple(times), watts=tuple(watts), boundary=f"power trace {path.name}")
+    return tuple(
+        Trace(f"{component}:{device}" if len(found) > 1 else component, tuple(times), watts=tuple(watts), boundary=f"power trace {path.name}")
+        for device, (times, watts) in found.items()
+    )
 
 
 def _nanoseconds(text: str) -> int:
@@ -192,4 +199,7 @@ def from_spec(argument: str | None) -> Source:
     """
     if not argument:
         raise ValueError("replay needs a file: --meter replay=FILE.json, written by save_traces, or replay=FILE.csv")
-    return Replay(read_traces(Path(argument)))
+    try:
+        return Replay(read_traces(Path(argument)))
+    except OSError as error:
+        raise ValueError(f"replay must name a file that can be read, got {argument!r} ({error.strerror}); see --meter replay=FILE") from error

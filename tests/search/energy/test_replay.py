@@ -102,6 +102,8 @@ def test_nothing_to_play_and_no_file_are_user_errors(tmp_path):
         Replay([Trace("gpu:0", (), watts=())])
     with pytest.raises(ValueError, match="replay="):
         from_spec(None)
+    with pytest.raises(ValueError, match="must name a file that can be read, got '.*nowhere.csv'"):
+        from_spec(str(tmp_path / "nowhere.csv"))
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"schema": 99}))
     with pytest.raises(ValueError, match="schema 1"):
@@ -118,6 +120,21 @@ def test_csv_traces_are_read_with_gaps_and_half_a_last_row_but_no_damage(tmp_pat
     path.write_text("seconds,watts\n0,1\n0.5,2\nx,3\n2,4\n")
     with pytest.raises(ValueError, match="line 4"):
         read_traces(path)
+
+
+@pytest.mark.parametrize("column", ["index", "uuid"])
+def test_a_csv_of_two_gpus_is_two_traces_and_their_sum_is_the_energy(tmp_path, column):
+    path = tmp_path / "smi.csv"
+    rows = [f"2026/01/01 10:00:{second:02}.10{gpu}, {gpu}, {watts} W" for second in range(11) for gpu, watts in enumerate((100, 300))]
+    path.write_text("\n".join([f"timestamp, {column}, power.draw [W]", *rows]))
+    clock = Clock(0)
+    with Ledger([Replay(read_traces(path), clock=clock)], interval_seconds=None, clock=clock) as ledger:
+        for _ in range(10):
+            clock.ns += NANO
+            ledger.sample()
+        record = ledger.query(0, 10 * NANO)
+    assert {part.name: round(part.joules) for part in record.components} == {"gpu:replay:0": 1000, "gpu:replay:1": 3000}
+    assert record.joules == pytest.approx(4000, rel=1e-3)
 
 
 @real
