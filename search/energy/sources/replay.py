@@ -175,10 +175,9 @@ def _read_csv(path: Path, component: str) -> tuple[Trace, ...]:
             if not times or t_ns != times[-1]:
                 times.append(t_ns)
                 watts.append(value)
-    return tuple(
-        Trace(f"{component}:{device}" if len(found) > 1 else component, tuple(times), watts=tuple(watts), boundary=f"power trace {path.name}")
-        for device, (times, watts) in found.items()
-    )
+    names = {device: f"{component}:{device}" if len(found) > 1 else component for device in found}
+    boundary = f"power trace {path.name}"
+    return tuple(Trace(names[device], tuple(times), watts=tuple(watts), boundary=boundary) for device, (times, watts) in found.items())
 
 
 def _nanoseconds(text: str) -> int:
@@ -202,4 +201,4 @@ def from_spec(argument: str | None) -> Source:
     try:
         return Replay(read_traces(Path(argument)))
     except OSError as error:
-        raise ValueError(f"replay must name a file that can be read, got {argument!r} ({error.strerror}); see --meter replay=FILE") from error
+        raise ValueError(f"replay must name a file that can be read, got {argument!r} ({error.strerror}); correct replay=FILE") from error

@@ -102,7 +102,7 @@ def test_nothing_to_play_and_no_file_are_user_errors(tmp_path):
         Replay([Trace("gpu:0", (), watts=())])
     with pytest.raises(ValueError, match="replay="):
         from_spec(None)
-    with pytest.raises(ValueError, match="must name a file that can be read, got '.*nowhere.csv'"):
+    with pytest.raises(ValueError, match="must name a file that can be read"):
         from_spec(str(tmp_path / "nowhere.csv"))
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"schema": 99}))
