@@ -47,7 +47,8 @@ SPELLINGS = {
 app = typer.Typer(
     name="joulefront",
     help="Search models that are worth their energy: the Pareto front of accuracy against measured kWh and CO2.",
-    epilog="Every verb takes --debug, which shows the traceback of an error. Exit codes: 0 done, 1 the work failed, 2 wrong usage.",
+    epilog="Every verb takes --debug, which shows the traceback of an error. Exit codes: 0 done, 1 the work failed, 2 wrong usage, "
+    f"{INTERRUPT_CODE} interrupted, {TERMINATED_CODE} ended by SIGTERM.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

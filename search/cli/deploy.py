@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import AsJson, CpuWatts, Meter, MovedOptions, Pick, Predictions, ProtocolOptions, RunArgument, TrialTimeout, with_options
-from .read import trained
+from .read import raise_if_interrupted, trained
 
 if TYPE_CHECKING:
     from ..records.replicates import ReplicateComparison
@@ -87,6 +87,7 @@ def repeat(
         whole_process=whole_process,
         show=show,
     )
+    raise_if_interrupted(run)
 
 
 @with_options

@@ -6,7 +6,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
@@ -296,6 +296,26 @@ def trained(trial: Trial, trials: Sequence[Trial]) -> Trial:
     while (number := trial.extra.get("copy_of")) is not None and (found := by_number(trials, number)) is not None:
         trial = found
     return trial
+
+
+def raise_if_interrupted(path: Path, how: str | None = None) -> None:
+    """Say how to go on, and raise KeyboardInterrupt, where Ctrl-C has ended the last session of a run.
+
+    All is printed by then; what a shell does only after a success, such as an export, must not begin.
+    """
+    from ..records.run_folder import RunFolder
+
+    if RunFolder.open(path).facts["sessions"][-1].get("reason") == "interrupted":
+        if how is not None:
+            print(how)
+        raise KeyboardInterrupt
+
+
+def price_per_kwh_of(place: PlaceOptions) -> tuple[float, str] | None:
+    """Return amount and currency of the option; None where it was not given."""
+    from ..carbon.intensity import parse_price
+
+    return None if place.price is None else astuple(parse_price(place.price))
 
 
 @with_options

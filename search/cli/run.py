@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +35,7 @@ from .options import (
     bundled_studies,
     with_options,
 )
+from .read import price_per_kwh_of, raise_if_interrupted
 
 if TYPE_CHECKING:
     from ..report.front_view import FrontView
@@ -110,6 +111,7 @@ def run(
                 show=lambda front: _print_run(front, path, own.storage, command, named),
                 artifacts=own.artifacts,
             )
+        raise_if_interrupted(path, f"continue: {command}")
     except LimitReachedError as error:
         if own.storage is None:
             return _print_finished(path, found, origin, machine, str(error).partition(" already")[0], command, named)
@@ -132,7 +134,7 @@ def _checked(limits: SessionLimitOptions, place: CarbonOptions, own: RunOptions)
     carbon = carbon_time_of(place.forecast, place.deadline, **where)
     token = os.environ.get("ELECTRICITYMAPS_TOKEN")
     intensity = None if carbon is not None else choose_intensity(place.intensity, place.zone, network=place.network, token=token)
-    price_per_kwh = _price_per_kwh(place)
+    price_per_kwh = price_per_kwh_of(place)
     loggers = [] if own.log is None else loggers_of(own.log)
     if limits.no_stop and limits.stop_gain is not None:
         raise ValueError("give --stop-gain or --no-stop, not both: one says when to stop, the other never to")
@@ -203,6 +205,8 @@ def _print_run(front: FrontView, path: Path, storage: str | None, command: str, 
     ended = str((result.facts["sessions"] or [{}])[-1].get("reason") or "")
     if len(front) == 0:
         print(hanging(front.to_text(), indent=0))
+        if ended == "interrupted":
+            return
         reasons = sorted({trial.reason for trial in result.trials if trial.reason})
         if "timeout" in ended and not any(trial.increment_joules for trial in result.trials):  # loading data and libraries counts, too
             raise RuntimeError(f"no trial was measured: {ended} while the study was starting; give a longer --timeout")
@@ -223,8 +227,6 @@ def _print_run(front: FrontView, path: Path, storage: str | None, command: str, 
     print(front.to_text())  # after the pictures: whatever becomes of the stream, they are there
     print(f"\n{path / 'front.html'}\n{path / 'front.png'}")
     print(f"\nnext: joulefront export {shlex.quote(str(path))} --pick sensible --to onnx -o model{named}")
-    if ended == "interrupted":
-        print(f"continue: {command}")
 
 
 @with_options
@@ -274,11 +276,12 @@ def worker(
             f"the data of the study {study!r} must be at {place!r} on this machine, got nothing there; give --data where it is"
         )
     origin = {**origin, "overrides": {**origin.get("overrides", {}), "name": study}}
+    path = out.expanduser() if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}"
     try:
         with Console(silent=quiet) as listener:
             run_study(
                 study_again(origin, study, "--source", data, source),
-                out=out.expanduser() if out is not None else Path("runs") / f"{study}-{socket.gethostname()}-{os.getpid()}",
+                out=path,
                 storage=url,
                 timeout_seconds=seconds,
                 **vars(machine),
@@ -289,6 +292,7 @@ def worker(
                 same_hardware=same_hardware,
                 show=lambda front: print(front.to_text()),
             )
+        raise_if_interrupted(path)
     except LimitReachedError as error:
         reached = str(error).partition("; ")[0]
         print(f"{study}: nothing to do, {reached}; joulefront run with a larger --trials or --budget lets it go on", file=sys.stderr)
@@ -331,7 +335,7 @@ def estimate(
     budget = None if limits.budget is None else Budget.parse(limits.budget)
     check_pue(place.pue)
     intensity = choose_intensity(place.intensity, place.zone, network=False, token=None)
-    price_per_kwh = _price_per_kwh(place)
+    price_per_kwh = price_per_kwh_of(place)
     found = adapt(find_study(study.study, _values(study)), _overrides(study), smoke=False)
     if callable(found.task):
         found = replace(found, task=cache(found.task))  # loaded once, under the meters: its size decides the rungs as well
@@ -390,9 +394,3 @@ def _values(study: StudyOptions) -> dict[str, Any]:
 def _overrides(study: StudyOptions) -> Mapping[str, Any]:
     """Return the fields of the study that the command line replaces; None keeps the study's own."""
     return {"sampler": study.sampler, "objectives": study.objectives, "seed": study.seed, "rungs": study.rungs}
-
-
-def _price_per_kwh(place: PlaceOptions) -> tuple[float, str] | None:
-    from ..carbon.intensity import parse_price
-
-    return None if place.price is None else astuple(parse_price(place.price))

@@ -5,17 +5,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.command_line import refused
 
 from joulefront.search.cli import exit_code, main, one_line
+from joulefront.search.cli.run import _print_run
 from joulefront.search.cli.study_source import StudyError
 from joulefront.search.execution.job import reason_of
 from joulefront.search.integrations.run_log import loggers_of
+from joulefront.search.records.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -145,6 +149,19 @@ def test_an_interrupt_outside_of_the_trainings_prints_how_to_continue(call: Call
     assert "what was measured is kept" in said.err
 
 
+def test_a_first_interrupt_before_anything_was_measured_is_no_failure_of_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Empty(list[Any]):
+        def to_text(self) -> str:
+            return "no trials"
+
+    failed = pytest.raises(RuntimeError, match="no trial was measured")
+    for reason, caught in (("interrupted", nullcontext()), ("the budget is spent", failed)):
+        result = SimpleNamespace(facts={"sessions": [{"reason": reason}]}, trials=())
+        monkeypatch.setattr(RunFolder, "open", lambda path, storage=None, one=result: SimpleNamespace(run=lambda: one))
+        with caught:
+            _print_run(Empty(), tmp_path, None, "joulefront run digits", "")
+
+
 def test_the_version_is_that_of_the_package(call: Callable[..., Any]) -> None:
     said = call("--version")
     assert (said.code, said.out) == (0, f"joulefront {version('joulefront')}\n")
@@ -153,6 +170,7 @@ def test_the_version_is_that_of_the_package(call: Callable[..., Any]) -> None:
 def test_without_a_word_the_help_is_shown(call: Callable[..., Any]) -> None:
     said = call()
     assert said.code == 0
+    assert "130 interrupted, 143 ended by SIGTERM" in " ".join(said.out.split())
     for verb in (
         "run",
         "front",
