@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .table_encodings import COMPACTS, MOST, OF_DAY, PLAINLY_DAYS, date_form, in_english, seconds_of, since_1970
-from .table_numbers import MINUTES, SECONDS, amounts, doubtful, lasted, signs_of, unit_of
+from .table_numbers import MINUTES, SECONDS, amounts, by_thousands, doubtful, lasted, signs_of, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,6 +126,7 @@ def without_markers(frame: pd.DataFrame, markers: Collection[str]) -> pd.DataFra
 def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Reading]:
     """Tell how the columns of text of a table are read; those in ``plain`` stay text. One column with decimal commas decides for all.
 
+    In a file that semicolons divide, as where commas are decimal, points that seem to be of thousands are, if none elsewhere is decimal.
     Whole numbers of which all are days, as 20241231, are dates.
     """
     names = [str(name) for name, dtype in frame.dtypes.items() if name not in plain and (is_text(dtype) or _are_days(frame[name]))]
@@ -133,9 +134,15 @@ def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Read
     found = {name: infer(column) for name, column in values.items()}
     took = [name for name in frame.attrs.get("durations", ()) if name in frame.columns and name not in plain]
     found |= dict.fromkeys(took, Reading("duration", SECONDS))
-    if any(reading.kind == "number" and reading.how[:2] == ",." for reading in found.values()):
-        numbers = [name for name, reading in found.items() if reading.kind == "number"]
+    numbers = [name for name, reading in found.items() if reading.kind == "number"]
+    commas, semicolons = any(found[name].how[:2] == ",." for name in numbers), (frame.attrs.get("file") or {}).get("separator") == ";"
+    grouped = {name: by_thousands({*values[name]} - {None, *found[name].gaps}) for name in numbers if semicolons and not commas}
+    if commas or (True in grouped.values() and False not in grouped.values()):
         found |= {name: infer(values[name], styles=(",.", ".,")) for name in numbers}
+        for name in [name for name, whether in grouped.items() if whether]:
+            shown = next(text for text in values[name] if "." in (text or "") and text not in found[name].gaps)
+            said = f"is read with points of thousands, as {shown!r}; if these are decimals, write decimal commas"
+            found[name] = replace(found[name], note=found[name].note or said)
     return found
 
 

@@ -112,9 +112,10 @@ def table(
         if len(frame) < 4:
             raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
         named = f"column {wanted if several else wanted[0]!r}"
+        inputs, how = frame.drop(columns=wanted), readings(frame, categorical)
+        of_targets = {name: how.pop(name) for name in wanted if name in how}
+        values = [_as_in_file(values[k], frame[name], of_targets.get(name), source) for k, name in enumerate(wanted)]
         targets = _targets(values, named, source, kind, classes=wanted if several else None)
-        inputs = frame.drop(columns=wanted)
-        how = readings(inputs, categorical)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
         inputs = inputs.assign(**{name: numbers(inputs[name], how[name]) for name in amounts})  # what is looked at often is parsed once
         parts = split_rows(inputs, how, targets, split, validation_share=validation_share, test_share=test_share, seed=seed)
@@ -127,7 +128,7 @@ def table(
         goals = goals_of(targets)
         rows, known = inputs.iloc[parts[0]], None if goals is None else goals[parts[0]]
         warn_of_rows(source, frame, parts)
-        warn_of_markers(source, frame.drop(columns=[] if targets.kind == "regression" else wanted), {**readings(frame[wanted]), **how})
+        warn_of_markers(source, frame.drop(columns=[] if targets.kind == "regression" else wanted), {**of_targets, **how})
         learnt = learn(rows, max_levels=max_levels, categorical=categorical, keep=keep, how=how, text=text, goals=known)
         told = targets.values if kind is None and targets.kind == "regression" else None
         warn_of_columns(source, learnt, inputs if split == "random" else None, how, told)
@@ -266,6 +267,15 @@ def _labels(frame: pd.DataFrame, wanted: Sequence[str], source: str, kind: Kind 
         left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
         warnings.warn(f"{source}: left out {left_out}", stacklevel=3)
     return [np.array(one[labelled].tolist()) for one in values.values()], labelled  # objects are texts, or truth values, alone
+
+
+def _as_in_file(values: np.ndarray, column: pd.Series[Any], reading: Reading | None, source: str) -> np.ndarray:
+    """Return the values of a target ``(m,)`` with the decimal sign of the whole table; what its texts leave in doubt is said."""
+    if reading is None or reading.kind != "number" or values.dtype.kind != "f":
+        return values
+    if reading.note:
+        warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=3)
+    return numbers(column, reading)
 
 
 def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind | None, classes: Sequence[str] | None) -> Targets:

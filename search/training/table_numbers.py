@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -178,11 +178,9 @@ def unit_of(different: Any) -> tuple[str, str | None]:
 
 def doubtful(different: Any, style: str) -> str | None:
     """Say that numbers have several currencies, or percent signs in part, which are left out; or points that may be of thousands."""
-    if style[0] == "." and all(re.fullmatch(r"[^\d.,]*(\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.,]*", text) for text in different):
-        grouped, money = different.str.contains(".", regex=False), different.str.contains(_CURRENCY).any()  # which has two decimals
-        if grouped.mean() > 0.5 and (money or not grouped.all() or different.str.contains(r"0\D*$").mean() > 0.5):
-            shown = different[grouped].iloc[0]
-            return f"is read with decimal points, as {shown!r}; if these are of thousands, write the numbers without them"
+    if style[0] == "." and by_thousands(different):
+        shown = different[different.str.contains(".", regex=False)].iloc[0]
+        return f"is read with decimal points, as {shown!r}; if these are of thousands, write the numbers without them"
     joined = "\n".join(different)
     if style[0] == "." and "," in joined and "." in joined:
         both = [different[different.str.fullmatch(rf"\D*[1-9]\d{{0,2}}[{sign}]\d{{3}}\D*")] for sign in ".,"]
@@ -199,6 +197,16 @@ def doubtful(different: Any, style: str) -> str | None:
         return None
     shown = " and ".join(map(repr, named[:2])) if len(named) > 1 else "'%' in some cells and none in others"
     return f"is numbers with {shown}, which are read alike; write all in one unit"
+
+
+def by_thousands(different: Collection[str]) -> bool | None:
+    """Whether points in numbers seem to stand between thousands, for decimals vary in length; None where both may be, or none has any."""
+    grouped = [text for text in different if "." in text]
+    if not all(re.fullmatch(r"[^\d.,]*(\d{1,3}|[1-9]\d{0,2}\.\d{3})[^\d.,]*", text) for text in different):
+        return False if grouped else None
+    zeros, money = sum(bool(re.search(r"0\D*$", text)) for text in grouped), any(re.search(_CURRENCY, text) for text in grouped)
+    likely = money or 2 * zeros > len(grouped) or len(grouped) < len(different)  # money has two decimals
+    return True if grouped and likely else None
 
 
 def signs_of(found: Any) -> Any:

@@ -302,13 +302,37 @@ def test_whole_numbers_that_a_float_would_round_are_codes_of_their_own_in_typed_
     [
         ([f"{k * 1234:,}".replace(",", ".") for k in range(ROWS)], True),
         ([f"{(k + 1) * 1200:,}".replace(",", ".") for k in range(ROWS)], True),
+        ([*map(str, range(478, 476 + ROWS)), "27.506", "1.952"], True),
+        ([*map(str, range(478, 476 + ROWS)), "27.506", "0.952"], False),
         ([f"{1 + k * 1.2345:.3f}" for k in range(ROWS)], False),
         ([f"{1 + k * 1.25:g}" for k in range(ROWS)], False),
     ],
 )
-def test_points_that_may_be_of_thousands_are_said(tmp_path, cells, said):
-    told = read(write(tmp_path / "t.csv", [f"{cell};{label(k)}" for k, cell in enumerate(cells)], header="a;y"))[1]
-    assert ("'a' is read with decimal points, as '1.2" in told) is said
+def test_points_that_may_be_of_thousands_are_said_and_are_where_semicolons_divide(tmp_path, cells, said):
+    points, thousands = "is read with decimal points, as", "is read with points of thousands, as"
+    assert (points in read(write(tmp_path / "c.csv", [f"{cell},{label(k)}" for k, cell in enumerate(cells)], header="a,y"))[1]) is said
+    assert (f"the target 'a' {points}" in read(tmp_path / "c.csv", "a")[1]) is said
+    task, told = read(write(tmp_path / "s.csv", [f"{cell};{label(k)}" for k, cell in enumerate(cells)], header="a;y"))
+    assert ((thousands in told), points in told) == (said, False)
+    assert ("mean" in of(task, "a"), of(task, "a").get("how", ".,")) == (True, ",." if said else ".,")
+    task, told = read(tmp_path / "s.csv", "a", kind="regression")
+    assert (f"the target 'a' {thousands}" in told) is said
+
+
+def test_points_where_semicolons_divide_are_decimals_if_another_column_shows_such(tmp_path):
+    amounts, weights = [*map(str, range(478, 476 + ROWS)), "27.506", "1.952"], [f"{0.25 * k}" for k in range(ROWS)]
+    file = write(tmp_path / "t.csv", [f"{a};{w};{label(k)}" for k, (a, w) in enumerate(zip(amounts, weights, strict=True))], header="a;w;y")
+    task, told = read(file)
+    assert "'a' is read with decimal points, as '27.506'" in told
+    assert of(task, "a").get("how", ".,") == ".,"
+
+
+def test_decimal_commas_of_the_target_decide_for_features_and_of_features_for_the_target(tmp_path):
+    amounts, weights = [*map(str, range(478, 476 + ROWS)), "27.506", "1.952"], [f"{0.25 * k}".replace(".", ",") for k in range(ROWS)]
+    file = write(tmp_path / "t.tsv", [f"{a}\t{w}" for a, w in zip(amounts, weights, strict=True)], header="a\tw")
+    assert of(read(file, "w")[0], "a")["how"] == ",."
+    task, told = read(file, "a")
+    assert (task.target_scale[0] > 700, "of thousands" in told) == (True, False)
 
 
 def test_marks_between_joined_files_are_nothing_and_sparse_columns_are_numbers(tmp_path):
