@@ -196,9 +196,7 @@ def _end_process(code: int) -> None:
 def exit_code(error: Exception) -> int:
     """Return 2 for wrong usage, 1 for work that failed."""
     usage = getattr(error, "exit_code", None)  # the parser's own errors bring it
-    return (
-        int(usage) if usage is not None else 2 if isinstance(error, ValueError | ImportError) or _of_path(error) or _of_nobody(error) else 1
-    )
+    return int(usage) if usage is not None else 2 if isinstance(error, ValueError | ImportError) or _of_path(error) else 1
 
 
 def one_line(error: Exception) -> str:
@@ -212,7 +210,7 @@ def one_line(error: Exception) -> str:
         return f"{type(error).__name__}: {_flat(str(error))}{own_place(error)} (the same command with --debug shows the traceback)"
     if (said := full_disk(error)) is not None:
         return said
-    if _of_nobody(error):
+    if "Could not determine home directory" in str(error):  # of pathlib
         return "a path that begins with ~ must name a user of this machine, or HOME a folder; write ./~ for a name that begins so"
     if isinstance(error, OSError) and _of_path(error) and error.filename is not None and error.strerror is not None:
         return f"cannot use {str(error.filename)!r}: {error.strerror.lower()}; give another path"
@@ -221,11 +219,8 @@ def one_line(error: Exception) -> str:
 
 
 def _of_path(error: Exception) -> bool:
-    return isinstance(error, _PATHS) or (isinstance(error, OSError) and error.errno in _PATH_CODES)
-
-
-def _of_nobody(error: Exception) -> bool:
-    return "Could not determine home directory" in str(error)  # of pathlib
+    home = "Could not determine home directory" in str(error)
+    return home or isinstance(error, _PATHS) or (isinstance(error, OSError) and error.errno in _PATH_CODES)
 
 
 def _flat(text: str) -> str:

@@ -333,7 +333,7 @@ def shared_facts(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], st
     """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is."""
     import optuna
 
-    from ..records.database import cause_of, public_url
+    from ..records.database import COPY, DAMAGED, cause_of, public_url
     from ..records.optuna_storage import open_storage
     from ..records.shared_study import SharedStudy
 
@@ -348,9 +348,10 @@ def shared_facts(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], st
     except Exception as error:
         cause, names = cause_of(error), []
         if "version_info" not in cause:  # a table that every database with a study has
+            other = "it must be the URL of a study that joulefront run --storage has begun, as this machine reaches it"
             raise ValueError(
-                f"--storage {shown!r} cannot be used: {cause}; "
-                "it must be the URL of a study that joulefront run --storage has begun, as this machine reaches it"
+                f"--storage {shown!r} cannot be used: {cause.removesuffix(f'; {COPY}')}; "
+                + (COPY if DAMAGED.search(cause) or cause.endswith(COPY) else other)
             ) from error
     if name not in names:
         there = f"there are: {', '.join(sorted(names))}" if names else "there is none yet; begin it with joulefront run --storage"

@@ -44,6 +44,8 @@ STORAGE_VARIABLE = "JOULEFRONT_STORAGE"
 #: Keys of a URL's query whose values are secrets.
 _SECRET = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|odbc_connect", re.IGNORECASE)
 _HIDDEN = "***"
+#: What to do about a database that is damaged.
+COPY = "restore it from a copy"
 
 
 class DatabaseError(RuntimeError):
@@ -234,6 +236,8 @@ def make_study(storage: RDBStorage, name: str, objectives: Sequence[str], direct
     import optuna
 
     study = optuna.create_study(study_name=name, storage=storage, directions=list(directions), load_if_exists=True)
+    if (there := [one.name.lower() for one in study.directions]) != [*directions]:
+        raise ValueError(f"the study {name!r} must have the directions {[*directions]}, got {there} in its storage; {COPY}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # metric names are marked experimental; without them a dashboard shows "Objective 0"
         study.set_metric_names(list(objectives))

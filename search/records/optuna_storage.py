@@ -23,7 +23,7 @@ import optuna
 from optuna.storages import InMemoryStorage, RDBStorage
 
 from . import database
-from .database import DAMAGED, DatabaseError, Mode, cause_of, driver_error, is_full, sqlite_file, without_password
+from .database import COPY, DAMAGED, DatabaseError, Mode, cause_of, driver_error, is_full, sqlite_file, without_password
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
@@ -144,8 +144,8 @@ def patient(operation: Callable[..., Any], file: Path | None, shown: str) -> Cal
                 read = operation.__name__ in ("_get_trials", "get_study_user_attrs", "get_study_system_attrs")
                 if not read and not isinstance(error, json.JSONDecodeError):
                     raise
-                what, remedy = ("trials", "") if operation.__name__ == "_get_trials" else ("study", "; restore it from a copy")
-                raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}{remedy}") from error
+                what = "trials" if operation.__name__ == "_get_trials" else "study"
+                raise ValueError(f"the {what} in {shown} cannot be read, {type(error).__name__}: {error}; {COPY}") from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 now = time.monotonic()
                 if file is not None or not _is_lost(error) or (lost is not None and now - lost > PATIENCE_SECONDS):
@@ -174,7 +174,7 @@ def _is_lost(error: BaseException) -> bool:
 
 def _explained(error: BaseException, file: Path | None, shown: str) -> str:
     again = "then run the same command again: what was measured until then is kept"
-    anew = "restore it from a copy"
+    anew = COPY
     if file is not None and (file.parent / "study.json").is_file():
         anew = f"joulefront repair {str(file.parent)!r} makes it again"
     if file is not None and not file.exists():

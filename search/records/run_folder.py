@@ -264,7 +264,8 @@ class RunFolder:
             stored = study.get_trials(deepcopy=False)
             return stored, all_from_optuna(stored, self._ended, self.facts["study"]["objectives"])
         except (ValueError, TypeError, RecursionError) as error:  # Optuna sorts what it has read
-            raise StoreError(f"the database of {str(self.path)!r} is damaged ({error}); {self._remedy}") from error
+            why = str(error).removesuffix(f"; {database.COPY}")
+            raise StoreError(f"the database of {str(self.path)!r} is damaged ({why}); {self._remedy}") from error
 
     def _shared_bill(self, study: optuna.Study) -> Bill:
         """Return the bill of all workers; this one's from its own file, which is newer."""
@@ -330,8 +331,7 @@ class RunFolder:
 
     def _mark(self) -> dict[str, Any] | None:
         """Return what differs whenever the database does; a server is not asked, only sessions of this folder write to its study."""
-        own = self.facts.get("storage") is None
-        return database.mark_of(self.path / DATABASE_FILE) if own else {"sessions": len(self.facts["sessions"])}
+        return {"sessions": len(self.facts["sessions"])} if self.facts.get("storage") else database.mark_of(self.path / DATABASE_FILE)
 
     def fail_dead_trials(self, joules_by_number: Mapping[int, float | None]) -> list[int]:
         """Close the trials that a killed session left running, with what the ledger had billed to each of them when it died.
@@ -367,7 +367,7 @@ class RunFolder:
 
     @property
     def _remedy(self) -> str:
-        return "restore it from a copy" if self.facts.get("storage") else "joulefront repair makes it again, or restore it"
+        return database.COPY if self.facts.get("storage") else "joulefront repair makes it again, or restore it"
 
     def _is_readable(self) -> bool:
         with contextlib.suppress(ValueError, TypeError, RuntimeError):

@@ -15,7 +15,7 @@ from helpers.workers import in_processes, sleeping, sleeping_study, work
 from sqlalchemy.exc import OperationalError
 
 from joulefront.search.records import shared_study
-from joulefront.search.records.database import DatabaseError
+from joulefront.search.records.database import DatabaseError, make_study
 from joulefront.search.records.optuna_storage import _is_lost, open_storage
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.records.shared_study import ArtifactStore, SharedStudy, WorkerState, check_place
@@ -106,6 +106,13 @@ def test_a_table_that_was_lost_is_not_made_again_empty(tmp_path: Path, table: st
         connection.execute(f"DROP TABLE {table}")
     with pytest.raises(DatabaseError, match=f"its table {table} is lost"):
         open_storage(tmp_path / "study.db", url, "create")
+
+
+def test_a_study_of_other_directions_is_not_joined(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "study.db", f"sqlite:///{tmp_path}/s.db", "create")
+    make_study(storage, "s", ["accuracy", "train_energy"], ["maximize", "minimize"])
+    with pytest.raises(ValueError, match=r"must have the directions \['maximize', 'maximize'\], got \['maximize', 'minimize'\]"):
+        make_study(storage, "s", ["accuracy", "train_energy"], ["maximize", "maximize"])
 
 
 def test_a_study_that_was_deleted_while_it_is_in_use_and_values_that_are_none_are_said(tmp_path: Path) -> None:
@@ -201,7 +208,6 @@ def test_three_workers_share_a_study_in_mariadb(mariadb: str, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_lock_of_a_study_in_mariadb_is_held_by_one_at_a_time_and_given_up_after_a_while(mariadb: str) -> None:
-    from joulefront.search.records.database import make_study
     from joulefront.search.records.optuna_storage import open_storage
 
     make_study(open_storage(Path("none"), mariadb, "create"), "locked", ["accuracy"], ["maximize"])
