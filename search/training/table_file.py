@@ -271,7 +271,7 @@ def _cells(path: Path, text: _Text) -> tuple[pd.DataFrame, str]:
 
 def _warn_of_reading(path: Path, text: _Text, encoding: str, learnt: Mapping[str, Any]) -> None:
     if encoding in ("cp1252", *_OTHERS) and encoding != learnt.get("encoding"):
-        runs, letters = re.findall(r"[^\x00-\x7f\W]{3,}", text.start), re.findall(r"[^\x00-\x7f\W]", text.start)
+        runs, letters = re.findall(r"[^\x00-\x7f\W]{3,}|\S*\ufffd\S*", text.start), re.findall(r"[^\x00-\x7f\W]", text.start)
         odd = encoding == "cp1252" and 2 * sum(map(len, runs)) > len(letters)  # a Western word has letters of ASCII, too
         why = "Windows-1252 (Latin-1)" if encoding == "cp1252" else f"{encoding}, as a name of its header tells"
         remedy = f"it is probably another encoding, e.g. {runs[0]!r}: save it" if odd else "if letters are wrong, save it"

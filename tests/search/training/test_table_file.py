@@ -320,6 +320,8 @@ def test_a_file_without_a_header_and_another_encoding_are_said(tmp_path):
     assert "the column 'no' has its name among its values" in read(write(tmp_path / "t.csv", PLAIN, header="1000.5,no"), "no")[1]
     rows = [f"{'цена' if k % 2 else 'вес'},{label(k)}" for k in range(ROWS)]
     assert "probably another encoding" in read(write(tmp_path / "c.csv", rows, encoding="cp1251"))[1]
+    rows = [f"{'赤' if k % 2 else '青'},{label(k)}" for k in range(ROWS)]
+    assert "probably another encoding" in read(write(tmp_path / "d.csv", rows, encoding="shift_jis"))[1]
 
 
 def test_excel_is_read_as_it_is_shown_and_what_is_hidden_or_not_computed_is_said(tmp_path, monkeypatch):
