@@ -132,14 +132,14 @@ def export(
 
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that joulefront export --to onnx wrote.")],
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Raw files: images, recordings, tables, arrays (.npy).")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Raw files, or folders of them: images, recordings, tables, .npy.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the probability of every class.")] = False,
 ) -> None:
     """Predict files with an exported model.
 
-    Prints label and probability, or the value, of each file or row. A file that cannot be read is one line on stderr and exit code 2; the
-    others are predicted. No code of the folder runs.
+    Prints label and probability, or the value, of each file or row, of a folder of all files below it. A file that cannot be read is one
+    line on stderr and exit code 2; the others are predicted. No code of the folder runs.
     """
     from ..export.predict import Model, run
 

@@ -32,6 +32,8 @@ DRIFT = 0.01
 #: Qualities in which a class counts the same however rare it is.
 EVEN = ("balanced_accuracy", "macro_f1")
 BATCH = 64
+#: Beside a model of another format: raw data -> what that model takes.
+PREPARATION = "prepare.onnx"
 #: The modules that read tables, which lie beside an export.
 READERS = (columns, table_encodings, table_file, table_numbers, table_objects, table_rows, table_surprises)
 #: The same from raw data: a resize may round a pixel otherwise. Share of the examples whose decision may change, of 1 in any case, and the
@@ -253,7 +255,7 @@ def write_script(folder: Path, file: str, trained: TrainedModel) -> str:
     if file == predict.MODEL:
         takes = predict.Model(folder).takes
     elif front is not None:
-        (folder / predict.PREPARATION).write_bytes(preparation(trained, front, metadata(trained, takes, [])).SerializeToString())
+        (folder / PREPARATION).write_bytes(preparation(trained, front, metadata(trained, takes, [])).SerializeToString())
     if file == predict.MODEL or front is not None:
         for module in (predict, *(READERS if takes == "table" else ())):
             source = Path(str(module.__file__))
@@ -269,9 +271,9 @@ def from_start(folder: Path, exported: Predictor, trained: TrainedModel) -> From
     folder cannot take the data.
     """
     whole = (folder / predict.MODEL).is_file()
-    if not whole and not (folder / predict.PREPARATION).is_file():
+    if not whole and not (folder / PREPARATION).is_file():
         return None
-    model = predict.Model(folder if whole else folder / predict.PREPARATION)
+    model = predict.Model(folder if whole else folder / PREPARATION)
     if not whole and not _at_hand(model.takes, trained.task.validation):
         return None
 

@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 
 MODEL = "model.onnx"
-#: Beside a model of another format: raw data -> what that model takes.
-PREPARATION = "prepare.onnx"
 #: Examples that are predicted at once.
 BATCH = 64
 #: What a file of each kind of input must be, and the package that reads it.
@@ -96,8 +94,12 @@ class Model:
         self.inputs = [one.name for one in self.session.get_inputs()]
 
     def predict(self, files: Sequence[str | Path]) -> Iterator[Prediction | Unusable]:
-        """Yield the predictions of each file in order; for one that cannot be read what is wrong with it."""
-        for file in files:
+        """Yield the predictions of each file, or of those below a folder but for hidden ones; for one that cannot be read what is wrong."""
+        below: list[Any] = [
+            sorted(one for one in Path(file).rglob("*") if one.is_file() and "/." not in f"/{one.relative_to(file).as_posix()}") or [file]
+            for file in files
+        ]
+        for file in (one for found in below for one in found):
             try:
                 rows = self.read(Path(file))
                 answers = self.answers(rows)
@@ -122,10 +124,8 @@ class Model:
         Raises:
             Unusable: If it is none for this model.
         """
-        if file.is_dir():
-            raise Unusable(f"{file} is a folder; give the files in it: {file}/*")
-        if not file.exists():
-            raise Unusable(f"{file} does not exist; give an existing file")
+        if file.is_dir() or not file.exists():
+            raise Unusable(f"{file} {'is a folder without files' if file.is_dir() else 'does not exist'}; give an existing file")
         try:
             if self.takes == "table":
                 return self.columns(self.table(file), source=f"{file}: ")
@@ -380,7 +380,7 @@ def run(model: Model, files: Sequence[str], form: str = "table") -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict the files that are named, with the model beside this file."""
     parser = argparse.ArgumentParser(description="Predict files with the model beside this script.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="what the model was trained on: images, recordings, tables, arrays")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="images, recordings, tables, arrays, as in training; or folders of them")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
     form.add_argument("--json", action="store_true", help="print JSON, with the probability of every class")

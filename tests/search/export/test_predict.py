@@ -74,6 +74,21 @@ def test_a_table_without_rows_is_said_and_no_error(exported, tmp_path, capfd):
     assert said.err == f"warning: {tmp_path / 'head.csv'} has 0 rows; nothing was predicted of it\n"
 
 
+def test_a_folder_is_all_the_files_below_it_and_what_is_hidden_is_none_of_them(exported, tmp_path, capfd):
+    photos = tmp_path / "new"
+    for name in ("b/two.csv", "a/one.csv", "three.csv", ".hidden.csv", ".cache/four.csv", "b/notes.xyz"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_text("when,town,size\n2024-01-01,Rome,1\n", encoding="utf-8")
+    (photos / "empty").mkdir()
+    model = predict.Model(exported(0.2)[1])
+    assert predict.run(model, [str(photos), str(photos / "empty"), str(photos / "three.csv")], "json") == 2
+    said = capfd.readouterr()
+    named = [photos / name for name in ("a/one.csv", "b/two.csv", "three.csv", "three.csv")]
+    assert [one["file"] for one in json.loads(said.out)] == list(map(str, named))
+    assert f"error: {photos / 'empty'} is a folder without files; give an existing file\n" in said.err
+    assert "notes.xyz must be a table" in said.err, "what is no file for this model is said, not left out"
+
+
 def test_one_value_is_one_and_two_are_two(exported, tmp_path, capfd):
     (tmp_path / "odd.csv").write_text("when,town,size\nnever,Rome,1\n2024-01-01,Rome,a\n,Rome,b\n,Rome,1\n", encoding="utf-8")
     assert predict.run(predict.Model(exported(0.2)[1]), [str(tmp_path / "odd.csv")]) == 0
