@@ -114,7 +114,11 @@ def table(
         named = f"column {wanted if several else wanted[0]!r}"
         inputs, how = frame.drop(columns=wanted), readings(frame, categorical)
         of_targets = {name: how.pop(name) for name in wanted if name in how}
-        values = [_as_in_file(values[k], frame[name], of_targets.get(name), source) for k, name in enumerate(wanted)]
+        for k, name in enumerate(wanted):
+            if values[k].dtype.kind == "f" and (reading := of_targets.get(name, Reading())).kind == "number":
+                values[k] = numbers(frame[name], reading)  # with the decimal sign of the whole table
+                if reading.note:
+                    warnings.warn(f"{source}: the target {name!r} {reading.note}", stacklevel=2)
         targets = _targets(values, named, source, kind, classes=wanted if several else None)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
         inputs = inputs.assign(**{name: numbers(inputs[name], how[name]) for name in amounts})  # what is looked at often is parsed once
@@ -267,15 +271,6 @@ def _labels(frame: pd.DataFrame, wanted: Sequence[str], source: str, kind: Kind 
         left_out = f"{int((~labelled).sum())} of {len(frame)} rows without {', '.join(wanted)}{shown}"
         warnings.warn(f"{source}: left out {left_out}", stacklevel=3)
     return [np.array(one[labelled].tolist()) for one in values.values()], labelled  # objects are texts, or truth values, alone
-
-
-def _as_in_file(values: np.ndarray, column: pd.Series[Any], reading: Reading | None, source: str) -> np.ndarray:
-    """Return the values of a target ``(m,)`` with the decimal sign of the whole table; what its texts leave in doubt is said."""
-    if reading is None or reading.kind != "number" or values.dtype.kind != "f":
-        return values
-    if reading.note:
-        warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=3)
-    return numbers(column, reading)
 
 
 def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind | None, classes: Sequence[str] | None) -> Targets:

@@ -116,12 +116,9 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
     """Turn rows into ``(n, features)`` float32, by what ``learn`` returned or its JSON; columns that it does not name are ignored.
 
     Raises:
-        ValueError: If a column is missing or has text where numbers were learnt.
+        ValueError: If a column has text where numbers were learnt.
     """
     used = [column for column in columns if column["type"] != "dropped"]
-    absent = [column["name"] for column in used if column["name"] not in frame.columns]
-    if absent:
-        raise ValueError(f"the table must have the column {absent[0]!r} ({len(absent)} missing), got {listed(frame.columns)}")
     features = np.zeros((len(frame), len(feature_names(columns))), dtype=np.float32)
     numeric = [column for column in used if column["type"] == "numeric"]
     values = _numbers(frame, [column["name"] for column in numeric], {column["name"]: from_json(column) for column in numeric})
@@ -149,10 +146,7 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
 
 def feature_names(columns: list[Column]) -> list[str]:
     """Return the name of each feature that ``apply`` makes, in order."""
-    names: list[str] = []
-    for column in columns:
-        names += [column["name"] + suffix for suffix in _suffixes(column)]
-    return names
+    return [column["name"] + suffix for column in columns for suffix in _suffixes(column)]
 
 
 def _name_rows(values: np.ndarray, *, counted: bool) -> bool:

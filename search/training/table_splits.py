@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from shlex import quote
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import Reading, infer, is_text, numbers, texts
+from .table_encodings import OF_DAY
 from .task import Targets, differing, spelt_alike, split_indices
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ LOOKED_AT, COLUMNS, DIFFERENT = 20_000, 60, 10
 SLOW, FEWEST, SHARE = 0.2, 3, 0.5
 #: Amounts of a regression are divided into so many classes, within which likeness counts: a table may be sorted by its target.
 BINS = 20
+#: Fewer times, or more classes, tell nothing of a target; names of numbers that are times.
+TIMES = 50
+_TIMES = re.compile(r"(?i)(.*[ _-])?(year|jahr|month|monat|week|woche|day|tag|date|datum|time|zeit|period|timestamp|ts|t)")
 
 
 def split_column(split: str) -> tuple[str, str | None]:
@@ -106,14 +111,9 @@ def _say_gaps(column: str, missing: np.ndarray, what: str) -> None:
 
 def _say_small(column: str, parts: Parts, shares: tuple[float, float]) -> None:
     count = sum(map(len, parts))
-    small = [
-        (what, len(part))
-        for what, part, share in zip(("validate", "test"), parts[1:], shares, strict=True)
-        if len(part) < share * count / 2
-    ]
-    if small:
-        said = " and ".join(f"{rows} {what}" for what, rows in small)
-        warnings.warn(f"of {count} rows {said}, for many have one {column!r}; their qualities tell little", stacklevel=4)
+    sizes = zip(("validate", "test"), map(len, parts[1:]), shares, strict=True)
+    if small := [f"{size} {what}" for what, size, share in sizes if size < share * count / 2]:
+        warnings.warn(f"of {count} rows {' and '.join(small)}, for many have one {column!r}; their qualities tell little", stacklevel=4)
 
 
 def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, float], seed: int) -> Parts:
@@ -122,11 +122,9 @@ def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, floa
     names, places = np.unique(groups, return_inverse=True)
     sizes = np.bincount(places)
     wanted = np.array([*shares]) * len(groups)
-    answers = targets.values if targets.values.ndim > 1 else targets.values[:, None]
-    if targets.kind in ("classification", "anomaly"):
-        answers = np.eye(int(answers.max()) + 1)[answers[:, 0].astype(int)]
+    answers = _as_columns(targets, len(groups))
     spread = answers.std(axis=0) + 1e-12
-    best: tuple[float, np.ndarray] | None = None
+    deals = list[tuple[float, np.ndarray]]()
     for _ in range(DEALS):
         have, split_of = np.zeros(3), np.zeros(len(names), dtype=int)
         order = random.permutation(len(names))
@@ -140,34 +138,32 @@ def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, floa
         present = [k for k in range(3) if wanted[k] > 0]
         unlike = sum(abs(have[k] - wanted[k]) / len(groups) for k in present)
         unlike += sum(float(np.mean(np.abs(answers[rows == k].mean(axis=0) - answers.mean(axis=0)) / spread)) for k in present)
-        if best is None or unlike < best[0]:
-            best = (unlike, rows)
-    assert best is not None
-    return np.flatnonzero(best[1] == 0), np.flatnonzero(best[1] == 1), np.flatnonzero(best[1] == 2)
+        deals.append((unlike, rows))
+    best = min(deals, key=lambda deal: deal[0])[1]
+    return np.flatnonzero(best == 0), np.flatnonzero(best == 1), np.flatnonzero(best == 2)
+
+
+def _as_columns(targets: Targets, most: int) -> np.ndarray:
+    """Return the targets of ``most`` rows as ``(m, k)``, a column of 0 and 1 for each class."""
+    values = targets.values[:most] if targets.values.ndim > 1 else targets.values[:most, None]
+    return np.eye(int(values.max()) + 1)[values[:, 0].astype(int)] if targets.kind in ("classification", "anomaly") else values
 
 
 def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: Targets) -> str | None:
     """Return what to say where rows that follow one another are alike, as in recordings, with the options that keep them together.
 
-    A column is slow when the mean square of its steps is small against twice its variance, within the classes of the target.
+    A column is slow when the mean square of its steps is small against twice its variance, within the classes of the target. So may be the
+    target by a date, as sales are like those of the day before: whoever knows the date knows them.
 
     Source: von Neumann 1941, "Distribution of the ratio of the mean square successive difference to the variance".
     """
-    if len(frame) < 100 or targets.values.ndim > 1:
-        return None
-    few = frame.iloc[:LOOKED_AT]
-    answers = targets.values[: len(few)]
+    few, answers = frame.iloc[:LOOKED_AT], targets.values[:LOOKED_AT]
     if targets.kind == "regression":
         answers = np.searchsorted(np.quantile(answers, np.linspace(0, 1, BINS + 1)[1:-1]), answers)
-    slow, seen = [], 0
-    for name in map(str, few.columns[:COLUMNS]):
-        if is_text(few[name].dtype) and how.get(name, Reading()).kind not in ("number",):
-            continue
-        try:
-            values = numbers(few[name], how.get(name, Reading()))
-        except (TypeError, ValueError):
-            continue
-        values = values[np.isfinite(values)] if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nanmedian(values))
+    slow, seen, counted = [], 0, [str(name) for name, dtype in few.dtypes.items() if dtype.kind in "iufM"]
+    for name in counted[:COLUMNS] if len(few) >= 100 and answers.ndim == 1 else ():
+        values = numbers(few[name], how.get(name, Reading()))
+        values = values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nanmedian(values))
         steps = np.diff(values)
         if len(np.unique(values)) < DIFFERENT or (steps >= 0).all() or (steps <= 0).all():
             continue  # whoever numbers rows or sorts them by a column makes no recording
@@ -176,17 +172,32 @@ def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: T
         seen += 1
         if inside.var() > 0 and np.mean(np.diff(inside) ** 2) < SLOW * 2 * inside.var():
             slow.append(name)
+    times = [name for name, reading in how.items() if reading.kind == "date" and reading.how not in OF_DAY]
+    # In numbers a day of the year comes again.
+    times += [name for name in counted if few[name].dtype.kind == "M" or (_TIMES.fullmatch(name) and few[name].is_unique)]
+    said = f"rows that follow one another are alike ({', '.join(map(repr, slow[:3]))} change little from row to row)"
     if len(slow) < max(FEWEST, SHARE * seen):
-        return None
-    times = [name for name, reading in how.items() if reading.kind == "date"]
-    times += [str(name) for name, dtype in frame.dtypes.items() if dtype.kind == "M"]
+        times = [name for name in times if _goes_on(targets, numbers(few[name], how.get(name, Reading())))]
+        if not times:
+            return None
+        said = f"the target changes little from one {times[0]!r} to the next"
     named = [*(f"time:{name}" for name in times[:1]), *(f"group:{name}" for name in _recordings(frame))]
     options = [f"--split {quote(one)}" for one in named]
     remedy = " or ".join(options) or "sort out a column that names the time or the recording, then --split time:COLUMN or group:COLUMN"
-    return (
-        f"rows that follow one another are alike ({', '.join(map(repr, slow[:3]))} change little from row to row): at random, training "
-        f"rows have their neighbours in validation, which then looks better than new data will; {remedy} keeps them apart"
-    )
+    said += ": at random, training rows have their neighbours in validation, which then looks better than new data will"
+    return f"{said}; {remedy} keeps them apart"
+
+
+def _goes_on(targets: Targets, when: np.ndarray) -> bool:
+    """Whether targets, those of one time ``(n,)`` together, are slow; of classes that is by the share of times after another class."""
+    there = np.isfinite(when)
+    different, places = np.unique(when[there], return_inverse=True)
+    if len(different) < TIMES or len(targets.classes) > TIMES:
+        return False
+    answers = _as_columns(targets, len(when))[there]
+    means = np.stack([np.bincount(places, column) / np.bincount(places) for column in answers.T], axis=1)
+    alike = (np.diff(means, axis=0) ** 2).mean(axis=0).sum() < SLOW * 2 * means.var(axis=0).sum()
+    return bool(alike and means[places].var(axis=0).sum() > SHARE * answers.var(axis=0).sum())
 
 
 def _recordings(frame: pd.DataFrame) -> list[str]:

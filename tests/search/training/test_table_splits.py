@@ -3,8 +3,10 @@ import pandas as pd
 import pytest
 from helpers.table_files import said_of
 
+from joulefront.search.training.columns import readings
 from joulefront.search.training.table import table
-from joulefront.search.training.table_splits import split_column
+from joulefront.search.training.table_splits import alike_neighbours, split_column
+from joulefront.search.training.task import encode
 
 
 def recordings(seed=0, groups=12, length=40):
@@ -59,6 +61,55 @@ def test_other_tables_get_none(order):
     frame["c"] += frame["y"]
     frame = frame if order == "shuffled" else frame.sort_values("a" if order == "sorted by a column" else "y", ignore_index=True)
     assert "follow one another" not in said_of(frame)[1]
+
+
+def said_of_sales(*, order="by date", target="amounts", count=200):
+    """What is said of a table of days, shops drawn by chance and sales like those of the day before."""
+    random = np.random.default_rng(2)
+    sales = 1000 + random.normal(0, 20, count).cumsum()
+    frame = pd.DataFrame(
+        {"Datum": pd.date_range("2022-01-01", periods=count).strftime("%d.%m.%Y"), "shop": random.choice(["a", "b"], count)}
+    )
+    high = np.where(np.arange(count) // 20 % 2, "high", "low")
+    frame["y"] = {"amounts": sales, "classes": high, "drawn": random.permutation(sales)}[target]
+    frame = frame if order == "by date" else frame.sample(frac=1, random_state=0) if order == "shuffled" else frame.sort_values("y")
+    how = readings(frame.drop(columns="y"))
+    targets = encode(frame["y"].to_numpy(), kind="classification" if target == "classes" else "regression")
+    return alike_neighbours(frame.drop(columns="y").reset_index(drop=True), how, targets)
+
+
+@pytest.mark.parametrize("order", ["by date", "shuffled", "by target"])
+@pytest.mark.parametrize("target", ["amounts", "classes"])
+def test_a_target_that_goes_on_in_time_gets_a_warning_with_its_date(order, target):
+    said = said_of_sales(order=order, target=target)
+    assert said.startswith("the target changes little from one 'Datum' to the next: at random, training rows have their neighbours")
+    assert "--split time:Datum keeps them apart" in said
+
+
+@pytest.mark.parametrize("order", ["by date", "shuffled", "by target"])
+def test_a_target_that_is_drawn_anew_each_day_or_on_few_days_gets_none(order):
+    assert said_of_sales(order=order, target="drawn") is None
+    assert said_of_sales(order=order, count=45) is None
+
+
+def test_a_year_in_numbers_is_a_time_and_what_comes_again_each_day_or_year_is_none():
+    days, sales = np.arange(200), 1000 + np.random.default_rng(0).normal(0, 20, 200).cumsum()
+    targets = encode(sales, kind="regression")
+    assert "--split time:year" in alike_neighbours(pd.DataFrame({"year": days}), {}, targets)
+    assert alike_neighbours(pd.DataFrame({"size": days}), {}, targets) is None
+    again, seasonal = np.tile(np.arange(100), 2), encode(np.tile(sales[:100], 2), kind="regression")
+    assert alike_neighbours(pd.DataFrame({"day": again}), {}, seasonal) is None
+    hours = pd.DataFrame({"clock": [f"{k // 60:02}:{k % 60:02}" for k in 10 * again]})
+    assert alike_neighbours(hours, readings(hours), seasonal) is None
+
+
+def test_several_rows_of_a_day_count_together_if_the_days_differ_more_than_the_rows_of_one():
+    days, random = np.repeat(np.arange(100), 2), np.random.default_rng(0)
+    frame = pd.DataFrame({"when": pd.Timestamp("2022-01-01") + pd.to_timedelta(days, unit="D")})
+    level = random.normal(0, 20, 100).cumsum()[days]
+    for shops, warned in ((10, True), (1000, False)):
+        said = alike_neighbours(frame, {}, encode(level + shops * (np.arange(200) % 2), kind="regression"))
+        assert (said is not None) is warned
 
 
 @pytest.mark.parametrize("split", ["time", "when", "group:", "kfold:who", "random:who"])
