@@ -139,9 +139,9 @@ def readings(frame: pd.DataFrame, plain: Collection[str] = ()) -> dict[str, Read
     grouped = {name: by_thousands({*values[name]} - {None, *found[name].gaps}) for name in numbers if semicolons and not commas}
     if commas or (True in grouped.values() and False not in grouped.values()):
         found |= {name: infer(values[name], styles=(",.", ".,")) for name in numbers}
-        for name in [name for name, whether in grouped.items() if whether]:
-            shown = next(text for text in values[name] if "." in (text or "") and text not in found[name].gaps)
-            said = f"is read with points of thousands, as {shown!r}; if these are decimals, write decimal commas"
+        for name in grouped:
+            pointed = [text for text in values[name] if "." in (text or "") and text not in found[name].gaps]
+            said = f"is read with points of thousands, as {pointed[0]!r}; if these are decimals, write decimal commas" if pointed else None
             found[name] = replace(found[name], note=found[name].note or said)
     return found
 

@@ -327,6 +327,14 @@ def test_points_where_semicolons_divide_are_decimals_if_another_column_shows_suc
     assert of(task, "a").get("how", ".,") == ".,"
 
 
+def test_points_that_may_be_either_follow_a_column_whose_points_are_of_thousands_with_a_word(tmp_path):
+    amounts, weights = [*map(str, range(478, 476 + ROWS)), "27.506", "1.952"], [f"{1 + 0.123 * k:.3f}" for k in range(ROWS)]
+    file = write(tmp_path / "t.csv", [f"{a};{w}" for a, w in zip(amounts, weights, strict=True)], header="a;w")
+    task, told = read(file, "w")
+    assert task.target_scale[0] > 1000
+    assert "the target 'w' is read with points of thousands, as '1.000'" in told
+
+
 def test_decimal_commas_of_the_target_decide_for_features_and_of_features_for_the_target(tmp_path):
     amounts, weights = [*map(str, range(478, 476 + ROWS)), "27.506", "1.952"], [f"{0.25 * k}".replace(".", ",") for k in range(ROWS)]
     file = write(tmp_path / "t.tsv", [f"{a}\t{w}" for a, w in zip(amounts, weights, strict=True)], header="a\tw")
