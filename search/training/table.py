@@ -113,12 +113,12 @@ def table(
             raise ValueError(f"{source} has {len(frame)} rows with a target; give at least 4")
         named = f"column {wanted if several else wanted[0]!r}"
         inputs, how = frame.drop(columns=wanted), readings(frame, categorical)
-        of_targets = {name: how.pop(name) for name in wanted if name in how}
-        for k, name in enumerate(wanted):
-            if values[k].dtype.kind == "f" and (reading := of_targets.get(name, Reading())).kind == "number":
-                values[k] = numbers(frame[name], reading)  # with the decimal sign of the whole table
+        of_targets = {column: how.pop(column) for column in wanted if column in how}
+        for k, column in enumerate(wanted):
+            if values[k].dtype.kind == "f" and (reading := of_targets.get(column, Reading())).kind == "number":
+                values[k] = numbers(frame[column], reading)  # with the decimal sign of the whole table
                 if reading.note:
-                    warnings.warn(f"{source}: the target {name!r} {reading.note}", stacklevel=2)
+                    warnings.warn(f"{source}: the target {column!r} {reading.note}", stacklevel=2)
         targets = _targets(values, named, source, kind, classes=wanted if several else None)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
         inputs = inputs.assign(**{name: numbers(inputs[name], how[name]) for name in amounts})  # what is looked at often is parsed once
