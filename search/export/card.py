@@ -77,15 +77,24 @@ def model_card(
         "## Energy and carbon\n\n" + _energy(trained, run),
         "## Use\n\n" + usage(trained, takes, snippet),
         "## The exported file\n\n"
-        + f"`{file}` was compared with the model on all {check.examples:,} {check.split} examples: outputs differ by at most "
+        + f"`{file}` was compared with the {f'{trained.variant} variant of the ' if trained.variant else ''}model on all {check.examples:,} {check.split} examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
         + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}."
+        + _variant_text(trained, check)
         + _raw_check(trained, check),
         "## Limits\n\n" + _limits(trained, check),
         "## Origin\n\n" + _origin(trained, run, seed),
     ]
     body = "\n\n".join(sections)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def _variant_text(trained: TrainedModel, check: Check) -> str:
+    """Say how often a variant decides otherwise than the trained model, and that the energy of making it is not in the card."""
+    if check.variant_decisions_changed is None:
+        return ""
+    changed = f" The variant decides {check.variant_decisions_changed:,} of these examples otherwise than the trained model."
+    return changed + " Making it took energy, too, which is not in the figures above; `joulefront optimise` measures it."
 
 
 def _results(trained: TrainedModel, check: Check) -> list[Any]:

@@ -39,6 +39,8 @@ class ExportFailed(RuntimeError):  # noqa: N818 - named like TrainingFailed
 class TrainedModel:
     """A trained model with its candidate, task and trial, the space that built it, the name of the study, and its ``variant`` if it is one.
 
+    A variant keeps the ``original`` that it was made of.
+
     ``metric`` is the quality by which it is judged, that of the study.
     ``refitted`` says how the trial's model was trained again with the validation split, after which only the test split is left to check
     it: that is then ``task.validation``. The model is a ``torch.nn.Module`` on the CPU in eval mode, or a fitted estimator.
@@ -53,6 +55,7 @@ class TrainedModel:
     metric: str
     variant: str | None = None
     refitted: str | None = None
+    original: Any = None
 
     @property
     def split(self) -> str:

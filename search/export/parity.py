@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,9 @@ class Check:
     Differences are absolute, of any output. Qualities are those of the validation split unless named otherwise: of the rebuilt model, of
     the exported file, and what the trial stored of this model (None for folds, whose models are others). ``decisions_changed`` counts
     examples with another class, label or side; 0 for regression. What begins with ``raw`` is the same with the exported preprocessing, from
-    the raw files, rows or arrays of the split; None without it. A variant in fewer bits is ``coarse``; its model is the variant itself. A
-    model that was trained with the validation ``split``, too, is checked on that of the test.
+    the raw files, rows or arrays of the split; None without it. A variant in fewer bits is ``coarse``; its model is the variant itself, of
+    whose decisions ``variant_decisions_changed`` differ from those of the trained model (None without a variant). A model that was trained
+    with the validation ``split``, too, is checked on that of the test.
     """
 
     examples: int
@@ -70,6 +71,7 @@ class Check:
     raw_decisions_changed: int | None = None
     raw_quality: float | None = None
     coarse: bool = False
+    variant_decisions_changed: int | None = None
     split: str = "validation"
 
     @property
@@ -148,9 +150,21 @@ def compare(trained: TrainedModel, exported: Predictor, from_raw: FromRaw | None
         quality_test=test,
         test_examples=test_examples,
         coarse=trained.variant is not None,
+        variant_decisions_changed=_changed_by_variant(trained, ours),
         split=trained.split,
         **raw,
     )
+
+
+def _changed_by_variant(trained: TrainedModel, outputs: np.ndarray) -> int | None:
+    """Return how many decisions of a variant with these validation outputs are not those of the model it was made of; None without one."""
+    if trained.original is None:
+        return None
+    whole, kind = replace(trained, model=trained.original, original=None), trained.task.kind
+    model = whole.predictor()
+    before = np.concatenate([model(inputs) for inputs, _ in batches(whole, trained.task.validation)])
+    changed = decisions(kind, before, scores(whole, before)) != decisions(kind, outputs, scores(trained, outputs))
+    return int(changed.any(axis=1).sum())
 
 
 def _drift(targets: np.ndarray) -> float:

@@ -312,10 +312,10 @@ def first_line(error: BaseException) -> str:
 
 def _reading(name: str = "columns") -> Any:
     """Return a module that reads tables: the file beside this one, or that of the installed package."""
-    try:
-        return importlib.import_module(f"joulefront.search.training.{name}" if __package__ else name)
-    except ImportError:
-        return importlib.import_module(name)
+    if __package__ and __package__.startswith("joulefront."):
+        return importlib.import_module(f"joulefront.search.training.{name}")
+    sys.path.append(str(Path(__file__).resolve().parent))  # python -I and PYTHONSAFEPATH leave it out
+    return importlib.import_module(name)
 
 
 def _text_features(column: Mapping[str, Any], values: Any) -> np.ndarray:

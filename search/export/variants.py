@@ -156,7 +156,7 @@ def variant_of(trained: TrainedModel, variant: str, to: str) -> TrainedModel:
     except Exception as error:
         line = " ".join(str(error).split())[:150]
         raise ExportFailed(f"trial {trained.trial.number} has no variant {variant}: {line}; leave out --variant") from error
-    return replace(trained, model=made.eval(), variant=variant)
+    return replace(trained, model=made.eval(), variant=variant, original=trained.model)
 
 
 #: Its file beside an exported model.

@@ -393,4 +393,5 @@ def load(path: str | Path, *, complete_only: bool | None = None, storage: str | 
     Raises:
         StoreError: If there is no readable run.
     """
+    refuse_wrong_types(load, {"path": path, "complete_only": complete_only, "storage": storage}, path="write 'runs/digits'")
     return FrontView.of(RunFolder.open(path, storage=storage).run(), complete_only=complete_only)

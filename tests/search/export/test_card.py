@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from joulefront.search.export import card, export, usage
+from joulefront.search.export.predict import Model
 from joulefront.search.export.write import _use
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
@@ -162,8 +163,18 @@ def test_a_delta_to_the_recorded_quality_is_stated(make, tmp_path):
 
 def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its_own(make, run, tmp_path):
     ready = make("mlp", "rows").but(inference_joules_per_1000=4.5)
-    export(**ready.arguments, to="onnx", out=tmp_path / "int8", variant="int8")
+    exported = export(**ready.arguments, to="onnx", out=tmp_path / "int8", variant="int8")
     text = (tmp_path / "int8" / "README.md").read_text()
+    assert "was compared with the int8 variant of the model on all" in text
+    plain = export(**ready.arguments, to="onnx", out=tmp_path / "plain")
+    assert plain.check.variant_decisions_changed is None
+    labels = []
+    for folder in ("int8", "plain"):
+        model = Model(tmp_path / folder)
+        inputs = np.concatenate([batch.numpy() for batch, _ in ready.arguments["task"].validation.batches(64)])
+        labels.append(np.argmax(model.session.run(None, {model.session.get_inputs()[0].name: inputs})[0], axis=1))
+    assert exported.check.variant_decisions_changed == (labels[0] != labels[1]).sum()
+    assert f"The variant decides {exported.check.variant_decisions_changed:,} of these examples otherwise" in text
     assert "1,000 predictions of the trained model took" not in text
     assert "a prediction of this int8 variant takes was not measured: `joulefront optimise`" in text
     assert "as the trial stored it, before it became this int8 variant (what the search optimised)" in text

@@ -101,7 +101,7 @@ def test_four_printed_commands_lead_from_files_to_labels(
     found = predicted(bare, use[1:])
     assert found.stderr == ""
     assert found.stdout.splitlines()[0].split() == ["file", *(["row"] if make is rows else []), "label", "probability"]
-    answers = json.loads(predicted(bare, [*use[1:], "--json"]).stdout)
+    answers = json.loads(predicted(bare, ["-I", *use[1:], "--json"]).stdout)  # with no folder of its own on the path
     assert len(answers) == (120 if make is rows else 1)
     assert sum(answers[0]["probabilities"].values()) == pytest.approx(1.0, abs=1e-4)
     table = list(csv.DictReader(io.StringIO(predicted(bare, [*use[1:], "--csv"]).stdout)))
