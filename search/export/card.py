@@ -77,7 +77,9 @@ def model_card(
         "## Energy and carbon\n\n" + _energy(trained, run),
         "## Use\n\n" + usage(trained, takes, snippet),
         "## The exported file\n\n"
-        + f"`{file}` was compared with the {f'{trained.variant} variant of the ' if trained.variant else ''}model on all {check.examples:,} {check.split} examples: outputs differ by at most "
+        + f"`{file}` was compared with the "
+        + ("model" if trained.variant is None else f"{trained.variant} variant of the model")
+        + f" on all {check.examples:,} {check.split} examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
         + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}."
         + _variant_text(trained, check)
