@@ -8,7 +8,7 @@ not; `Hints` is the one place that looks. `Wrapper` is a space around another on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from .space import Candidate, FrozenPart, RandomTrial, Space, Suggest
@@ -85,6 +85,10 @@ class Hints:
         """Return the parameters that give about the same model in so many times fewer epochs; without the hint, the same."""
         return cast("Mapping[str, Any]", getattr(self._space, "shortened", lambda params, times: params)(params, times))
 
+    def fitted_to(self, task: Task) -> Space:
+        """Return the space without the models that cannot take the data; without the hint, all of it."""
+        return cast("Space", getattr(self._space, "fitted_to", lambda task: self._space)(task))
+
     def check(self, task: Task) -> None:
         """Check the models before anything is paid for: as the space says, else, where it is a user's, by `check_models`.
 
@@ -127,6 +131,10 @@ class Wrapper(Space):
     def build(self, candidate: Candidate, task: Task) -> Any:
         """Build the untrained model."""
         return self.space.build(self.inner(candidate), task)
+
+    def fitted_to(self, task: Task) -> Space:
+        """Return the same around what is fitted inside."""
+        return replace(self, space=Hints(self.space).fitted_to(task))
 
     def key(self, candidate: Candidate) -> str:
         """Return the candidate's canonical text."""

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import copy
 import difflib
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
 
+from ..search.space import Candidate, NearestTrial
 from ..search.training.backbone import library
+from ..search.training.recipe import Recipe
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 
+Zoo = TypeVar("Zoo", bound=Any)
 #: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
 SMALL_SIDE = 64
+#: Sides (pixels) of which one is offered where images do not fit a network.
+SIDES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384, 448)
 
 
 def expand(
@@ -191,18 +199,18 @@ def folded(model: nn.Module, example: torch.Tensor) -> nn.Module:
 
 
 def check_forward(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Pass one black image of a size that strides may shrink to nothing through the model; larger ones are taken for granted.
+    """Pass one black image through the model, which costs nothing without values; with them only one that strides may shrink to nothing.
 
     Raises:
-        ValueError: If the model cannot take images of this shape.
+        UnfitError: If the model cannot take images of this shape.
     """
-    if min(shape[1:]) >= SMALL_SIDE:
+    if min(shape[1:]) >= SMALL_SIDE and not any(parameter.is_meta for parameter in model.parameters()):
         return
     try:
         with evaluating(model), torch.no_grad():
             model(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise too_small(name, shape, error) from error
+        raise unfit(name, shape, error) from error
 
 
 @lru_cache(maxsize=16)
@@ -215,14 +223,69 @@ def outline(name: str) -> Any:
         return library("timm").create_model(name).to("meta")
 
 
-def too_small(name: str, shape: tuple[int, int, int], error: Exception) -> ValueError:
+class UnfitError(ValueError):
+    """A network cannot take images of some shape."""
+
+
+def unfit(name: str, shape: Sequence[int], error: Exception) -> UnfitError:
     """Return the error for a network that cannot take images of this shape."""
-    return ValueError(f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({first_line(error)}); set a larger recipe.resolution")
+    said = f"{name} cannot take images of {shape[1]} x {shape[2]} pixels ({first_line(error)})"
+    return UnfitError(f"{said}; give it others, as by --set resolution=N (Python: RecipeRanges(resolution=N))")
 
 
-def first_line(error: Exception) -> str:
+class _Unset(TorchFunctionMode):
+    """Leaves initial weights as they are: without values, drawing them would load PyTorch's compiler."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", "") in ("uniform_", "normal_", "trunc_normal_", "erfinv_"):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def fitting(zoo: Zoo, names: Sequence[str], task: Task, known: Collection[str] = ()) -> Zoo:
+    """Return a family without the models that cannot take the images of a task, and warn of them; ``known`` take all but small ones.
+
+    Each of the others is built without values, and an image without values passed through it.
+
+    Raises:
+        ValueError: If none of the models can take them.
+    """
+    if len(task.input_shape) != 3:
+        return zoo
+    sizes = zoo.recipe.resolution if isinstance(zoo.recipe.resolution, tuple) else (zoo.recipe.resolution,)
+    looked = [name for name in names if name not in known or min(min(task.shape_at(size)[1:]) for size in sizes) < SMALL_SIDE]
+    reasons = {name: reason for name in looked for size in sizes if (reason := _reason(zoo, name, task, size)) is not None}
+    if not reasons:
+        return zoo
+    few, short = list(reasons)[:3], min(task.input_shape[1:])
+    offered = sorted(SIDES, key=lambda side: (side < short, abs(side - short)))
+    side = next((side for side in offered if all(_reason(zoo, name, task, side) is None for name in few)), None)
+    said = f"{zoo.name}: {first_few(list(reasons))} cannot take the images ({reasons[few[0]]})"
+    remedy = f"give --set resolution={side} (Python: RecipeRanges(resolution={side})) or other models" if side else "name other models"
+    if len(reasons) == len(names):
+        raise ValueError(f"{said}; {remedy}")
+    warnings.warn(f"{said} and {'is' if len(reasons) == 1 else 'are'} left out; {remedy} to have all", stacklevel=2)
+    return replace(zoo, models=tuple(name for name in names if name not in reasons))
+
+
+def _reason(zoo: Any, name: str, task: Task, size: int | None) -> str | None:
+    """Return why a model of a family cannot take the images of a task at a size; None where it can, or only its own trial can tell."""
+    parts = replace(zoo, models=(name,)).architecture(NearestTrial({}))
+    plain = {"family": zoo.name, **parts, "weights": "none", "prepared": parts["weights"] != "none", "drop_path": 0.0}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _Unset():
+            zoo.build(Candidate(plain, Recipe(resolution=size)), task)
+    except UnfitError as error:
+        shape = task.shape_at(size)
+        return None if "meta" in str(error.__cause__) else f"{shape[1]} x {shape[2]} pixels: {first_line(error.__cause__ or error)}"
+    except Exception:
+        return None
+    return None
+
+
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def first_few(names: Sequence[str]) -> str:

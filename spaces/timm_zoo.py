@@ -19,11 +19,12 @@ from .pretrained import (
     check_forward,
     expand,
     first_line,
+    fitting,
     freeze_stages,
     names_within,
     same_area,
     start_at_zero,
-    too_small,
+    unfit,
     weights_file,
 )
 from .recipes import ORDINARY, Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
@@ -41,8 +42,8 @@ MODELS = (
     "resnet18",
     "convnext_atto",
 )
-
-
+#: Those of them that take images of every size from ``SMALL_SIDE`` on: building each for a look would cost as much as some trainings.
+ANY_SIZE = tuple(name for name in MODELS if name != "test_vit")
 #: In place of weights that a stored trial names and the family has no more: nothing is opened that a folder names.
 EARLIER = "earlier"
 
@@ -83,6 +84,10 @@ class TimmZoo(Family):
         """Return the small residual network that everybody knows, or else the first of the models, with a first choice of everything."""
         return {**ORDINARY, "model": "resnet18", "drop_path": 0.0}
 
+    def fitted_to(self, task: Task) -> TimmZoo:
+        """Return the family without the models that cannot take the images, see `fitting`."""
+        return fitting(self, names_of(self.models), task, known=ANY_SIZE)
+
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build the model with the task's channels, classes and image size.
 
@@ -103,6 +108,8 @@ class TimmZoo(Family):
         model: nn.Module = create(parts["model"], seen, task.outputs, weights=parts["weights"], drop_path=parts["drop_path"])
         check_forward(model, parts["model"], seen)
         head: nn.Module = model.get_classifier()  # type: ignore[operator]  # every network of timm has it
+        if not isinstance(head, nn.Module):
+            raise unfit(parts["model"], seen, TypeError("it has several heads"))
         freeze_stages(model, stages(model), names_within(model, head), parts["freeze"])
         if pretrained or parts["freeze"] == "backbone":
             start_at_zero(head)
@@ -200,7 +207,7 @@ def _create(name: str, shape: tuple[int, int, int], options: dict[str, Any]) -> 
             raise ValueError(f"{name} has no stochastic depth, got drop_path={options['drop_path_rate']}; set drop_paths=0") from error
         if options.get("pretrained"):
             raise
-        raise too_small(name, shape, error) from error
+        raise unfit(name, shape, error) from error
 
 
 def stages(model: Any) -> list[list[str]]:

@@ -20,7 +20,7 @@ from ..search.training.backbone import library
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import check_forward, expand, first_few, first_line, freeze_stages, names_within, too_small, weights_file
+from .pretrained import check_forward, expand, first_few, first_line, fitting, freeze_stages, names_within, unfit, weights_file
 from .recipes import ORDINARY, Family, Options, RecipeRanges, suggest_categorical
 
 #: The three networks and the head of the paper that `studies/` repeats.
@@ -63,6 +63,10 @@ class TorchvisionZoo(Family):
     def defaults(self) -> Mapping[str, Any]:
         """Return the small residual network that everybody knows, or else the first of the models, with a first choice of everything."""
         return {**ORDINARY, "model": "resnet18", "head": _OWN}
+
+    def fitted_to(self, task: Task) -> TorchvisionZoo:
+        """Return the family without the networks that cannot take the images, see `fitting`."""
+        return fitting(self, names_of(self.models), task)
 
     def build(self, candidate: Candidate, task: Task) -> nn.Module:
         """Build the network with the task's channels and classes.
@@ -113,7 +117,7 @@ def _create(name: str, shape: tuple[int, int, int], outputs: int) -> Any:
     options: dict[str, Any] = {"num_classes": outputs}
     if name.startswith("vit_"):
         if shape[1] != shape[2]:
-            raise ValueError(f"{name} needs square images, got {shape[1]} x {shape[2]}; set recipe.resolution")
+            raise unfit(name, shape, ValueError("they must be square"))
         options["image_size"] = shape[1]
     if name.startswith("maxvit"):
         options["input_size"] = shape[1:]
@@ -122,7 +126,7 @@ def _create(name: str, shape: tuple[int, int, int], outputs: int) -> Any:
     try:
         return models.get_model(name, weights=None, **options)
     except (ValueError, AssertionError, RuntimeError) as error:  # torchvision checks the size with torch._assert
-        raise too_small(name, shape, error) from error
+        raise unfit(name, shape, error) from error
 
 
 class HeadOn(nn.Module):
@@ -139,7 +143,7 @@ class HeadOn(nn.Module):
             with evaluating(backbone), torch.no_grad():
                 features = prod(backbone(torch.zeros(1, *shape)).shape[1:])
         except RuntimeError as error:
-            raise too_small(name, shape, error) from error
+            raise unfit(name, shape, error) from error
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, width in pairwise([features, *units]):
             layers += [nn.Linear(inputs, width), nn.ReLU()]

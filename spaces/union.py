@@ -71,6 +71,10 @@ class Union:
         for member in self.spaces:
             Hints(member).check(task)
 
+    def fitted_to(self, task: Task) -> Union:
+        """Return the union of what each member is without the models that cannot take the data, see ``Hints.fitted_to``."""
+        return Union(*(Hints(member).fitted_to(task) for member in self.spaces), name=self.name)
+
     def key(self, candidate: Candidate) -> str:
         """Return the canonical text of the candidate's family."""
         return self._member(candidate.architecture["family"]).key(candidate)

@@ -124,6 +124,7 @@ class _Data(TypedDict):
 class _Fingerprint(TypedDict):
     space: NotRequired[Mapping[str, Any]]
     data: NotRequired[_Data]
+    fitted: NotRequired[bool]
 
 
 class _Limits(TypedDict):

@@ -283,7 +283,8 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
             "and whether they are those of the sessions before is for you to know",
             stacklevel=3,
         )
-    seen = {"space": of_space(study.space), "data": now}
+    before = store.facts.get("fingerprint", {})
+    seen = {"space": of_space(study.space), "data": now, "fitted": before.get("fitted", not before)}
     found = summarise(task)
     return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen, "guessing": found["guessing"], "data": found})
 

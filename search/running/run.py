@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,8 +293,11 @@ def _prepared(
     member, finished = terms.member, start.opened.trials_before
     task = study.load_task()
     folder = terms.folder if member is None else member.refreshed(terms.folder)
-    study = study.fitted_to(task, folder.facts["study"]["rungs"])
-    session = start.prepare(note_study(folder, study, task), study, task)
+    whole, study = study.space, study.fitted_to(task, folder.facts["study"]["rungs"])
+    folder = note_study(folder, replace(study, space=whole), task)
+    if not folder.facts["fingerprint"]["fitted"]:  # begun by a version that left nothing out: its database takes no other choices
+        study = replace(study, space=whole)
+    session = start.prepare(folder, study, task)
     # A continued study must not draw the same random numbers again, nor another worker those of this one.
     seed = (study.seed + 7919 * finished + (0 if member is None else member.draws)) % 2**32
     stored = StoredFeatures(study.space, task, session.features)

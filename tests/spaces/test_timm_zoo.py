@@ -1,14 +1,17 @@
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
+from joulefront.search.hints import Hints
 from joulefront.search.space import FixedTrial
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.timm_zoo import MODELS, Prepared, TimmZoo, create, names_of, stages
+from joulefront.spaces.repeated import Repeated
+from joulefront.spaces.timm_zoo import ANY_SIZE, MODELS, Prepared, TimmZoo, create, names_of, stages
 from joulefront.spaces.union import Union
 
 
@@ -38,10 +41,49 @@ def test_a_transformer_gets_the_size_of_the_images(contract):
 
 
 def test_images_that_the_strides_shrink_to_nothing_are_refused_with_the_remedy(contract):
-    with pytest.raises(ValueError, match=r"test_convnext cannot take images of 8 x 8 pixels.*larger recipe\.resolution"):
+    with pytest.raises(ValueError, match=r"test_convnext cannot take images of 8 x 8 pixels.*RecipeRanges\(resolution=N\)"):
         built(contract, "test_convnext", shape=(3, 8, 8))
     with pytest.raises(ValueError, match="test_vit cannot take images of 8 x 8"):
         built(contract, "test_vit", shape=(3, 8, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_cannot_take_the_images_is_left_out_before_any_trial_and_what_includes_it_is_said(contract):
+    task = contract.make_task((3, 40, 48))
+    space = Repeated(Union(Mlp(), TimmZoo(("test_vit", "test_resnet", "dla46_c"))))
+    with pytest.warns(UserWarning, match=r"timm: test_vit, dla46_c cannot take the images \(40 x 48 pixels: .*patch size") as said:
+        fitted = Hints(space).fitted_to(task)
+    assert fitted == Repeated(Union(Mlp(), TimmZoo(("test_resnet",))))
+    assert "give --set resolution=64 (Python: RecipeRanges(resolution=64))" in str(said[0].message)
+    for shape, resolution in (((3, 64, 64), None), ((1, 40, 48), 64), ((3,), None)):
+        other = replace(space, space=TimmZoo(("test_vit", "dla46_c"), recipe=replace(FIXED, resolution=resolution)))
+        assert Hints(other).fitted_to(contract.make_task(shape)) == other
+    with pytest.raises(ValueError, match=r"test_vit cannot take the images \(200 x 150 .*; give --set resolution=160 .* or other"):
+        TimmZoo(("test_vit",)).fitted_to(contract.make_task((3, 200, 150)))
+    with pytest.raises(ValueError, match=r"levit_128s cannot take the images .*several heads.*; name other models"):
+        TimmZoo(("levit_128s",)).fitted_to(contract.make_task((3, 64, 64)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 17, 17), (3, 50, 50), (3, 65, 131), (1, 200, 150)])
+def test_what_is_left_out_is_what_fails_and_nothing_else(contract, shape):
+    task = contract.make_task(shape, n=6)
+    names = ("test_vit", "dla46_c", *ANY_SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept = TimmZoo(names, recipe=FIXED).fitted_to(task).models
+
+    def works(name: str) -> bool:
+        try:
+            space = TimmZoo((name,), recipe=FIXED)
+            with torch.no_grad():
+                contract.build(space, space.sample(FixedTrial({})), task).eval()(torch.zeros(1, *shape))
+        except (ValueError, RuntimeError, AssertionError):
+            return False
+        return True
+
+    assert kept == tuple(name for name in names if works(name))
 
 
 def test_stochastic_depth_is_set_where_the_model_knows_it(contract):

@@ -133,5 +133,5 @@ def test_a_head_that_cannot_be_read_is_named(contract, head):
 
 
 def test_images_that_are_too_small_are_refused(contract):
-    with pytest.raises(ValueError, match=r"squeezenet1_1 cannot take images of 8 x 8 pixels.*recipe\.resolution"):
+    with pytest.raises(ValueError, match=r"squeezenet1_1 cannot take images of 8 x 8 pixels.*RecipeRanges\(resolution=N\)"):
         built(contract, "squeezenet1_1", (3, 8, 8))
