@@ -145,6 +145,7 @@ class Study:
         max_trial_seconds: A single training that takes longer is ended, as failed; None for 10 times what trainings have taken so far.
         stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
             leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from exactly the trials they proposed.
+            One of perfect quality ends there, too (see ``is_perfect``).
         sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares. Off by default: counting
             builds each of these networks, which takes longer than deciding.
         ensemble: Most members of an ensemble that is tried when the search has ended, see ``running/ensemble.py``; 0 for none.
@@ -255,6 +256,14 @@ class Study:
         """
         checked = self.stops_dominated and len(self.objectives) == 2 and self.objectives[1] == "train_energy"
         return tuple(rung for rung in self.rungs if start < rung < end) if checked else ()
+
+    def is_perfect(self, quality: Mapping[str, Any]) -> bool:
+        """Whether no model can have a better quality, 1 for a share or R² and 0 for an error: more epochs can only cost.
+
+        Never where only complete trainings count, as those epochs are what makes a model count.
+        """
+        value, maximize = quality.get(self.objectives[0]), self.directions[0] == "maximize"
+        return not self.complete_only and value is not None and (value >= 1.0 if maximize else value <= 0.0)
 
     def draw_epochs(self, trial: Suggest) -> int:
         """Draw the epochs of a trial, as its last parameter."""

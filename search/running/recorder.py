@@ -91,9 +91,11 @@ class Recorder:
                 self.store.share_artifact(asked.number)
             except OSError as error:
                 print(f"the other workers cannot continue trial {asked.number}: {error}", file=sys.stderr)
-        if outcome.stopped and (stopped is None or outcome.stopped == SOLVED):
+        perfect = not outcome.failed and self.study.is_perfect(outcome.quality)
+        if perfect or (outcome.stopped and (stopped is None or outcome.stopped == SOLVED)):
             asked.set_user_attr(FINISHED, True)
         message = self._tell(asked, trial, meter, excused=outcome.excused) + ("" if outcome.features is None else outcome.features.sentence)
+        message += f" ({stopped})" if perfect and stopped else ""
         self.drop_weights()
         return message
 

@@ -233,6 +233,8 @@ class TrialRunner:
             with self.session.lock:
                 account.save_sometimes()
                 ended, why = self._end_after_epoch(asked.trial, meter, time.monotonic() - began)
+                if why is None and entry["epoch"] in job.check_at and self.study.is_perfect(entry):
+                    ended, why = "ok", f"perfect {job.metric} after epoch {entry['epoch']}: more epochs can only cost"
                 if why is None and job.check_at and BASELINE not in asked.trial.user_attrs:
                     ended, why = "pruned", dominance.reason(entry)
             stopped.extend([] if why is None else [(ended, why)])

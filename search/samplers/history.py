@@ -24,7 +24,7 @@ RESUME_FROM = "resume_from"
 CLAIM = "joulefront:claim"
 #: User attribute that the objective may set: epochs really trained, where a budget or the user ended the trial early.
 EPOCHS_REACHED = "epochs_reached"
-#: User attribute that the objective may set: the training ended by itself (patience), and more epochs would not be used.
+#: User attribute that the objective may set: the training ended by itself (patience, perfect quality): more epochs would not be used.
 FINISHED = "finished"
 #: User attribute that the objective may set: every length of this configuration is a training of its own (fixed-horizon schedule).
 FROM_SCRATCH = "from_scratch"

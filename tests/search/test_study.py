@@ -66,6 +66,14 @@ def test_directions_follow_the_objectives() -> None:
     assert all(direction in ("maximize", "minimize") for direction, _, _ in OBJECTIVES.values())
 
 
+@pytest.mark.parametrize(("name", "best", "worse"), [("accuracy", 1.0, 0.9999), ("auc", 1.0, 0.0), ("r2", 1.0, -3.0), ("error", 0.0, 1.0)])
+def test_a_quality_is_perfect_at_its_bound_unless_only_complete_trainings_count(name: str, best: float, worse: float) -> None:
+    study = replace(GOOD, objectives=(name, "train_energy"))
+    assert study.is_perfect({name: best, "loss": 0.5})
+    assert not any(study.is_perfect(quality) for quality in ({name: worse}, {name: None}, {name: float("nan")}, {"epoch": 3}))
+    assert not replace(study, complete_only=True).is_perfect({name: best})
+
+
 def test_a_regression_may_be_of_use_below_zero() -> None:
     assert replace(GOOD, objectives=("r2", "train_energy"), min_accuracy=-0.5).min_accuracy == -0.5
 

@@ -13,6 +13,7 @@ from joulefront.search import Study, run
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running.baselines import beginning, default_candidate
+from joulefront.search.samplers.history import FINISHED
 from joulefront.search.space import FixedTrial, Space
 from joulefront.search.study import Budget
 from joulefront.search.training.arrays import arrays
@@ -56,6 +57,20 @@ def test_the_default_is_the_ordinary_choice_within_the_ranges_of_the_space(space
     assert {name: found[name] for name in wanted if name in found} == {name: value for name, value in wanted.items() if name in found}
     assert found["epochs"] == 9
     space.sample(FixedTrial(found))  # complete: nothing is drawn
+
+
+def test_the_default_model_ends_at_the_rung_at_which_it_is_perfect_and_is_not_continued(tmp_path: Path) -> None:
+    easy = arrays(np.repeat(np.eye(2, dtype="float32") * 9, 100, axis=0), np.repeat([0, 1], 100), name="easy", classes=["no", "yes"])
+    told: list[str] = []
+    perfect = replace(study(rungs=(9, 27, 81), sampler="freeze-thaw", trials=1), task=easy)
+    run(perfect, out=tmp_path / "r", meter="cpu_time", device="cpu", listener=lambda progress: told.append(progress.message))
+    folder = RunFolder.open(tmp_path / "r")
+    (trial,) = folder.run().trials
+    assert (trial.is_default, trial.state, trial.epochs, trial.quality["accuracy"]) == (True, "complete", 9, 1.0)
+    assert trial.reason == "perfect accuracy after epoch 9: more epochs can only cost"
+    assert any(line.startswith("trial 0: accuracy") and line.endswith(f"({trial.reason})") for line in told)
+    assert folder.study().trials[0].user_attrs[FINISHED]
+    assert not {"pruned", "stopped", "failed"} & folder.run().bill.by_state.keys()
 
 
 def test_a_grid_and_a_space_without_an_ordinary_choice_have_none(rings: Callable[..., Study]) -> None:

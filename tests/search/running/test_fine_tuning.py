@@ -33,6 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     pixels = random.integers(0, 120, (120, 32, 32, 3)).astype(np.uint8)
     for image, label in zip(pixels, labels, strict=True):
         image[8 * label : 8 * label + 12] += 100
+    labels[::8] = (labels[::8] + 1) % 3  # nobody is perfect: the weights of such a model are kept on the front alone
     data = arrays(pixels, labels, classes=["a", "b", "c"], name="bars")
     recipe = RecipeRanges(learning_rate=(1e-3, 1e-2), weight_decay=0.0, batch_size=16, threads=1)
     one = (of_file(path),)
