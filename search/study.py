@@ -229,10 +229,10 @@ class Study:
         """Whether trainings are ended that cannot reach the front any more."""
         return self.sampler == "freeze-thaw" if self.stop_dominated is None else self.stop_dominated
 
-    def fitted_to(self, task: Task, known: Sequence[int] | None = None) -> Study:
+    def fitted_to(self, task: Task, known: Sequence[int] | None = None, *, whole: bool = False) -> Study:
         """Return the study without models that cannot take the data, and with rungs: its own, those ``known``, or threefold ones.
 
-        Those ``known`` are of earlier sessions, the threefold ones follow from the steps of an epoch.
+        Those ``known`` are of earlier sessions, the threefold ones follow from the steps of an epoch. With ``whole`` no model is left out.
         The lowest is the first at which a training has taken ``USEFUL_STEPS``: 300 examples in batches of 64 are 5 steps an epoch: after
         5 steps no model says what it is worth. Spaces whose epochs are not passes over the data (``epochs_are_passes``) begin at one epoch.
         Trials that the study begins with get at least the lowest rung.
@@ -246,7 +246,7 @@ class Study:
                 lowest = next((rung for rung in THREEFOLD if rung * steps >= USEFUL_STEPS), THREEFOLD[-1])
             rungs = tuple(lowest * rung for rung in THREEFOLD)
         first = tuple({**one, "epochs": max(one["epochs"], rungs[0])} if "epochs" in one else one for one in self.first)
-        return replace(self, rungs=rungs, first=first, space=Hints(self.space).fitted_to(task))
+        return replace(self, rungs=rungs, first=first, space=self.space if whole else Hints(self.space).fitted_to(task))
 
     def rungs_to_check(self, start: int, end: int) -> tuple[int, ...]:
         """Return the rungs between two numbers of epochs at which a training is checked; none when dominated trainings are not ended.

@@ -293,11 +293,10 @@ def _prepared(
     member, finished = terms.member, start.opened.trials_before
     task = study.load_task()
     folder = terms.folder if member is None else member.refreshed(terms.folder)
-    whole, study = study.space, study.fitted_to(task, folder.facts["study"]["rungs"])
-    folder = note_study(folder, replace(study, space=whole), task)
-    if not folder.facts["fingerprint"]["fitted"]:  # begun by a version that left nothing out: its database takes no other choices
-        study = replace(study, space=whole)
-    session = start.prepare(folder, study, task)
+    begun, space = folder.facts.get("fingerprint", {"fitted": True}), study.space
+    # Begun by a version that left nothing out: its database takes no other choices.
+    study = study.fitted_to(task, folder.facts["study"]["rungs"], whole="fitted" not in begun or not begun["fitted"])
+    session = start.prepare(note_study(folder, replace(study, space=space), task), study, task)
     # A continued study must not draw the same random numbers again, nor another worker those of this one.
     seed = (study.seed + 7919 * finished + (0 if member is None else member.draws)) % 2**32
     stored = StoredFeatures(study.space, task, session.features)

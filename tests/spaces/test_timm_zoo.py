@@ -8,6 +8,7 @@ import torch
 
 from joulefront.search.hints import Hints
 from joulefront.search.space import FixedTrial
+from joulefront.search.study import Study
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
 from joulefront.spaces.repeated import Repeated
@@ -56,6 +57,8 @@ def test_a_network_that_cannot_take_the_images_is_left_out_before_any_trial_and_
         fitted = Hints(space).fitted_to(task)
     assert fitted == Repeated(Union(Mlp(), TimmZoo(("test_resnet",))))
     assert "give --set resolution=64 (Python: RecipeRanges(resolution=64))" in str(said[0].message)
+    study = Study("photos", task, space, trials=1)
+    assert study.fitted_to(task, whole=True).space == space, "for runs that were begun with all models"
     for shape, resolution in (((3, 64, 64), None), ((1, 40, 48), 64), ((3,), None)):
         other = replace(space, space=TimmZoo(("test_vit", "dla46_c"), recipe=replace(FIXED, resolution=resolution)))
         assert Hints(other).fitted_to(contract.make_task(shape)) == other
