@@ -6,9 +6,9 @@ that no trial accounts for are overhead, those of foreign processes are unattrib
 knew nothing, the stretch is named beside the sums. The split of a ledger's whole life is
 needed again and again: what cannot change any more is added up once.
 
-Of windows that threads of this process have opened, each has what its thread used, with the children that the thread started. A thread
-that is no window's, of a pool say, may have worked for any of them: what it used is shared like the rest, but each window's part
-of it may be nothing or all. `Share` says how much that is.
+Of windows that threads of this process have opened, each has what its thread used, with the children that the thread started. What such
+a thread does while it has no window is overhead. A thread that never has one, of a pool say, may have worked for any of them: what it
+used is shared like the rest, but each window's part of it may be nothing or all. `Share` says how much that is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from .record import NUMBERS, Component
 from .sources.source import NANO
-from .windows import WindowUsage
+from .windows import RESTS, WindowUsage
 
 #: Energy of one component between two instants, or None when unknown.
 Energy = Callable[[int, int], float | None]
@@ -134,7 +134,9 @@ def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
         active = [usage for usage in active if usage.t1_ns > begin]
         trials = [usage for usage in active if usage.competes]
         # Of idle and overhead windows around each other the inner one decides what the time was: it began last.
-        rest = next((usage.kind for usage in reversed(active) if not usage.competes), None)
+        rest = next((usage.kind for usage in reversed(active) if usage.kind in RESTS), None)
+        openers = {usage.opener for usage in trials}
+        apart = math.fsum(usage.apart(begin, end) for usage in active if usage.opener not in openers)
         busy, own = cpu(begin, end)
         for meter in meters:
             joules = meter.energy(begin, end)
@@ -148,7 +150,7 @@ def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
             elif meter.device:
                 _device(found, meter, joules, holders)
             else:
-                _shared(found, meter, joules, trials, begin, end, own if meter.tree else busy, own)
+                _shared(found, meter, joules, trials, begin, end, own if meter.tree else busy, own, apart)
     return found
 
 
@@ -171,22 +173,20 @@ def _shared(
     end: int,
     total_cpu: float | None,
     own_cpu: float | None,
+    apart: float,
 ) -> None:
     resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
     work = joules - resting
-    stated = {usage.id: usage.cpu_between(begin, end) for usage in active}
     threads = [usage for usage in active if usage.opener is not None]
-    openers = [usage.opener for usage in threads]
-    several = len(set(openers)) > 1
-    for usage in threads:  # where only one thread has windows, all that this process does is theirs
-        seconds = stated[usage.id] if several else None
-        stated[usage.id] = None if seconds is None else seconds / openers.count(usage.opener)
+    several = len({usage.opener for usage in threads}) > 1 or (apart > 0 and bool(threads))
+    stated = _stated(active, begin, end, several)
+    apart = apart if several else 0.0
     claimed = math.fsum(seconds for seconds in stated.values() if seconds is not None)
     silent = [usage for usage in active if stated[usage.id] is None]
     if active and len(threads) == len(active):
-        total_cpu = max(own_cpu or 0.0, claimed)  # as one window has all that it is alone with, so have these together
-    base = max(total_cpu or 0.0, own_cpu or 0.0, claimed)  # the machine's shows up in steps, this tree's at once
-    own = min(max((own_cpu or 0.0) - claimed, 0.0), base - claimed)  # this tree's CPU-seconds that no window accounts for
+        total_cpu = own_cpu  # as one window has all that it is alone with, so have these together
+    base = max(total_cpu or 0.0, own_cpu or 0.0, claimed + apart)  # the machine's shows up in steps, this tree's at once
+    own = min(max((own_cpu or 0.0) - claimed - apart, 0.0), base - claimed - apart)  # this tree's CPU-seconds that no clock accounts for
     if not active:
         used = 0.0 if base <= 0 else work * own / base
         _add(found.overhead, meter.name, used)
@@ -197,26 +197,39 @@ def _shared(
         return
     alone = len(silent) == len(active) or base <= 0
     takers = active if alone else silent or threads
-    untold = work if alone else work * own / base
+    elsewhere = work * apart / base if base > 0 else 0.0
+    untold = work - elsewhere if alone else work * own / base
     known = math.fsum(stated[usage.id] or 0.0 for usage in takers)
+    by_clock = known > 0 and not alone
     given = 0.0
     for usage in active:
         seconds = stated[usage.id] or 0.0
-        weight = 0.0 if usage not in takers else seconds / known if known > 0 and not alone else 1 / len(takers)
+        weight = 0.0 if usage not in takers else seconds / (known + apart) if by_clock else 1 / len(takers)
         part = untold * weight + (0.0 if alone else work * seconds / base)
         given += part
         rest = resting / len(active)
         _give(found, usage, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
         if several and usage in threads:
-            tree = work if alone else work * (claimed + own) / base
+            tree = work if alone else work * (claimed + apart + own) / base
             _doubt(found, usage, meter.name, tree, untold, untold * max(weight, 1 - weight))
-    if alone:
+    if alone and not apart:
         return
     left = work - given
     left = 0.0 if abs(left) < ROUNDING * work else left  # rounding is nobody's energy
-    overhead = 0.0 if takers else min(work * own / base, left)
+    overhead = min(elsewhere + untold * (apart / (known + apart) if by_clock else 0.0 if takers else 1.0), left)
     _add(found.overhead, meter.name, overhead)
     _add(found.unattributed, meter.name, left - overhead)
+
+
+def _stated(active: list[WindowUsage], begin: int, end: int, several: bool) -> dict[str, float | None]:
+    """Return the CPU-seconds of each window; None where nothing tells them, or one thread works alone and all is done for it."""
+    stated = {usage.id: usage.cpu_between(begin, end) for usage in active}
+    openers = [usage.opener for usage in active if usage.opener is not None]
+    for usage in active:
+        if usage.opener is not None:
+            seconds = stated[usage.id] if several else None
+            stated[usage.id] = None if seconds is None else seconds / openers.count(usage.opener)
+    return stated
 
 
 def _give(found: Split, usage: WindowUsage, name: str, joules: float, dynamic: float, contested: float) -> None:

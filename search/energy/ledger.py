@@ -367,6 +367,7 @@ class Ledger:
         if self._state == "running":
             self._meters.read(fast=every_ns > 0, dear=not edge or self._sampler is None)
             self._monitor.sample(self._clock(), every_ns=0 if self._registry.crowded else every_ns)
+            self._registry.look()
 
     def burst(self) -> float | None:
         """Poll what is refreshed slowly if that is worth it now, as the thread does; return in how many seconds it will be, or None."""

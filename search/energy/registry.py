@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 import weakref
 from bisect import bisect_right, insort
@@ -26,6 +25,7 @@ from .host import HostMonitor, Idle, idle_watts
 from .meters import MeterSet
 from .record import SCHEMA, Component, Record, at_once
 from .sources.source import NANO, Clock
+from .threads import ThreadClocks, is_over, measured, task_here
 from .windows import RESTS, Anchors, Edge, Window, WindowFacts, WindowOwner, WindowUsage, check_kind
 
 #: Idle windows shorter than this say nothing about idle power.
@@ -33,8 +33,6 @@ IDLE_SECONDS = 1.0
 CROSSED = "shared(overlaps another window of its thread: each has the whole)"
 #: The registries of the ledgers that run in this process, by their sessions.
 _running: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
-#: Tasks of event loops that have opened windows, by their numbers.
-_tasks: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 #: Ids of the windows around what runs here; a task of an event loop has those of the place that made it.
 _around: ContextVar[tuple[str, ...]] = ContextVar("windows", default=())
 
@@ -54,13 +52,16 @@ class Registry:
         self._registered: dict[tuple[int, int, str], WindowUsage] = {}
         self._changed_ns: int | None = None
         self._idle: list[Record] = []
+        self._clocks = ThreadClocks(owner)
 
     def join(self) -> None:
         """Be told of the windows of other ledgers from now on."""
         _running[self.session] = self
+        self._clocks.note(self._clock())
         for peer in self._peers():
             with peer._lock:
                 self._others.update((window.id, window) for window in peer._open.values() if _rival(window))
+                self._clocks.busy.update((id, thread) for id, thread in peer._clocks.busy.items() if id in self._others)
 
     def part(self) -> None:
         """End what ``join`` began."""
@@ -102,8 +103,10 @@ class Registry:
         One opened while another is open in the same thread lies inside of that one until it outlives it, unless both run in parallel.
         Tasks of an event loop take turns in one thread, each with windows of its own: what each of them uses no clock tells.
         """
-        task = _task()
-        window.opener = threading.get_native_id() if task is None else task
+        task, thread = task_here(), threading.get_native_id()
+        window.opener = thread if task is None else task
+        if window.here and _rival(window) and task is None:
+            measured[thread] = threading.current_thread()
         if window.here:
             window.note(window.t0_ns, seconds)
         with self._lock:
@@ -113,15 +116,19 @@ class Registry:
                     one.id
                     for one in self._known()
                     if _rival(one)
-                    and (one.opener == window.opener or one.id in around or (task is not None and _over(one)))
+                    and (one.opener == window.opener or one.id in around or (task is not None and is_over(one)))
                     and not (window.parallel and (one.parallel or one.facts.processes))
                 )
             self._open[window.id] = window
+            if window.here and window.kind not in RESTS and window.kind != "total":
+                self._clocks.enter(window.id, thread, window.t0_ns)
         _around.set((*window.inside, window.id))
         if _rival(window):
             for peer in self._peers():
                 with peer._lock:
                     peer._others[window.id] = window
+                    if window.here:
+                        peer._clocks.enter(window.id, thread, window.t0_ns)
         self.note()
 
     def leave(self, window: Window) -> None:
@@ -129,6 +136,7 @@ class Registry:
         if window.here and window.opener != threading.get_native_id():
             window.forget()
         with self._lock:
+            self._clocks.leave(window.id, self._clock())
             known = self._open.pop(window.id, None) is not None and window.t1_ns is not None
             longer = [one for one in self._known() if one.facts.parent is None and window.id in one.inside]
             for one in longer:
@@ -140,6 +148,7 @@ class Registry:
                 insort(self._ended, usage, key=_end)
         for peer in self._peers():
             with peer._lock:
+                peer._clocks.leave(window.id, self._clock())
                 if peer._others.pop(window.id, None) is not None and not usage.inside:
                     insort(peer._ended, usage, key=_end)
 
@@ -155,8 +164,15 @@ class Registry:
 
     def note(self) -> None:
         """Note what each thread has used by now, if several have windows."""
+        self.look()
         for window in self._known() if self.crowded else ():
             window.note(self._clock())
+
+    def look(self) -> None:
+        """Note what threads use that have no window now; one may end before the next window's edge."""
+        if self._clocks.busy and len(self._clocks.known) > 1:
+            with self._lock:
+                self._clocks.note(self._clock())
 
     def register(
         self,
@@ -202,10 +218,12 @@ class Registry:
         if not window.parallel:
             with self._lock:
                 near = {*(one.id for one in self._since(window.t0_ns)), *(one.id for one in self._known())}
-            if near <= {window.id}:
+                clocks = self._clocks.usages(window.t0_ns, t1_ns)
+            apart = any(one.apart(window.t0_ns, t1_ns) for one in clocks if one.opener != window.opener)
+            if near <= {window.id} and not apart:
                 return None
         found = self.usage_so_far(window, t1_ns)
-        if found is None or window.parallel or any(one.competes and one.t0_ns < t1_ns and one.id != window.id for one in found):
+        if found is None or window.parallel or apart or any(one.competes and one.t0_ns < t1_ns and one.id != window.id for one in found):
             return found
         return None
 
@@ -238,7 +256,8 @@ class Registry:
             return WindowSnapshot(found, min(begins, default=None), changed)
 
     def _between(self, t0_ns: int, t1_ns: int) -> list[WindowUsage]:
-        return self._since(t0_ns) + [one.usage(t1_ns) for one in self._known() if one.kind != "total"]
+        windows = self._since(t0_ns) + [one.usage(t1_ns) for one in self._known() if one.kind != "total"]
+        return windows + self._clocks.usages(t0_ns, t1_ns)
 
     def _since(self, t0_ns: int) -> list[WindowUsage]:
         return self._ended[bisect_right(self._ended, t0_ns, key=_end) :]
@@ -362,22 +381,6 @@ class RecordBuilder:
 
 
 _end = attrgetter("t1_ns")
-
-
-def _task() -> int | None:
-    """Return a number of the task that runs here, which is no thread's; None outside of event loops."""
-    asyncio = sys.modules.get("asyncio")  # who has tasks has loaded it
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    task = None if asyncio is None or loop is None else asyncio.current_task(loop)
-    if task is None:
-        return None
-    _tasks[-id(task)] = task
-    return -id(task)
-
-
-def _over(window: Window) -> bool:
-    """Whether a window was opened by a task that has ended, as a notebook's cell is one, so that what comes later lies inside of it."""
-    return window.opener is not None and window.opener < 0 and ((task := _tasks.get(window.opener)) is None or task.done())
 
 
 def _beside(usage: WindowUsage, window: Window | WindowUsage) -> bool:

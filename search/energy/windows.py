@@ -15,10 +15,14 @@ from typing import Any, Protocol
 
 from .record import KINDS, STATES, Record
 from .sources.cpu_time import process_clock
-from .sources.source import Clock
+from .sources.source import NANO, Clock
 
 #: Kinds of windows that take nothing from a trial: they name what the time without trials was.
 RESTS = frozenset({"idle", "overhead"})
+#: What a thread did while it had no window, as the split sees it.
+THREAD = "thread"
+#: A thread that waits, looks now and then or shows progress stays below so many CPU-seconds a second; it gives no work to others.
+WAITING = 0.01
 #: Returns the wall clock.
 UTC_NOW = partial(datetime.now, UTC)
 
@@ -109,7 +113,12 @@ class WindowUsage:
     @property
     def competes(self) -> bool:
         """Whether it takes its part like a trial; idle and overhead windows have what the trials leave."""
-        return self.kind not in RESTS
+        return self.kind not in RESTS and self.kind != THREAD
+
+    def apart(self, t0_ns: int, t1_ns: int) -> float:
+        """Return the CPU-seconds of a thread that worked without a window, more than one that waits."""
+        used = 0.0 if self.kind != THREAD else self.cpu_between(t0_ns, t1_ns) or 0.0
+        return used if used > WAITING * (t1_ns - t0_ns) / NANO else 0.0
 
     def cpu_between(self, t0_ns: int, t1_ns: int) -> float | None:
         """Return the CPU-seconds of a part of it, taken as evenly spread between the instants at which they are known."""

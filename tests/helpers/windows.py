@@ -18,12 +18,12 @@ WATTS = {"gpu:a": 300.0, "gpu:b": 150.0, "cpu:pkg0": 50.0}
 class ThreadsAtWork:
     """Threads that open and close windows on demand, with CPU time that follows a clock turned by hand.
 
-    ``pool`` are CPU-seconds a second of threads that have no window.
+    A thread works while it has a window, or when it is told to. ``pool`` are CPU-seconds a second of threads that have no window.
     """
 
     def __init__(self, clock, patch):
-        self.clock, self.rates, self.pool, self.running = clock, {}, 0.0, []
-        self.patch, self.begin_ns = patch, clock.now_ns
+        self.clock, self.pool, self.running = clock, 0.0, []
+        self.patch, self.begin_ns, self.changes = patch, clock.now_ns, []
 
     @classmethod
     @contextmanager
@@ -37,31 +37,46 @@ class ThreadsAtWork:
     def measure(self, ledger):
         """Make a ledger see this CPU time."""
         self.ledger = ledger
-        self.patch.setattr(ledger._monitor, "cpu_seconds", lambda begin, end: (self.seconds(begin, end),) * 2)
         self.patch.setattr(
-            ledger, "thread_seconds", lambda thread, own=None: self.rates.get(thread, 0.0) * (self.clock.now_ns - self.begin_ns) / SECOND
+            ledger._monitor, "cpu_seconds", lambda begin, end: (self.seconds(begin, end) + self.pool * (end - begin) / SECOND,) * 2
         )
+        self.patch.setattr(ledger, "thread_seconds", lambda thread, own=None: self.seconds(self.begin_ns, self.clock.now_ns, thread))
 
-    def seconds(self, begin, end):
-        return (sum(self.rates.values()) + self.pool) * (end - begin) / SECOND
+    def seconds(self, begin, end, thread=None):
+        """CPU-seconds of one thread, or of all, between two instants."""
+        return sum(rate * max(end - max(t_ns, begin), 0) / SECOND for t_ns, who, rate in self.changes if thread in (None, who))
 
     def start(self, rate, ledger=None):
-        """Start a thread that uses so many CPU-seconds a second while the clock moves."""
+        """Start a thread that uses so many CPU-seconds a second while it works."""
         pool = ThreadPoolExecutor(1)
         self.running.append(pool)
-        self.rates[pool.submit(threading.get_native_id).result()] = rate
-        return Worker(pool, ledger or self.ledger)
+        return Worker(self, pool, ledger or self.ledger, rate, pool.submit(threading.get_native_id).result())
 
 
 @dataclass
 class Worker:
     """One such thread, and the ledger that it measures with."""
 
+    threads: ThreadsAtWork
     pool: ThreadPoolExecutor
     ledger: Ledger
+    rate: float
+    id: int
+    open_windows: int = 0
+
+    def works(self, rate):
+        """Use so many CPU-seconds a second more from now on."""
+        self.threads.changes.append((self.threads.clock.now_ns, self.id, rate))
 
     def open(self, name, **options):
-        return self.pool.submit(lambda: self.ledger.open(name, **options)).result()
+        window = self.pool.submit(lambda: self.ledger.open(name, **options)).result()
+        self.open_windows += 1
+        if self.open_windows == 1:
+            self.works(self.rate)
+        return window
 
     def close(self, window):
+        self.open_windows -= 1
+        if self.open_windows == 0:
+            self.works(-self.rate)
         self.pool.submit(window.close).result()

@@ -236,6 +236,59 @@ def test_a_little_work_of_a_pool_is_shared_and_the_interval_holds_all_of_it_and_
     assert first.record.component("cpu:pkg0").joules + second.record.component("cpu:pkg0").joules == pytest.approx(200, rel=1e-3)
 
 
+def test_what_a_thread_does_before_and_after_its_own_window_is_not_work_of_anothers(ledger, wait, threads):
+    mine, other = threads.start(0.1), threads.start(0.4)
+    first = mine.open("first", devices=())
+    other.works(0.9)  # it loads data
+    wait(4)
+    other.works(-0.9)
+    second = other.open("second", devices=())
+    wait(1)
+    other.close(second)
+    other.works(0.9)  # it evaluates
+    wait(5)
+    mine.close(first)
+    cpu = [window.record.component("cpu:pkg0") for window in (first, second)]
+    assert [part.joules for part in cpu] == [pytest.approx(50 * (9 * 0.1 + 0.2), rel=1e-2), pytest.approx(50 * 0.8, rel=1e-2)]
+    assert cpu[0].attribution.startswith("shared")
+    found = ledger.partition()
+    assert found.shares[first.id]["cpu:pkg0"].joules == pytest.approx(cpu[0].joules, rel=1e-2)
+    assert found.overhead["cpu:pkg0"] == pytest.approx(50 * 9 * 0.9, rel=1e-2)
+    assert abs(balance(found)) < 1e-6
+
+
+def test_a_window_alone_beside_a_working_thread_with_earlier_windows_does_not_know_whose_a_pool_is(ledger, wait, threads):
+    mine, other = threads.start(0.5), threads.start(0.5)
+    other.close(other.open("earlier", devices=()))
+    wait(1)
+    threads.pool = 1.0
+    alone = mine.open("alone", devices=())
+    wait(2)
+    mine.close(alone)
+    assert alone.record.component("cpu:pkg0").joules == pytest.approx(100, rel=1e-2)  # the other waits: the pool works for this one
+    other.works(0.5)
+    doubtful = mine.open("doubtful", devices=())
+    wait(2)
+    mine.close(doubtful)
+    part = doubtful.record.component("cpu:pkg0")
+    assert part.joules is None
+    assert "50% of the CPU work" in part.reason
+    assert ledger.partition().shares[doubtful.id]["cpu:pkg0"].joules == pytest.approx(50, rel=1e-2)
+
+
+def test_a_thread_that_ends_beside_a_window_took_what_it_was_last_seen_to_take(ledger, wait, threads):
+    mine, other = threads.start(0.1), threads.start(0.9)
+    first = mine.open("first", devices=())
+    other.close(other.open("second", devices=()))
+    other.works(0.9)
+    wait(2)
+    other.works(-0.9)
+    other.pool.shutdown()
+    wait(2)
+    mine.close(first)
+    assert first.record.component("cpu:pkg0").joules == pytest.approx(200 * 0.4 / 2.2, rel=2e-2)
+
+
 def test_a_window_that_another_thread_closes_is_told_by_nothing(ledger, wait, threads):
     mine, other = threads.start(0.5), threads.start(0.5)
     first, second = mine.open("first", devices=()), other.open("second", devices=())
