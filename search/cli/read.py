@@ -72,12 +72,13 @@ def inspect(
 ) -> None:
     """Show what a study would make of data, before anything is trained.
 
-    Kind of task, classes and guessing, columns used and left out with the reason, and what was probably not meant.
+    Kind of task, classes and guessing, columns used and left out with the reason, and what was probably not meant. Of a table without
+    --target: its columns, and how each is read.
     """
     import warnings
 
     from ..formatting import hanging
-    from ..training.summary import open_data, summarise, summary_text
+    from ..training.summary import TargetMissingError, columns_text, open_data, summarise, summary_text
     from .study_source import refuse_stream
 
     refuse_stream(data)
@@ -85,7 +86,13 @@ def inspect(
     options = {option: value for option, value in given.items() if value is not None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the summary has them
-        found = summarise(open_data(data, table.target, **options, **({"seed": seed} if table.target is not None else {})))
+        try:
+            found = summarise(open_data(data, table.target, **options, **({"seed": seed} if table.target is not None else {})))
+        except TargetMissingError:
+            if as_json:
+                raise
+            print(hanging(columns_text(data)))
+            return
     print(json.dumps(found, indent=1, allow_nan=False) if as_json else hanging(summary_text(found)))
 
 

@@ -7,20 +7,28 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..formatting import plain, printable
+from ..formatting import fitted, plain, printable
+from .columns import plain_frame, readings, texts
 from .evaluate import guessing, targets_of
-from .table_file import TEXT, TYPED
-from .task import Task
+from .table_file import TEXT, TYPED, read
+from .task import Task, noting
 
 if TYPE_CHECKING:
     from .table_features import Column
 
 #: So many classes, columns of one kind, sizes and modes are named in the text; the JSON has them all.
 NAMED = 12
+#: So many values of a column are shown, and so many of the letters of each.
+EXAMPLES, SHOWN = 3, 24
+
+
+class TargetMissingError(ValueError):
+    """A table came without the name of its column to predict."""
 
 
 def open_data(path: str | Path, target: str | None = None, **options: Any) -> Task:
@@ -37,7 +45,6 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
     from .file_tree import FOREIGN_SOUNDS, SOUNDS, SUFFIXES, open_files
     from .table import table
     from .table_features import listed
-    from .table_file import read
     from .text import find_text
 
     path = Path(path).expanduser()
@@ -47,7 +54,9 @@ def open_data(path: str | Path, target: str | None = None, **options: Any) -> Ta
     inside = {*endings} & (TEXT | TYPED) and not {*endings} & (SUFFIXES | SOUNDS)
     if inside or (not path.is_dir() and (suffixes & (TEXT | TYPED) or (path.is_file() and target is not None and not zipped))):
         if target is None:
-            raise ValueError(f"{path} is a table: give the column to predict, --target NAME; its columns are {listed(read(path).columns)}")
+            raise TargetMissingError(
+                f"{path} is a table: give the column to predict, --target NAME; its columns are {listed(read(path).columns)}"
+            )
         return table(path, target, **{"folds": None, "text": find_text(), **options})
     if path.is_file() and not zipfile.is_zipfile(path) and target is None:
         said = f"{path} must be a table ({', '.join(sorted(TEXT | TYPED))}), or a folder or zip of images or recordings"
@@ -91,6 +100,21 @@ def summarise(task: Task) -> dict[str, Any]:
         found["columns"] = [_column(column) for column in columns]
         found["columns"] += [{"name": name, "as": "dropped", "reason": reason} for name, reason in left_out.items()]
     return {**found, **seen}
+
+
+def columns_text(path: str | Path) -> str:
+    """Return as lines of text how each column of a table is read, with examples, and what to type next."""
+    with noting() as said:
+        frame = plain_frame(read(Path(path).expanduser()))
+    frame = frame.loc[:, ~frame.columns.duplicated()]
+    how, cells = readings(frame), [["column", "read as", "for example"]]
+    for name, dtype in frame.dtypes.items():
+        plainly = {"M": "date", "b": "truth", "O": "text"}.get(dtype.kind, "number")
+        examples = [text[:SHOWN] for text in dict.fromkeys(texts(frame[name])) if text is not None][:EXAMPLES]
+        cells.append([str(name), how[name].kind if name in how else plainly, "; ".join(examples)])
+    said += [f"{name!r} {reading.note}" for name, reading in how.items() if reading.note]
+    lines = [f"{path}: a table of {len(frame):,} rows", "", fitted(cells, [False] * 3), "", *(f"warning: {one}" for one in said)]
+    return printable("\n".join([*lines, f"give the column to predict: joulefront inspect {quote(str(path))} --target NAME"]))
 
 
 def summary_text(found: Mapping[str, Any]) -> str:

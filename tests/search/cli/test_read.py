@@ -334,8 +334,23 @@ def test_inspect_shows_what_a_study_would_make_of_data(call: Any, rows: Path, mo
         assert part in text
     found = json.loads(call("inspect", rows, "--target", "a", "--kind", "regression", "--json").out)
     assert (found["kind"], found["metric"], found["split"]) == ("regression", "r2", "random")
-    refused(call("inspect", rows), "--target NAME; its columns are a, b, c, y")
     refused(call("inspect", rows, "--target", "y", "--split", "kfold"), "random, time:COLUMN or group:COLUMN")
+
+
+def test_inspect_of_a_table_without_a_target_shows_its_columns_and_what_to_type_next(call: Any, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("Datum;Preis;Ort\n" + "".join(f"{k % 28 + 1:02}.01.2024;{'1.' * (k > 8)}{k + 100};{'pq'[k % 2]}\n" for k in range(60)))
+    text = call("inspect", file).out
+    for part in (
+        "60 rows",
+        "Datum   date     01.01.2024; 02.01.2024",
+        "Preis   number   100; 101",
+        "Ort     text     p; q",
+        "points of thousands",
+    ):
+        assert part in text
+    assert " ".join(text.split()).endswith(f"give the column to predict: joulefront inspect {file} --target NAME")
+    refused(call("inspect", file, "--json"), "--target NAME; its columns are Datum, Preis, Ort")
 
 
 def test_studies_lists_the_options_of_one_with_their_meaning(call: Any) -> None:
