@@ -1,4 +1,4 @@
-"""What killed sessions still owe: the ledger's last checkpoint knows more than their last bill, and may be all that is left of them."""
+"""What killed sessions still owe: the ledger's file knows more than their last bill, and may be all that is left of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ..energy import Component, Record
 from ..energy.journal import fitted, lines
-from ..energy.record import add, sum_known
+from ..energy.record import add, scaled, sum_known
 from ..records.bill import REPEAT, REPEATS, TRIAL, SessionBill, known_joules
 from ..records.replicates import Repeat
 from ..records.trial import Trial
@@ -54,9 +54,10 @@ class _Traces:
         elif kind == "open":
             self.names[record["id"]] = str(record["name"])
         elif kind == "close":
-            self.names.pop(record["id"], None)  # ended after the checkpoint: its own record counts
             if record["parent"] is None:
+                fitted(Record, record, "record")
                 self.ended.append(Record.from_json(record))
+            self.names.pop(record["id"], None)  # ended after the checkpoint: its own record counts
         elif kind == "ended":
             self.joules = event["joules"]
         elif kind == "stop":
@@ -74,7 +75,8 @@ class _Traces:
 def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path, noted: Iterable[Mapping[str, Any]] = ()) -> dict[int, float | None]:
     """Bring the bills of killed sessions up to the ledger's last checkpoint, and book what they left open.
 
-    Trials are booked as failed, repeats as such. Sessions of the journal that the bill does not name were killed before their first bill,
+    Trials are booked as failed, repeats as such. Trainings that ended after the checkpoint have records of their own, which are added. What
+    a session took beside them since, at most the time between two checkpoints, nobody knows. Sessions of the journal that the bill does not name were killed before their first bill,
     or the bill is lost: they are added.
 
     Args:
@@ -174,9 +176,21 @@ def close_without_journal(session: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]:
     """Close the bill of one session; return what its open trials had taken, by number."""
-    _extend_total(session, traces)
     open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
     open_repeats: dict[str, float | None] = dict(session.get("open_repeats_joules", {}))
+    named = ((TRIAL, open_trials), (REPEAT, open_repeats))
+    billed_open = {f"{kind} {number}": joules for kind, found in named for number, joules in found.items()}
+    late, states = _late(session, traces, billed_open), session["by_state_joules"]
+    _extend_total(session, traces)
+    with suppress(*NOT_OURS):
+        _add_late(session, late, traces, billed_open)
+    for record in late:
+        kind, _, number = record.name.partition(" ")
+        state = "idle" if record.kind == "idle" else {TRIAL: BOOKED.get(record.state, "failed"), REPEAT: REPEATS}.get(kind, "overhead")
+        states[state] = states.get(state, 0.0) + record.known_joules
+        for of, found in named:
+            if of == kind:
+                found.pop(number, None)
     failed = {number: joules or 0.0 for number, joules in open_trials.items()}
     for window in traces.open:
         with suppress(*NOT_OURS):
@@ -186,7 +200,6 @@ def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]
                 open_trials[number], failed[number] = whole, known
             elif kind == REPEAT:
                 open_repeats[number] = known
-    states = session["by_state_joules"]
     for state, joules in (("failed", sum(failed.values())), (REPEATS, sum(joules or 0.0 for joules in open_repeats.values()))):
         if joules:
             states[state] = states.get(state, 0.0) + joules
@@ -207,6 +220,48 @@ def _extend_total(session: dict[str, Any], traces: _Traces) -> None:
             before = SessionBill("", before=session.get("before"))
             session["by_component_joules"] = before.with_before(traces.split["joules"], "cpu")
             session["unknown_seconds"] = dict(traces.split["unknown_seconds"])
+
+
+def _late(session: Mapping[str, Any], traces: _Traces, billed_open: Collection[str]) -> list[Record]:
+    """Return the outermost windows that have ended and that the last bill does not have, or has as open."""
+    if session.get("total") is None:
+        return []
+    t1_ns, ended = Record.from_json(session["total"]).t1_ns, {record.name: record for record in traces.ended}  # the last of a name
+    own = {record.id for name, record in ended.items() if name in billed_open and name not in traces.names.values()}
+    return [record for record in traces.ended if record.t1_ns > t1_ns or record.id in own]
+
+
+def _add_late(session: dict[str, Any], late: Iterable[Record], traces: _Traces, billed_open: Mapping[str, float | None]) -> None:
+    """Add to the total what windows took after its end.
+
+    Of one that was open then it is what it took less what it had taken by then, or where nothing knows that, its share by time. The
+    shares of windows beside each other have no joule in common.
+    """
+    if session.get("total") is None:
+        return
+    total = Record.from_json(session["total"])
+    if total.t1_ns == traces.total.t1_ns:
+        by_then = {window["id"]: _joules(window)[1] for window in traces.open}
+    else:
+        by_then = {record.id: joules for record in late if (joules := billed_open.get(record.name)) is not None}
+    known, unknown = known_joules(session), dict(session.get("unknown_seconds", {}))
+    parts, reached = [total], total.t1_ns
+    for record in sorted((one for one in late if one.t1_ns > total.t1_ns), key=lambda one: one.t1_ns):
+        share = min(1.0, (record.t1_ns - total.t1_ns) / max(record.t1_ns - record.t0_ns, 1))
+        if share < 1.0 and record.id in by_then and record.known_joules:
+            share = max(0.0, 1.0 - by_then[record.id] / record.known_joules)
+        # The time of windows beside each other passes once.
+        parts.append(replace(scaled(record, share), seconds=(record.t1_ns - max(record.t0_ns, reached)) / 1e9))
+        reached = record.t1_ns
+        for part in parts[-1].counting:
+            if part.joules is not None:
+                known[part.name] = known.get(part.name, 0.0) + part.joules
+            else:
+                unknown[part.name] = unknown.get(part.name, 0.0) + parts[-1].seconds
+    if len(parts) > 1:
+        whole = add([replace(part, hardware_id=total.hardware_id) for part in parts])
+        session["total"] = replace(total, components=whole.components, t1_ns=reached, seconds=whole.seconds).to_json()
+        session.update(by_component_joules=known, unknown_seconds=unknown)
 
 
 def _balance(session: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from joulefront.search.billing.account import Account
 from joulefront.search.billing.recovery import settle_killed
-from joulefront.search.energy import Capability, Ledger, Reading, Record
+from joulefront.search.energy import Capability, Component, Ledger, Reading, Record
 from joulefront.search.energy.journal import lines, shortened
 from joulefront.search.records.bill import SessionBill, add_up, read_sessions
 
@@ -117,6 +117,71 @@ def test_a_trial_that_ended_after_the_beat_is_priced_by_its_own_record(killed: t
     with file.open("a") as out:
         out.write(json.dumps({"event": "close", "session": sessions[0]["ledger_session"], "record": record.to_json()}) + "\n")
     assert settle_killed(sessions, file)[1] == 345.0
+
+
+def closed_later(file: Path, session: str, name: str, t0: float, t1: float, joules: float | None, state: str = "ok") -> None:
+    """Write that a window has ended, as its ledger did before the next checkpoint."""
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    opened = next((event["record"] for event in events if event["event"] == "open" and event["record"]["name"] == name), None)
+    record = Record(f"{session}.{name}", name, None, "trial", state, "", int(t0 * SECOND), int(t1 * SECOND), t1 - t0)
+    record = replace(record, components=(Component("cpu:pkg0", joules, "steady", u_random_joules=0.1, u_systematic_joules=0.0),))
+    facts = record.to_json() | ({} if opened is None else {"id": opened["id"]})
+    with file.open("a") as out:
+        out.write(json.dumps({"event": "close", "session": session, "record": facts}) + "\n")
+
+
+@pytest.mark.parametrize("billed", [True, False])
+def test_trials_that_ended_after_the_last_checkpoint_are_on_the_bill(killed: tuple[Path, list[dict[str, Any]]], billed: bool) -> None:
+    file, sessions = killed
+    name, sessions = sessions[0]["ledger_session"], sessions if billed else []
+    closed_later(file, name, "trial 1", 12, 28, 160.0)  # 150 of them were in the total at 27 s
+    closed_later(file, name, "trial 2", 28, 28.5, 5.0)
+    closed_later(file, name, "trial 3", 29, 29.5, 5.0, "failed")
+    closed_later(file, name, "repeat 0", 29.5, 30, 5.0)
+    assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: 160.0, 2: 5.0, 3: 5.0}
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(270.0 + 10.0 + 15.0)
+    assert bill.by_state == {"complete": pytest.approx(265.0), "overhead": pytest.approx(20.0), "failed": 5.0, "repeats": 5.0}
+    assert bill.by_component == {"cpu:pkg0": pytest.approx(295.0)}
+    assert bill.seconds == pytest.approx(27.0 + 1.0 + 1.5), "half a second between two trials was of nobody's window"
+    assert settle_killed(sessions, file) == {}
+    assert add_up(sessions) == bill
+
+
+def test_a_trial_that_the_last_bill_has_as_open_is_billed_as_what_it_became(killed: tuple[Path, list[dict[str, Any]]]) -> None:
+    file, sessions = killed
+    sessions[0]["open_trials_joules"] = {"1": 40.0}
+    closed_later(file, sessions[0]["ledger_session"], "trial 1", 12, 26, 140.0, "stopped")
+    assert settle_killed(sessions, file) == {0: pytest.approx(100.0), 1: 140.0}
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(270.0), "the total at 27 s has it already"
+    assert bill.by_state == {"complete": 100.0, "stopped": 140.0, "overhead": pytest.approx(30.0)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_trial_across_the_end_of_a_later_bill_adds_what_is_beyond_it(killed: tuple[Path, list[dict[str, Any]]], known: bool) -> None:
+    file, sessions = killed
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if '"beat"' not in line))
+    sessions[0]["open_trials_joules"] = {"1": 40.0 if known else None}
+    sessions[0]["total"]["components"][0]["joules"] = 160.0 if known else 120.0
+    sessions[0]["total"]["t1_ns"] = 16 * SECOND
+    closed_later(file, sessions[0]["ledger_session"], "trial 1", 12, 28, 240.0)
+    settle_killed(sessions, file)
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(160.0 + 200.0 if known else 120.0 + 240.0 * 12 / 16)
+    assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules)
+
+
+def test_a_trial_whose_meter_was_lost_after_the_checkpoint_leaves_the_total_known_and_names_the_time(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    file, sessions = killed
+    closed_later(file, sessions[0]["ledger_session"], "trial 2", 28, 30, None)
+    assert settle_killed(sessions, file)[2] is None
+    bill = add_up(sessions)
+    assert bill.total_joules == pytest.approx(270.0)
+    assert bill.unknown_seconds == {"cpu:pkg0": pytest.approx(2.0)}
+    assert sum(bill.by_state.values()) == pytest.approx(270.0)
 
 
 def test_a_lost_journal_leaves_the_bill_as_it_was(killed: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -281,6 +346,27 @@ def test_parallel_trials_that_died_together_are_billed_their_own_part_each(tmp_p
     assert bill.total_joules == pytest.approx(25 * 60 - (40 if lost else 0))
     assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules)
     assert bill.unknown_seconds == ({"gpu:b": pytest.approx(4.0)} if lost else {})
+
+
+def test_parallel_trials_that_ended_after_the_checkpoint_add_what_each_took_beyond_it(tmp_path: Path) -> None:
+    now, file = [0], tmp_path / "ledger.jsonl"
+    ledger = Ledger([TwoGpus(now)], file=file, interval_seconds=None, clock=lambda: now[0]).start()
+    account = Account(ledger, SessionBill("then"), [], None, tmp_path / "bill.json")
+    meters = [account.open(0, ("gpu:a",)), account.open(1, ("gpu:b",))]
+    now[0] = 10 * SECOND
+    account.save()
+    taken = list[float]()
+    for number, second in enumerate((12, 14)):
+        now[0] = second * SECOND
+        ledger.sample()
+        taken.append(account.close(number, meters[number], state="ok", cpu_seconds=None).known_joules)
+    sessions = read_sessions(tmp_path / "bill.json")
+    assert settle_killed(sessions, file) == dict(enumerate(taken))
+    bill = add_up(sessions)
+    assert bill.by_state["complete"] == pytest.approx(sum(taken))
+    assert sum(bill.by_state.values()) == pytest.approx(bill.total_joules)
+    assert bill.total_joules == pytest.approx(12 * 60 + 2 * 30)
+    assert bill.seconds == pytest.approx(14.0)
 
 
 def test_a_killed_session_still_pays_what_it_took_before_its_ledger(killed: tuple[Path, list[dict[str, Any]]]) -> None:

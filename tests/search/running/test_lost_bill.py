@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
+from helpers import forked
 from helpers.workers import recorded_run, sleeping, sleeping_study
 
 from joulefront.search import run
-from joulefront.search.records.bill import read_bill
+from joulefront.search.records.bill import add_up, read_bill
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.study import LimitReachedError
@@ -78,3 +80,28 @@ def test_a_worker_without_its_bill_takes_it_from_the_storage(tmp_path: Path) -> 
     sessions = json.loads((out / "bill.json").read_text())["sessions"]
     assert len(sessions) == 2
     assert sum(sessions[0]["by_component_joules"].values()) == pytest.approx(before.total_joules)
+
+
+def test_a_session_that_is_killed_before_its_bill_has_the_last_trial_is_billed_it(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    program = (
+        "import os, signal\n"
+        "from helpers.workers import sleeping, sleeping_study\n"
+        "from joulefront.search import run\n"
+        "from joulefront.search.running.recorder import Recorder\n"
+        "times = iter(range(4))\n"
+        "Recorder.drop_weights = lambda self: next(times, None) is None and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with sleeping():\n"
+        f"    run(sleeping_study(), out={str(out)!r}, trials=9, meter='cpu_time', save_seconds=600)\n"
+    )
+    assert forked.run("-c", program).returncode == -signal.SIGKILL
+    last = read_bill(out / "bill.json")
+    with sleeping():
+        run(sleeping_study(), out=out, trials=6, meter="cpu_time")
+    trials = RunFolder.open(out).run().trials
+    assert [trial.state for trial in trials] == ["complete"] * 6
+    killed, _ = json.loads((out / "bill.json").read_text())["sessions"]
+    settled, took = add_up([killed]), trials[4].increment_joules or 0.0
+    assert settled.by_state["complete"] == pytest.approx(last.by_state["complete"] + took)
+    assert settled.total_joules == pytest.approx(last.total_joules + took)
+    assert settled.total_joules == pytest.approx(sum(settled.by_state.values()))
