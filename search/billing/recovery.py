@@ -76,8 +76,9 @@ def settle_killed(sessions: list[dict[str, Any]], ledger_file: Path, noted: Iter
     """Bring the bills of killed sessions up to the ledger's last checkpoint, and book what they left open.
 
     Trials are booked as failed, repeats as such. Trainings that ended after the checkpoint have records of their own, which are added. What
-    a session took beside them since, at most the time between two checkpoints, nobody knows. Sessions of the journal that the bill does not name were killed before their first bill,
-    or the bill is lost: they are added.
+    a session took beside them since, at most the time between two checkpoints, nobody knows.
+
+    Sessions of the journal that the bill does not name were killed before their first bill, or the bill is lost: they are added.
 
     Args:
         sessions: Sessions of a bill file; changed in place.

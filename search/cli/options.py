@@ -149,7 +149,12 @@ class LimitOptions:
     """What the study as a whole may take."""
 
     trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials of the study.")] = None
-    budget: Annotated[str | None, typer.Option(help="What the search may spend in total: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR.")] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What the search may spend in total: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR. Showing the front comes on top (a few J)."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

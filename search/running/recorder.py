@@ -229,10 +229,11 @@ def recent_gain(front: Front) -> str | None:
     return f"{what} raised the hypervolume from {before:.3f} to {after:.3f}"
 
 
-def course(front: Front, spent_joules: float | None, overhead: Mapping[str, float] | None = None) -> list[str]:
+def course(front: Front, spent_joules: float | None, overhead: Mapping[str, float] | None = None, *, shown: bool = False) -> list[str]:
     """Return which share of the energy trained models and what the rest was for, and when the quality last rose, as clauses.
 
-    ``overhead`` is in joules by what it was for; what of the rest is not in it is left out.
+    ``overhead`` is in joules by what it was for; what of the rest is not in it is left out. ``shown`` is whether the front is to be shown,
+    which is spent later.
     """
     done = sorted((trial for trial in front.trials if trial.values), key=lambda trial: trial.number)
     if not done:
@@ -247,6 +248,7 @@ def course(front: Front, spent_joules: float | None, overhead: Mapping[str, floa
         rest = ", ".join(f"{name} {joules / spent_joules:.0%}" for name, joules in parts if joules >= 0.005 * spent_joules)
         said.append(f"{min(1.0, trained / spent_joules):.0%} of {joules_text(spent_joules)} trained models")
         said[-1] += f" ({rest})" if rest and overhead else ""
+        said += ["showing the front comes on top"] if shown else []
     best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
     return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
 

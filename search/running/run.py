@@ -159,7 +159,7 @@ def run(
         study: What to search.
         out: Run folder; ``runs/<study.name>`` by default.
         trials: Number of trials in total.
-        budget: What the search may spend in total, e.g. ``"5Wh"``.
+        budget: What the search may spend in total, e.g. ``"5Wh"``; what ``show`` takes comes on top.
         timeout_seconds: Wall time of this session.
         storage: Optuna storage URL; SQLite in the run folder by default. The study of this name there is made, or joined: its workers share
             trials, budget and bill. A run that goes on takes its password from here, ``JOULEFRONT_STORAGE`` (that URL) or ``PGPASSFILE``.
@@ -225,7 +225,7 @@ def run(
             session.get_ready(runner.first_training(), runner.rules.timed_out)
         with session.account.spending("start", session.ledger.t0_ns):
             pass
-        _search(runner)
+        _search(runner, shown=show is not None)
         if show is not None:
             with session.account.spending("showing"):
                 session.show(lambda: show(load(path, storage=storage)))
@@ -323,12 +323,12 @@ def _prepared(
     return TrialRunner(study, task, session, optuna_study, rules, recorder, reporter, hourly, first, baseline, member, stored)
 
 
-def _search(runner: TrialRunner) -> None:
+def _search(runner: TrialRunner, *, shown: bool) -> None:
     """Run trials until a rule ends the study, between the baselines, and tell what it has brought, whatever has ended it."""
     study, session, rules, reporter, member = runner.study, runner.session, runner.rules, runner.reporter, runner.member
     loop = TrialLoop(session.executors, rules, runner, lambda: runner.recorder.failures, session.lock)
     with Endings() as after:
-        after.then(lambda _: _tell_end(runner))
+        after.then(lambda _: _tell_end(runner, shown=shown))
         with session.measuring():
             reporter.begin()
             loop.go()
@@ -358,8 +358,8 @@ def _tell_start(runner: TrialRunner, path: Path, raised: str | None, earlier: Se
             runner.reporter.tell("start", said)
 
 
-def _tell_end(runner: TrialRunner) -> None:
-    """Say why a session of a search has ended and what it has brought, and leave what the folder keeps of it."""
+def _tell_end(runner: TrialRunner, *, shown: bool) -> None:
+    """Say why a session of a search has ended and what it has brought, and leave what the folder keeps of it; the front may be shown."""
     session, study, optuna_study, rules = runner.session, runner.study, runner.optuna_study, runner.rules
     reporter, hourly, member = runner.reporter, runner.carbon, runner.member
     session.reason = rules.reason or session.reason
@@ -371,7 +371,7 @@ def _tell_end(runner: TrialRunner) -> None:
     front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)
     rules.account.save()
     parts = add_up(rules.account.sessions()).overhead_parts
-    used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts)
+    used = course(front, None if member is not None and member.others else rules.account.spent_joules(), parts, shown=shown)
     reporter.tell("end", "; ".join([f"ended: {session.reason}", *used]))
     if not front.trials and rules.limits.joules is not None and (started := rules.account.spent_joules() or 0.0) >= rules.limits.joules:
         reporter.tell("end", f"imports, data and warm-up alone took {joules_text(started)}; give a larger --budget")

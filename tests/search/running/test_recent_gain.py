@@ -83,3 +83,4 @@ def test_a_training_of_unknown_energy_takes_nothing_from_what_the_others_were_fo
     lost = make_trial(1, "failed", {}, 1, evaluation_joules=20.0)
     front = Front((known, lost), ("accuracy", "train_energy"), ("maximize", "minimize"))
     assert course(front, 40.0, {"start": 10.0})[0] == "75% of 11.1 mWh trained models (start 25%)"
+    assert course(front, 40.0)[1] != course(front, 40.0, shown=True)[1] == "showing the front comes on top"

@@ -140,11 +140,14 @@ def test_a_run_whose_meter_reads_what_it_does_not_use_is_refused(rings: Maker, t
         run(rings(trials=1), out=tmp_path / "r", device="cpu", meter="nvml")
 
 
-def test_a_budget_of_real_joules_is_kept(rings: Maker, tmp_path: Path) -> None:
+def test_a_budget_of_real_joules_is_kept_and_its_end_says_what_comes_on_top(rings: Maker, tmp_path: Path) -> None:
     run(rings(trials=2), out=tmp_path / "r", meter="cpu_time")
     spent = RunFolder.open(tmp_path / "r").run().bill.total_joules
     assert spent is not None
-    run(rings(), out=tmp_path / "r", budget=Budget(joules=2 * spent), meter="cpu_time")
+    told: list[str] = []
+    limited = {"budget": Budget(joules=2 * spent), "show": lambda view: None, "listener": lambda progress: told.append(progress.message)}
+    run(rings(), out=tmp_path / "r", meter="cpu_time", **limited)
+    assert any("is spent; " in message and "; showing the front comes on top;" in message for message in told)
     result = RunFolder.open(tmp_path / "r").run()
     assert result.bill.total_joules is not None
     assert 2 * spent <= result.bill.total_joules < 4 * spent
