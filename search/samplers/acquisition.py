@@ -298,4 +298,4 @@ def _gain_given_measurement(
     columns = [(mean.ravel(), np.tile(sd, len(_NODES)))]
     columns += [(np.tile(p.mean[rows, target], len(_NODES)), np.tile(p.sd[rows, target], len(_NODES))) for p in predictions.objectives[1:]]
     gain = boxes.expected_gain(models.marginals_of(columns, target)).reshape(len(_NODES), len(rows))
-    return np.asarray(gain * predictions.feasibility[rows])
+    return np.asarray(gain * predictions.feasibility[rows, target])

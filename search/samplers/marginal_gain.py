@@ -112,7 +112,7 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
     points, boxes = state.points, state.boxes
     spent = gain = last_rate = 0.0
     for _ in range(_MAX_STEPS):
-        gains = np.stack([boxes.expected_gain(b) for b in marginals], 1) * predictions.feasibility[:, None]
+        gains = np.stack([boxes.expected_gain(b) for b in marginals], 1) * predictions.feasibility
         if settings.complete_only:
             gains[:, :-1] = 0.0
         rate = np.where(open_ & (cost <= budget - spent), gains / (cost + settings.cost_floor * state.median_cost), -np.inf)

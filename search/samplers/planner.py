@@ -227,12 +227,12 @@ class Planner:
         table = state.table
         genes = table.genes[table.keys.index(decision.key)] if decision.key in table.keys else encoder.encoding.genes(decision.params)
         predictions = self.models.predict(encoder.columns(genes[None]))
-        if predictions.feasibility[0] < _HOPELESS:
+        energy, rung = predictions.energy[0], self.settings.rungs.index(decision.epochs)
+        if predictions.feasibility[0, rung] < _HOPELESS:
             return None
-        energy = predictions.energy[0]
         paid = 10 ** -table.values[:, 1] if table.transform.logarithmic[1] else table.epochs
         done = 0.0 if decision.parent is None else float(paid[table.numbers == decision.parent][0])
-        cost = max(float(energy[self.settings.rungs.index(decision.epochs)]) - done, MIN_INCREMENT * float(energy[0]))
+        cost = max(float(energy[rung]) - done, MIN_INCREMENT * float(energy[0]))
         return replace(decision, cost=cost, step_cost=cost) if remaining is None or cost <= remaining else None
 
     def _settled(self, table: ObservationTable, counts: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -295,7 +295,7 @@ class Planner:
         rungs = np.array(settings.rungs, dtype=float)
         trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
         gain = np.stack([state.boxes.expected_gain(self.models.marginals(predictions, r)) for r in range(len(rungs))], 1)
-        gain = gain * predictions.feasibility[:, None]
+        gain = gain * predictions.feasibility
         if settings.complete_only:
             gain[:, :-1] = 0.0
         energy = 10 ** -table.values[table.longest_row[config], 1] if table.transform.logarithmic[1] else trained_to

@@ -196,8 +196,8 @@ def _subset(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 class Predictions:
     """Predictions for ``n`` configurations at the ``r`` rungs of a study, with a standardised posterior per objective.
 
-    ``energy`` is expected for the training from scratch, ``(n, r)``, in the user's unit; ``feasibility``, ``(n,)``, is the probability that
-    it neither fails nor breaks a constraint.
+    ``energy`` is expected for the training from scratch, ``(n, r)``, in the user's unit; ``feasibility``, ``(n, r)``, is the probability
+    that it neither fails nor breaks a constraint there.
     """
 
     objectives: tuple[Posterior, ...]
@@ -278,12 +278,14 @@ class SurrogateModels:
         # Beyond the first rung the uncertainty of costs is that of their growth with the epochs, which all configurations share. It must
         # not make a single one look promising: otherwise cheap trainings are repeated forever in the hope of cheaper ones.
         found = tuple(model.predict(X, u, first_sd_only=j > 0) for j, model in enumerate(self._objectives))
-        feasibility = np.ones(len(X))
+        # A constraint counts at the rung that a training would end at. It may hold at some only, and at the last one so little is measured
+        # that what breaks it at the first may look feasible there for long.
+        feasibility = np.ones((len(X), len(u)))
         for model in self._constraints.values():
-            there = model.predict(X, u[-1:])
-            feasibility *= scipy.special.ndtr(-(model.mean + model.sd * there.mean[:, 0]) / (model.sd * there.sd[:, 0]))
+            there = model.predict(X, u)
+            feasibility *= scipy.special.ndtr(-(model.mean + model.sd * there.mean) / (model.sd * there.sd))
         if self._failure is not None:
-            feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean[:, 0]), 0.0, 1.0)
+            feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean), 0.0, 1.0)
         return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_FEASIBILITY))
 
     def inflated(self, predictions: Predictions, fresh: NDArray[np.bool_], factors: tuple[float, float]) -> Predictions:

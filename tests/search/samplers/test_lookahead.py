@@ -69,7 +69,7 @@ class Oracle:
 
     def now(self, rung: int) -> Array:
         """Expected gain at a rung before anything is seen, ``(ROWS,)``."""
-        return self.boxes.expected_gain(self.models.marginals(self.predictions, rung)) * self.predictions.feasibility
+        return self.boxes.expected_gain(self.models.marginals(self.predictions, rung)) * self.predictions.feasibility[:, rung]
 
     def after(self, row: int, rung: int) -> Array:
         """Expected gain at a rung after each possible measurement at the first, ``(len(SEEN),)``.
@@ -84,7 +84,7 @@ class Oracle:
         for z in SEEN:
             mean = quality.mean[row, rung] + together / variance_seen * (z * np.sqrt(variance_seen))
             columns = [(np.array([mean]), np.array([sd])), (energy.mean[row, [rung]], energy.sd[row, [rung]])]
-            gains.append(self.boxes.expected_gain(self.models.marginals_of(columns, rung))[0] * self.predictions.feasibility[row])
+            gains.append(self.boxes.expected_gain(self.models.marginals_of(columns, rung))[0] * self.predictions.feasibility[row, rung])
         return np.array(gains)
 
     def best_rate(self, row: int, targets: list[int], *, resume: bool, last_only: bool) -> float:
@@ -113,7 +113,8 @@ def synthetic() -> Oracle:
     quality = Posterior(mean, np.tile(np.sqrt(np.diag(Joint.shared)), (ROWS, 1)), np.zeros(0))
     energy = Posterior(-np.log10(cost), np.full_like(cost, 0.05), np.zeros(0))
     front = np.array([[0.5, -1.0], [0.65, -1.8], [0.7, -2.3]])
-    return Oracle(Joint(), boxes_above(front, np.array([0.3, -2.5])), Predictions((quality, energy), cost, np.linspace(1.0, 0.5, ROWS)))
+    feasibility = np.repeat(np.linspace(1.0, 0.5, ROWS)[:, None], cost.shape[1], 1)
+    return Oracle(Joint(), boxes_above(front, np.array([0.3, -2.5])), Predictions((quality, energy), cost, feasibility))
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,45 @@ def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is
     assert (np.ptp(quality.sd, axis=1) > 1e-3).any()
 
 
+def limited_by(constraint: Callable[[float, int], float], trials: int) -> optuna.Study:
+    """Search two parameters under a constraint on the first of them, ``x``, and the epochs."""
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        x, z, epochs = trial.suggest_float("x", 0, 1), trial.suggest_float("z", 0, 1), trial.suggest_int("epochs", 1, 9)
+        trial.storage.set_trial_system_attr(trial._trial_id, "constraints:limit", constraint(x, epochs))
+        return 1 - (x - 0.3) ** 2 - (z - 0.5) ** 2 - 0.3 / epochs, float(epochs)
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3, 9]))
+    study.optimize(objective, trials)
+    return study
+
+
+def broken(study: optuna.Study, constraint: Callable[[float, int], float]) -> list[tuple[float, int]]:
+    points = [(trial.params["x"], trial.params["epochs"]) for trial in study.trials[8:]]
+    return [point for point in points if constraint(*point) > 0]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "most"),
+    [
+        pytest.param(lambda x, epochs: x - 0.2, 8, id="at every length alike"),
+        pytest.param(lambda x, epochs: 1.1 + 2 * x - epochs, 12, id="met by long trainings only"),
+        pytest.param(lambda x, epochs: epochs * (0.2 + x) - 3.0, 3, id="met by short trainings only"),
+    ],
+)
+def test_a_constraint_is_kept_at_the_rung_that_is_trained_to(constraint: Callable[[float, int], float], most: int) -> None:
+    assert len(broken(limited_by(constraint, 24), constraint)) <= most
+
+
+def test_what_is_feasible_at_first_only_is_not_trained_on() -> None:
+    study = limited_by(lambda x, epochs: epochs * (0.2 + x) - 3.0, 16)
+    survey = surveyed(study)
+    genes = survey.encoder.encoding.genes({"x": 0.9, "z": 0.5})
+    feasibility = survey.planner.models.predict(survey.encoder.columns(genes[None])).feasibility[0]
+    assert feasibility[0] > 0.5
+    assert feasibility[-1] < 0.2
+
+
 @pytest.mark.slow
 def test_the_feasibility_of_what_can_hardly_succeed_stays_positive(objective: Objective) -> None:
     """Everything wide is infeasible by far: it is avoided, and yet never ruled out."""
