@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-from ..search.space import Candidate, NearestTrial
+from ..search.space import Candidate, NearestTrial, Suggest
 from ..search.training.backbone import library
 from ..search.training.recipe import Recipe
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
+from .recipes import suggest_categorical
 
 Zoo = TypeVar("Zoo", bound=Any)
 #: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
@@ -265,7 +266,12 @@ def fitting(zoo: Zoo, names: Sequence[str], task: Task, known: Collection[str] =
     if len(reasons) == len(names):
         raise ValueError(f"{said}; {remedy}")
     warnings.warn(f"{said} and {'is' if len(reasons) == 1 else 'are'} left out; {remedy} to have all", stacklevel=2)
-    return replace(zoo, models=tuple(name for name in names if name not in reasons))
+    return replace(zoo, models=tuple(name for name in names if name not in reasons), of_several=True)
+
+
+def suggest_model(trial: Suggest, zoo: Any, names: tuple[str, ...]) -> str:
+    """Draw a model; also the only one that is left `of_several` is stored, since who reads a run has the whole family."""
+    return str(trial.suggest_categorical("model", names) if zoo.of_several else suggest_categorical(trial, "model", names))
 
 
 def _reason(zoo: Any, name: str, task: Task, size: int | None) -> str | None:

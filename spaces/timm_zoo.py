@@ -24,6 +24,7 @@ from .pretrained import (
     names_within,
     same_area,
     start_at_zero,
+    suggest_model,
     unfit,
     weights_file,
 )
@@ -61,6 +62,7 @@ class TimmZoo(Family):
         weights: ``none`` (from scratch), ``hub`` (timm's own weights from the Hugging Face hub) or the path of a local file.
         freeze: ``none``, ``backbone`` (only the head is trained) or the number of stages to freeze, the stem being the first.
         drop_paths: Rate of stochastic depth; 0 leaves the model as timm has it.
+        of_several: Whether others were left out, see `fitting`.
     """
 
     models: tuple[str, ...] = MODELS
@@ -69,12 +71,13 @@ class TimmZoo(Family):
     drop_paths: Floats = 0.0
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "timm"
+    of_several: bool = False
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a model and its settings; a name or pattern that is unknown to timm raises ValueError."""
         stored = getattr(trial, "params", {}).get("weights", "none")
         return {
-            "model": suggest_categorical(trial, "model", names_of(self.models)),
+            "model": suggest_model(trial, self, names_of(self.models)),
             "weights": EARLIER if self.weights == "none" != stored else suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths, share=True),

@@ -20,7 +20,18 @@ from ..search.training.backbone import library
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
-from .pretrained import check_forward, expand, first_few, first_line, fitting, freeze_stages, names_within, unfit, weights_file
+from .pretrained import (
+    check_forward,
+    expand,
+    first_few,
+    first_line,
+    fitting,
+    freeze_stages,
+    names_within,
+    suggest_model,
+    unfit,
+    weights_file,
+)
 from .recipes import ORDINARY, Family, Options, RecipeRanges, suggest_categorical
 
 #: The three networks and the head of the paper that `studies/` repeats.
@@ -42,6 +53,7 @@ class TorchvisionZoo(Family):
             feature maps with dropout 0.5 before the last layer.
         weights: ``none`` (from scratch), ``hub`` (torchvision's own weights) or the path of a local file.
         freeze: ``none``, ``backbone`` (only the head is trained) or the number of stages to freeze, the stem being the first.
+        of_several: Whether others were left out, see `fitting`.
     """
 
     models: tuple[str, ...] = ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5")
@@ -50,11 +62,12 @@ class TorchvisionZoo(Family):
     freeze: Options[str | int] = "none"
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "torchvision"
+    of_several: bool = False
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a network and its settings; a name or pattern that is unknown to torchvision raises ValueError."""
         return {
-            "model": suggest_categorical(trial, "model", names_of(self.models)),
+            "model": suggest_model(trial, self, names_of(self.models)),
             "head": suggest_categorical(trial, "head", self.heads),
             "weights": suggest_categorical(trial, "weights", self.weights),
             "freeze": suggest_categorical(trial, "freeze", self.freeze),

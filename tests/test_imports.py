@@ -73,7 +73,7 @@ def test_a_file_has_at_most_400_lines_and_the_package_keeps_its_size() -> None:
     print(f"{len(lengths)} files, {sum(lengths.values())} lines, the longest {max(lengths.values())}")
     assert {module: lines for module, lines in lengths.items() if lines > 400} == {}
     assert len(lengths) <= 236
-    assert sum(lengths.values()) <= 54_200
+    assert sum(lengths.values()) <= 54_250
 
 
 def test_the_packages_in_pyproject_are_the_folders_on_disk() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from joulefront.search.hints import Hints
-from joulefront.search.space import FixedTrial
+from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.search.study import Study
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
@@ -55,7 +55,10 @@ def test_a_network_that_cannot_take_the_images_is_left_out_before_any_trial_and_
     space = Repeated(Union(Mlp(), TimmZoo(("test_vit", "test_resnet", "dla46_c"))))
     with pytest.warns(UserWarning, match=r"timm: test_vit, dla46_c cannot take the images \(40 x 48 pixels: .*patch size") as said:
         fitted = Hints(space).fitted_to(task)
-    assert fitted == Repeated(Union(Mlp(), TimmZoo(("test_resnet",))))
+    assert fitted == Repeated(Union(Mlp(), TimmZoo(("test_resnet",), of_several=True)))
+    drawn = RandomTrial(0)
+    left = fitted.space.spaces[1].sample(drawn)
+    assert space.space.spaces[1].sample(FixedTrial(drawn.params)) == left, "who reads the run has the whole family"
     assert "give --set resolution=64 (Python: RecipeRanges(resolution=64))" in str(said[0].message)
     study = Study("photos", task, space, trials=1)
     assert study.fitted_to(task, whole=True).space == space, "for runs that were begun with all models"
