@@ -117,7 +117,10 @@ def sleeping(epoch_seconds: float = 0.01, log: Path | None = None) -> Iterator[N
         patch.object(WarmUp, "before", lambda *args, **words: None),
         patch.object(host, "describe", pretended),
     ):
-        yield
+        try:
+            yield
+        finally:
+            vars(_machine).clear()  # the next test of this thread is on this machine again
 
 
 @contextmanager

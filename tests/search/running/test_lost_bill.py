@@ -92,12 +92,12 @@ def test_a_session_that_is_killed_before_its_bill_has_the_last_trial_is_billed_i
         "times = iter(range(4))\n"
         "Recorder.drop_weights = lambda self: next(times, None) is None and os.kill(os.getpid(), signal.SIGKILL)\n"
         "with sleeping():\n"
-        f"    run(sleeping_study(), out={str(out)!r}, trials=9, meter='cpu_time', cpu_watts=4.0, save_seconds=600)\n"
+        f"    run(sleeping_study(), out={str(out)!r}, trials=9, meter='cpu_time', save_seconds=600)\n"
     )
     assert forked.run("-c", program).returncode == -signal.SIGKILL
     last = read_bill(out / "bill.json")
     with sleeping():
-        run(sleeping_study(), out=out, trials=6, meter="cpu_time", cpu_watts=4.0)
+        run(sleeping_study(), out=out, trials=6, meter="cpu_time")
     trials = RunFolder.open(out).run().trials
     assert [trial.state for trial in trials] == ["complete"] * 6
     killed, _ = json.loads((out / "bill.json").read_text())["sessions"]
