@@ -129,7 +129,7 @@ def test_a_run_on_the_cpu_is_not_billed_for_gpus(rings: Maker, tmp_path: Path, f
         assert trial.energy.gpu_utilisation is None
         gpus = [part for part in trial.energy.record["components"] if part["name"].startswith("gpu:")]
         assert [part["counts"] for part in gpus] == [False] * 4
-        assert all(part["joules"] > 0 and "not used by this run" in part["reason"] for part in gpus)
+        assert all(part["joules"] != 0.0 and "not used by this run" in part["reason"] for part in gpus)  # unknown of a short window
         counted = sum(part["joules"] for part in trial.energy.record["components"] if part["counts"])
         assert trial.increment_joules == pytest.approx(counted)
 
