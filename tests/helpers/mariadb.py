@@ -23,7 +23,10 @@ def mariadb_server() -> Iterator[str]:
     if install is None or program is None:
         raise NotInstalledError("MariaDB is not installed (mariadb-install-db, mariadbd)")
     folder = Path(tempfile.mkdtemp(prefix="jf-my-", dir="/tmp"))
-    whose, data, socket = (["--user=root"] if os.geteuid() == 0 else []), folder / "data", folder / "s"
+    data, socket, passing = folder / "data", folder / "s", folder / "t"
+    passing.mkdir()
+    # A server that starts deletes the temporary tables of all others that have them in the same folder.
+    whose = [f"--tmpdir={passing}", *(["--user=root"] if os.geteuid() == 0 else [])]
     try:
         made = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db", *whose]
         done = subprocess.run(made, capture_output=True, text=True, check=False)
