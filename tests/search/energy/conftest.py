@@ -14,12 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from helpers.windows import WATTS, ThreadsAtWork
 
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.attribution import Split
 from joulefront.search.energy.background import due
 from joulefront.search.energy.sources.cpu_time import Machine, Tree
 from joulefront.search.energy.sources.nvml import COUNTER_LAG_SECONDS, Nvml
+
+
+def joules(shares):
+    return {name: pytest.approx(share.joules, rel=1e-3) for name, share in shares.items()}
 
 
 def balance(split: Split) -> float:
@@ -288,3 +293,29 @@ def powercap(tmp_path: Path) -> Powercap:
     root = tmp_path / "powercap"
     root.mkdir()
     return Powercap(root)
+
+
+@pytest.fixture
+def ledger(scripted, clock, tmp_path):
+    """A ledger over two GPUs and a CPU of constant power, read by ``wait``."""
+    capabilities = tuple(Capability(name, "scripted", True, tick_seconds=0.0) for name in WATTS)
+    source = scripted(capabilities, clock, joules=lambda name, t: WATTS[name] * t)
+    with Ledger([source], interval_seconds=None, clock=clock, file=tmp_path / "ledger.jsonl") as running:
+        yield running
+
+
+@pytest.fixture
+def wait(ledger, clock):
+    def through(seconds):
+        for _ in range(round(seconds * 10)):
+            clock.advance(0.1)
+            ledger.sample()
+
+    return through
+
+
+@pytest.fixture
+def threads(ledger, clock):
+    with ThreadsAtWork.on(clock) as made:
+        made.measure(ledger)
+        yield made
