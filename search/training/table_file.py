@@ -13,8 +13,9 @@ from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .table_objects import flat, read_arff, read_json
+from .table_objects import flat, read_arff, read_arrow, read_json
 from .table_rows import HEADING, Layout, headless, layout, mending, rows_of_data, single_quoted, swallowed
+from .table_surprises import UNNAMED, spelt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     out; what a shorter row lacks is empty; a column without name is ``Unnamed: k``. ``attrs["file"]`` of the frame is how the file was read
     (``encoding``, ``separator``, ``quote`` or ``sheet``): of another file that is ``learnt``, which decides where this one leaves it open.
     The tables of a folder stand below one another, with a column ``file`` for their names unless they are parts of one; those without
-    ``names`` are left out.
+    ``names`` are left out, and the first with them is ``learnt`` for the others.
 
     Raises:
         FileNotFoundError: If the file does not exist, or a folder has none.
@@ -65,20 +66,20 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     """
     import pandas as pd
 
+    names = [name for name in names if not UNNAMED.fullmatch(name)]  # it stands in no header
     if path.is_dir():
-        return _read_folder(path, names)
+        return _read_folder(path, names, learnt)
     if not path.is_file():
         remedy = "download it" if re.match(r"\w+:/", str(path)) else "give a CSV or Parquet file, or a folder of them"
         raise FileNotFoundError(f"no table at {path}; {remedy}")
     suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
-    names = [name for name in names if not re.fullmatch(r"Unnamed: \d+", name)]  # it stands in no header
     try:
         if suffixes & (TEXT | EXCEL) or (path.suffix.lower() in PACKED and not suffixes & TYPED):  # the name may be wrong
             suffixes = {_kind_of(path)}
         if suffixes & PARQUET:
             return flat(pd.read_parquet(path))
         if suffixes & FEATHER:
-            return flat(_read_arrow(path))
+            return flat(read_arrow(path))
         if suffixes & EXCEL:
             return _read_excel(path, names, learnt or {})
         if suffixes & JSON:
@@ -93,40 +94,36 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
 
 
-def _read_folder(path: Path, names: Collection[str]) -> pd.DataFrame:
+def _read_folder(path: Path, names: Collection[str], learnt: Mapping[str, Any] | None) -> pd.DataFrame:
     import pandas as pd
 
-    found = [one for one in sorted(path.rglob("[!._]*")) if "readme" not in one.name.lower()]
-    paths = [one for one in found if Path(one.stem if one.suffix.lower() in PACKED else one).suffix.lower() in TEXT | TYPED]
-    keys = {one: dict(part.split("=", 1) for part in one.relative_to(path).parts[:-1] if "=" in part) for one in paths}
-    tables = {one.relative_to(path).as_posix(): read(one).assign(**keys[one]) for one in paths}
-    whole = {file: table for file, table in tables.items() if {*names} <= {*table.columns}}
+    whole, keys, left_out = dict[str, pd.DataFrame](), list[dict[str, str]](), list[str]()
+    for one in sorted(path.rglob("[!._~]*")):
+        parts, suffix = one.relative_to(path).parts, Path(one.stem if one.suffix.lower() in PACKED else one).suffix.lower()
+        hidden = any(part[0] in "._" for part in parts) or "readme" in one.name.lower()
+        if suffix not in TEXT | TYPED or hidden or not one.is_file():
+            continue
+        key = dict(part.split("=", 1) for part in parts[:-1] if "=" in part)
+        table = read(one, [name for name in names if name not in key], learnt).assign(**key)
+        if {*map(spelt, names)} <= {*map(spelt, table.columns)}:
+            whole["/".join(parts)], learnt = table, learnt or table.attrs.get("file")
+            keys.append(key)
+        else:
+            left_out.append("/".join(parts))
     if not whole:
         raise FileNotFoundError(
             f"no table with {', '.join(names) or 'columns'} in the folder {path}; give a CSV or Parquet file, or run images or sound"
         )
-    if left_out := ", ".join(file for file in tables if file not in whole):
-        warnings.warn(f"{path}: left out {left_out}: no column {', '.join(names)}", stacklevel=4)
+    if left_out:
+        warnings.warn(f"{path}: left out {', '.join(left_out)}: no column {', '.join(names)}", stacklevel=4)
     first, known = next(iter(whole.items()))
     for file, table in whole.items():
         if odd := sorted({*table.columns} ^ {*known.columns} | ({"file"} & {*known.columns})):
             raise ValueError(f"{path} must hold tables of the same columns, got {odd[0]!r} in one of {first} and {file}; move or rename it")
-    parts = len(whole) == 1 or all(keys.values()) or all(map(_PART.match, whole))
-    joined = pd.concat([table.assign(**({} if parts else {"file": file})) for file, table in whole.items()], ignore_index=True)
-    joined.attrs = {**known.attrs, "recordings": not parts}
+    recordings = len(whole) > 1 and not all(keys) and not all(map(_PART.match, whole))
+    joined = pd.concat([table.assign(**({"file": file} if recordings else {})) for file, table in whole.items()], ignore_index=True)
+    joined.attrs = {**known.attrs, "recordings": recordings}
     return joined
-
-
-def _read_arrow(path: Path) -> pd.DataFrame:
-    """Read a file of Arrow, or a stream of its records, as datasets of Hugging Face lie on disk."""
-    import pandas as pd
-    from pyarrow import ipc
-
-    with path.open("rb") as file:
-        stream = file.read(4) == b"\xff\xff\xff\xff"
-        file.seek(0)
-        frame: pd.DataFrame = ipc.open_stream(file).read_pandas() if stream else pd.read_feather(path)
-    return frame
 
 
 def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -> pd.DataFrame:

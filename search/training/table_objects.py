@@ -1,10 +1,11 @@
-"""Tables of objects: JSON in its many forms, GeoJSON, and the attributes and rows of ARFF."""
+"""Tables of objects: JSON in its many forms, GeoJSON, the records of Arrow, and the attributes and rows of ARFF."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,18 @@ def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
             return pd.DataFrame(next(iter(tables.values())))
         whole = whole if all(isinstance(value, dict | list) for value in values) else [whole]
     return pd.DataFrame(whole).reset_index(drop=True)
+
+
+def read_arrow(path: Path) -> pd.DataFrame:
+    """Read a file of Arrow, or a stream of its records, as datasets of Hugging Face lie on disk."""
+    import pandas as pd
+    from pyarrow import ipc
+
+    with path.open("rb") as file:
+        stream = file.read(4) == b"\xff\xff\xff\xff"
+        file.seek(0)
+        frame: pd.DataFrame = ipc.open_stream(file).read_pandas() if stream else pd.read_feather(path)
+    return frame
 
 
 def _parsed(text: str) -> Any:

@@ -83,13 +83,13 @@ def _spelt_otherwise(used: Sequence[str], columns: Sequence[str]) -> dict[str, s
     missing, extra = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     known, there_is = set(used), set(columns)
     for name in [name for name in used if name not in there_is]:
-        missing[_spelt(name)].append(name)
+        missing[spelt(name)].append(name)
     for name in [name for name in columns if missing and name not in known]:
-        extra[_spelt(name)].append(name)
+        extra[spelt(name)].append(name)
     return {extra[text][0]: missing[text][0] for text in missing if len(missing[text]) == len(extra[text]) == 1}
 
 
-def _spelt(name: str) -> str:
+def spelt(name: str) -> str:
     """Return a column's name without what differs between spellings of it: capitals, blanks, the way of writing an accent."""
     return " ".join(normalize("NFC", name).casefold().split())
 

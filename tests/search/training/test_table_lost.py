@@ -14,6 +14,7 @@ from helpers.table_files import said_of, said_of_new
 from joulefront.search.training.columns import infer
 from joulefront.search.training.summary import open_data
 from joulefront.search.training.table import prepare, table
+from joulefront.search.training.table_file import read
 
 ROWS = 60
 LABELS = ["yes" if (7 * k) % 3 else "no" for k in range(ROWS)]
@@ -60,6 +61,31 @@ def test_a_folder_of_one_table_is_that_table_and_of_two_says_what_to_do(tmp_path
     written(tmp_path / "test.csv", {})
     with pytest.raises(ValueError, match=r"needs at least 3 different values .* join the files into one to divide"):
         table(tmp_path, "y")
+
+
+def test_a_table_in_a_folder_is_read_as_it_is_alone(tmp_path):
+    """By the target, by what training learnt, and by the first table where another one leaves it open; a folder is no table."""
+    (tmp_path / "out.csv").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "part-1.csv").write_text("junk,y\n1,a\n")
+    (tmp_path / "out.csv" / "part-0.csv").write_text("Export,2024\nx;y\nmm;-\n" + "1,5;a\n" * 9)
+    (tmp_path / "out.csv" / "part-1.csv").write_text("Export,2024\nx;y\nmm;-\n2,5;b\n")
+    with pytest.warns(UserWarning, match="1 lines above the header"):
+        frame = read(tmp_path, ["y"])
+    assert [frame["x"].tolist(), list(frame.columns)] == [["1,5"] * 9 + ["2,5"], ["x", "y"]]
+    learnt = frame.attrs["file"]
+    assert learnt == {"encoding": "utf-8", "separator": ";", "quote": '"', "units": {"x": "mm", "y": "-"}}
+    (tmp_path / "out.csv" / "part-0.csv").unlink()
+    with pytest.warns(UserWarning, match="taken for units"):
+        assert read(tmp_path, ["x"], learnt)["x"].tolist() == ["2,5"]
+    assert prepare({"columns": [{"name": "X", "type": "dropped"}], "file": learnt}, tmp_path).shape == (1, 0)
+
+
+def test_new_rows_in_a_folder_may_spell_names_otherwise_and_lack_what_folders_are_named(tmp_path):
+    written(tmp_path / "site=A" / "t.csv", {"Age": range(ROWS)})
+    assert [*read(tmp_path, ["age", "site"]).columns] == ["x", "Age", "y", "site"]
+    with pytest.raises(ValueError, match="has no column 'age'; did you mean 'Age'"):
+        table(tmp_path, "age")
 
 
 def test_tables_in_a_tar_and_in_a_stream_of_arrow_are_read(tmp_path):
