@@ -235,8 +235,8 @@ def _late(session: Mapping[str, Any], traces: _Traces, billed_open: Collection[s
 def _add_late(session: dict[str, Any], late: Iterable[Record], traces: _Traces, billed_open: Mapping[str, float | None]) -> None:
     """Add to the total what windows took after its end.
 
-    Of one that was open then it is what it took less what it had taken by then, or where nothing knows that, its share by time. The
-    shares of windows beside each other have no joule in common.
+    Of one that was open then it is what it took less what it had taken by then, or where nothing knows that, its share by time, which is
+    right for a power that was even. Windows beside each other were billed apart, so that their joules add up.
     """
     if session.get("total") is None:
         return

@@ -137,8 +137,11 @@ def bar2(lab: Lab) -> Row:
     )
 
 
-def bar3(lab: Lab, windows: int = 300) -> Row:
-    """Counter refreshed every 100 ms under a square wave; CodeCarbon's way is the counter's difference at the edges, and so is Zeus's."""
+def bar3(lab: Lab, windows: int = 3000) -> Row:
+    """Counter refreshed every 100 ms under a square wave; CodeCarbon's way is the counter's difference at the edges, and so is Zeus's.
+
+    The 95th percentile of 300 windows lies up to a third from the mean of other sequences, that of 3,000 a twentieth.
+    """
     bench = lab.bench(kind="square", low=60.0, high=350.0, period=2.7, duty=0.6, tick=0.1, phase=0.033)
     theirs = lab.codecarbon_gpu()
     from codecarbon.core.units import Time
