@@ -50,16 +50,12 @@ class SearchSettings:
     minimized: tuple[bool, ...]
     complete_only: bool = False
     quality_floor: float | None = None
-    per_joule: float = 1.0
     cost_floor: float = 0.05
     startup: int = 8
     ladders: int = 0
     hedge: float = 0.1
-    calibrate: bool = True
     fresh: int = 240
     refined: int = 64
-    estimate_floor: bool = True
-    look_ahead: bool = True
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,6 @@ class FreezeThawSampler(BaseSampler):
         ladders: Complete trainings, rung by rung, that follow them; none by default. A single one starts from the cheapest of the better
             half; of several, the first starts from the most accurate configuration.
         hedge: Share of the energy that each of two arms without a model is sure of, see `hedge`; 0 leaves everything to the models.
-        calibrate: Whether beliefs are widened or narrowed by how far earlier measurements were off, see `History`.
-        per_joule: Exponent of the energy by which expected gains are divided; 0 ignores energy.
-        warp: Whether quality is modelled as approaching a limit, and the scales of parameters are learned.
-        estimate_floor: Whether a missing ``min_accuracy`` is estimated; False takes the worst quality seen.
-        look_ahead: Whether a plan is valued with the option to stop at its next rung; False values it as if it were carried out
-            whatever is measured on the way.
         proposal: How fresh configurations are generated.
         paid: Function of all trials that returns a function of the parameters, or None: how much of the energy of a training from scratch
             is paid once for several configurations, and was. Gains are divided by what is still to pay.
@@ -119,11 +113,6 @@ class FreezeThawSampler(BaseSampler):
         startup: int = 8,
         ladders: int = 0,
         hedge: float = 0.1,
-        calibrate: bool = True,
-        per_joule: float = 1.0,
-        warp: bool = True,
-        estimate_floor: bool = True,
-        look_ahead: bool = True,
         proposal: Proposal = UNIFORM,
         paid: Callable[[Sequence[FrozenTrial]], Callable[[Mapping[str, Any]], float] | None] | None = None,
         withheld: Callable[[Sequence[FrozenTrial], float | None], Callable[[Mapping[str, Any]], bool] | None] | None = None,
@@ -132,8 +121,6 @@ class FreezeThawSampler(BaseSampler):
             raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
         if startup < 2:
             raise ValueError(f"startup must be >= 2, got {startup}: a model needs two configurations to compare")
-        if per_joule < 0:
-            raise ValueError(f"per_joule must be >= 0, got {per_joule}; 1 divides gains by energy, 0 ignores energy")
         self.rungs, self.resume, self.epochs_name, self._energy = tuple(int(r) for r in rungs), resume, epochs_name, energy
         self.remaining: float | None = None
         self.largest_step: float | None = None
@@ -144,15 +131,11 @@ class FreezeThawSampler(BaseSampler):
         self._settings: dict[str, Any] = dict(
             complete_only=complete_only,
             quality_floor=min_accuracy,
-            per_joule=per_joule,
             startup=startup,
             ladders=ladders,
             hedge=hedge,
-            calibrate=calibrate,
-            estimate_floor=estimate_floor,
-            look_ahead=look_ahead,
         )
-        self._features, self._key, self._warp, self._proposal = features, key, warp, proposal
+        self._features, self._key, self._proposal = features, key, proposal
         self._paid, self._withheld = paid, withheld
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
         self._prior_trials = studies_of(prior_trials)
@@ -369,7 +352,7 @@ class FreezeThawSampler(BaseSampler):
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
             settings = SearchSettings(self.rungs, self.resume, self._minimized, **self._settings)
-            self._planner = Planner(settings, SurrogateModels(self.rungs, self._warp, self._warp), proposal=self._proposal)
+            self._planner = Planner(settings, SurrogateModels(self.rungs), proposal=self._proposal)
         if self._transfer is not None:
             self._planner.models.trends = self._transfer.trends(self._encoder)
             self._planner.warm_starts = self._transfer.warm_starts if self._planner.models.trends else None

@@ -65,9 +65,8 @@ class Planner:
     def fit(self, history: History, encoder: Encoder, rng: np.random.Generator) -> SearchState:
         """Fit the models to the history, add the running trainings at their expected values, and partition the objective space."""
         settings = self.settings
-        if settings.calibrate:
-            self.inflation = history.inflation(fresh=True), history.inflation(fresh=False)
-            self.bias = history.bias(fresh=True), history.bias(fresh=False)
+        self.inflation = history.inflation(fresh=True), history.inflation(fresh=False)
+        self.bias = history.bias(fresh=True), history.bias(fresh=False)
         table = tabulate(history, encoder, settings.minimized, resume=settings.resume)
         failed = np.array([encoder.genes(key, history.params[key]) for key in sorted(history.failed - history.observations.keys())])
         self.models.fit(table, encoder, failed, rng)
@@ -127,8 +126,7 @@ class Planner:
             parts.append(self._score(state, encoder, table.genes[paused], paused, remaining, largest_step))
         self.proposal.explore(context, rate_fresh, rng)
         found = reduce(ScoredCandidates.concatenate, parts)
-        if settings.look_ahead and settings.per_joule == 1.0:
-            self._look_ahead(state, encoder, found, np.inf if remaining is None else remaining)
+        self._look_ahead(state, encoder, found, np.inf if remaining is None else remaining)
         return found
 
     def ranked_rows(
@@ -214,7 +212,7 @@ class Planner:
         return Belief(
             model.mean + model.sd * float(found.mean[0, 0]),
             model.sd * sd,
-            model.limit if model.warp else None,
+            model.limit,
             model.scale,
             float(state.table.transform.signs[0]),
             self.inflation[0 if fresh else 1],
@@ -242,8 +240,6 @@ class Planner:
         standard deviation of the noise is a tie: near copies of a trained configuration earn nothing.
         """
         points = table.values[counts].copy()
-        if not self.settings.calibrate:
-            return points, points
         mean, lifted = (found[counts] for found in self.models.believed(table))
         points[:, 0] = np.minimum(points[:, 0], mean[:, 0])
         return points, points + np.maximum(lifted - mean, 0.0)
@@ -261,7 +257,7 @@ class Planner:
             reference[1] -= max(_MARGIN_DECADES, _MARGIN * float(table.values[:, 1].max() - reference[1]))
         if self.settings.quality_floor is not None:
             reference[0] = table.transform.signs[0] * self.settings.quality_floor
-        elif self.settings.estimate_floor:
+        else:
             sample = self.models.quality.values(mean + sd * rng.normal(size=len(mean)))
             reference[0] = float(np.quantile(sample, _FLOOR_QUANTILE))
         reference[0] = min(reference[0], best - 1e-6 * max(1.0, abs(best)))
@@ -302,7 +298,7 @@ class Planner:
         others = 0.0 if self.paid is None else np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
         paid = np.where((config >= 0) & resumable, energy, others)
         cost = np.maximum(predictions.energy - paid[:, None], MIN_INCREMENT * predictions.energy)
-        rate = gain / (cost + settings.cost_floor * state.median_cost) ** settings.per_joule
+        rate = gain / (cost + settings.cost_floor * state.median_cost)
         excluded = (config >= 0)[:, None] & self._closed(table)[config]
         if remaining is not None:
             excluded |= cost > remaining

@@ -209,12 +209,10 @@ class Predictions:
 class SurrogateModels:
     """The surrogates of one study; hyper-parameters are kept from one decision to the next.
 
-    ``warp`` is for the quality, ``input_warp`` for the scales of the parameters; ``trends`` are mean functions from earlier studies.
+    ``trends`` are mean functions from earlier studies.
     """
 
     rungs: tuple[int, ...]
-    warp: bool = True
-    input_warp: bool = True
     trends: Sequence[Trend] = ()
     _objectives: list[Surrogate] = field(default_factory=list)
     _constraints: dict[str, Surrogate] = field(default_factory=dict)
@@ -229,7 +227,7 @@ class SurrogateModels:
         if shape != self._shape:
             trends: list[Trend | None] = [*self.trends] or [None] * count
             self._shape, self._constraints, self._failure = shape, {}, None
-            self._objectives = [Surrogate(self._process(encoder), warp=j == 0 and self.warp, trend=trends[j]) for j in range(count)]
+            self._objectives = [Surrogate(self._process(encoder), warp=j == 0, trend=trends[j]) for j in range(count)]
         rows, bad = select_rows(table, rng), diverged(table)
         X, u = table.columns[table.config[rows]], self.scaled(table.epochs[rows])
         # Energy is about proportional to the epochs; the model is fitted to the energy per epoch.
@@ -366,7 +364,7 @@ class SurrogateModels:
         return np.asarray(-np.log10(np.array(self.rungs, dtype=float)))
 
     def _process(self, encoder: Encoder) -> GaussianProcess:
-        return GaussianProcess(encoder.groups, encoder.numeric & self.input_warp)
+        return GaussianProcess(encoder.groups, encoder.numeric)
 
 
 def _bounded(values: Array) -> Array:

@@ -173,7 +173,6 @@ def main() -> int:
     parser.add_argument("--half", choices=["development", "kept-out"], default="development")
     parser.add_argument("--problems", help="in place of a half; of: " + ", ".join(bench.PROBLEMS))
     parser.add_argument("--strategies", default="freeze-thaw,hyperband," + ",".join(bench.STOCK), help="of: " + "; ".join(bench.STRATEGIES))
-    parser.add_argument("--ablate", action="store_true", help="also our sampler with one part switched off at a time")
     build = Path(__file__).resolve().parents[2] / "build" / "benchmarks" / "search"
     parser.add_argument("--out", type=Path, default=build / "runs.jsonl", help="a line for each run; kept, and gone on with")
     parser.add_argument("--cache", default=str(build), help="folder for the best-known fronts")
@@ -183,7 +182,6 @@ def main() -> int:
         print(f"skipped: the tables of trainings are not here ({reason})")
         return 0
     strategies = [name.strip() for name in arguments.strategies.split(",")]
-    strategies += [f"freeze-thaw, {name}" for name in bench.ABLATIONS] if arguments.ablate else []
     unknown = [name for name in strategies if name not in bench.STRATEGIES]
     if unknown:
         parser.error(f"--strategies: unknown {unknown}; choose from {', '.join(bench.STRATEGIES)}")

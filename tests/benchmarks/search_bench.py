@@ -55,13 +55,6 @@ RANDOM_CONFIGURATIONS = 1000
 GRID = (*np.round(np.arange(0.2, 20.01, 0.2), 1), 30.0, 40.0, 60.0, 80.0, 100.0)
 #: The cost of a late decision is the mean of so many, the last ones.
 LATE = 50
-#: Option of the sampler that is switched off, by the name of the ablation.
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "no per-joule division": {"per_joule": 0.0},
-    "no floor": {"estimate_floor": False},
-    "no warp": {"warp": False},
-    "no look-ahead": {"look_ahead": False},
-}
 STOCK = ("tpe", "tpe-epochs", "nsga2-epochs", "gp", "random")
 #: Strategies that draw the rung as one more parameter.
 WITH_EPOCHS = ("tpe-epochs", "nsga2-epochs")
@@ -71,7 +64,6 @@ STRATEGIES = (
     "freeze-thaw local-edits",
     "hyperband",
     *STOCK,
-    *(f"freeze-thaw, {name}" for name in ABLATIONS),
 )
 #: Names of the stock samplers in the folder of results that was measured before.
 EARLIER = {"tpe": "tpe", "tpe-epochs": "tpe_ep", "nsga2-epochs": "nsga2_ep", "gp": "gp", "random": "random"}
@@ -181,9 +173,7 @@ def distributions(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
 def sampler_of(strategy: str, problem: Any, seed: int) -> optuna.samplers.BaseSampler:
     """Make the sampler of a strategy."""
     if strategy.startswith("freeze-thaw"):
-        options: dict[str, Any] = (
-            {"complete_only": True} if strategy.endswith("complete") else ABLATIONS.get(strategy.partition(", ")[2], {})
-        )
+        options: dict[str, Any] = {"complete_only": True} if strategy.endswith("complete") else {}
         if strategy.endswith("local-edits"):
             options["proposal"] = LocalEdits()
         return FreezeThawSampler(problem.rungs, resume=problem.resume, seed=seed, key=problem.ident, **options)

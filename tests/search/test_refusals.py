@@ -30,7 +30,6 @@ IN_PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
     "address of a plug": (lambda: http_plug("ftp://192.0.2.7"), "url must start with http:// or https://, got 'ftp://192.0.2.7'"),
     "trace without its component": (lambda: Trace.from_json({"t_ns": [1]}), r"a trace needs 'component' and 't_ns', got \['t_ns'\]"),
     "startup of the sampler": (lambda: FreezeThawSampler((1, 2), startup=1), "startup must be >= 2, got 1: a model needs two"),
-    "power of the energy": (lambda: FreezeThawSampler((1, 2), per_joule=-1.0), "per_joule must be >= 0, got -1.0; 1 divides gains"),
     "splits of two shapes": (
         lambda: arrays(ROWS, LABELS, validation=(np.zeros((2, 3), np.float32), LABELS[:2])),
         r"all splits must have examples of one shape, got \(2,\) and \(3,\)",

@@ -252,7 +252,6 @@ def test_unusable_earlier_studies_are_ignored(search: Search) -> None:
         ({"rungs": [3, 1]}, "ascending"),
         ({"rungs": []}, "ascending"),
         ({"rungs": [1, 3], "startup": 1}, "startup"),
-        ({"rungs": [1], "per_joule": -1}, "per_joule"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], words: str) -> None:
