@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-#: Confidence of every interval of a `Spread` or a `Difference`.
+#: Confidence of every interval.
 CONFIDENCE = 0.95
 #: Up to this many pairs every order is tried; 8! = 40,320.
 EXACT = 8
@@ -42,32 +42,19 @@ class Line:
 
     Attributes:
         r: Pearson's correlation; None when x or y do not vary.
-        residual_sd: Standard deviation of y about the line; None with two points.
+        residual_sd: Standard deviation of y about the line; None with two points, as the standard errors are.
         x_squares: Sum of squared deviations of x from its mean.
-        confidence: Confidence of the intervals.
     """
 
     slope: Interval
     intercept: Interval
     r: float | None
     residual_sd: float | None
+    slope_error: float | None
+    intercept_error: float | None
     n: int
     x_mean: float
     x_squares: float
-    confidence: float = 0.95
-
-    @property
-    def slope_error(self) -> float | None:
-        """Return the standard error of the slope; None with two points.
-
-        Source: Draper and Smith, Applied Regression Analysis, 3rd edition, section 1.4, as for the intercept's.
-        """
-        return None if self.residual_sd is None else self.residual_sd / math.sqrt(self.x_squares)
-
-    @property
-    def intercept_error(self) -> float | None:
-        """Return the standard error of the intercept; None with two points."""
-        return None if self.residual_sd is None else self.residual_sd * math.sqrt(1 / self.n + self.x_mean**2 / self.x_squares)
 
     def predict(self, x: float) -> Interval:
         """Return y at `x` with the interval for one new observation there.
@@ -78,11 +65,13 @@ class Line:
         if self.residual_sd is None:
             return Interval.around(value, math.inf)
         spread = math.sqrt(1 + 1 / self.n + (x - self.x_mean) ** 2 / self.x_squares)
-        return Interval.around(value, student_t(0.5 + self.confidence / 2, self.n - 2) * self.residual_sd * spread)
+        return Interval.around(value, _t(self.n - 2) * self.residual_sd * spread)
 
 
-def fit_line(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Line:
-    """Fit a straight line by least squares to x and y of shape ``(n,)``, with intervals of a confidence in (0, 1).
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Fit a straight line by least squares to x and y of shape ``(n,)``.
+
+    Source: Draper and Smith, Applied Regression Analysis, 3rd edition, section 1.4 (the standard errors).
 
     Raises:
         ValueError: Fewer than two points, different lengths, numbers that are not finite, or x without any variation.
@@ -101,18 +90,16 @@ def fit_line(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -
     slope = products / x_squares
     intercept = y_mean - slope * x_mean
     r = products / math.sqrt(x_squares * y_squares) if y_squares > 0 else None
-    sd, slope_half, intercept_half = None, math.inf, math.inf
-    if n > 2:
-        squares = math.fsum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
-        sd = math.sqrt(squares / (n - 2))
-        t = student_t(0.5 + confidence / 2, n - 2)
-        slope_half = t * sd / math.sqrt(x_squares)
-        intercept_half = t * sd * math.sqrt(1 / n + x_mean**2 / x_squares)
-    ends = Interval.around(slope, slope_half), Interval.around(intercept, intercept_half)
-    return Line(*ends, r, sd, n, x_mean, x_squares, confidence)
+    if n == 2:
+        ends = Interval.around(slope, math.inf), Interval.around(intercept, math.inf)
+        return Line(*ends, r, None, None, None, n, x_mean, x_squares)
+    sd = math.sqrt(math.fsum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True)) / (n - 2))
+    slope_error, intercept_error = sd / math.sqrt(x_squares), sd * math.sqrt(1 / n + x_mean**2 / x_squares)
+    ends = Interval.around(slope, _t(n - 2) * slope_error), Interval.around(intercept, _t(n - 2) * intercept_error)
+    return Line(*ends, r, sd, slope_error, intercept_error, n, x_mean, x_squares)
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Return the mean with Student's interval; unbounded for a single value.
 
     Raises:
@@ -123,7 +110,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Interval.around(mean, math.inf)
-    return Interval.around(mean, student_t(0.5 + confidence / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)))
+    return Interval.around(mean, _t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+def _t(dof: float) -> float:
+    """Return by how many standard errors an interval reaches to each side."""
+    return student_t(0.5 + CONFIDENCE / 2, dof)
 
 
 def student_t(probability: float, dof: float) -> float:
@@ -182,7 +174,7 @@ class Spread:
         mean = statistics.fmean(known)
         if len(known) < 2:
             return cls(1, mean, None, None, None, mean, mean)
-        interval = mean_interval(known, CONFIDENCE)
+        interval = mean_interval(known)
         return cls(len(known), mean, statistics.stdev(known), interval.low, interval.high, min(known), max(known))
 
     def outside(self, value: float) -> bool:
@@ -230,7 +222,7 @@ class Difference:
         """Return the interval around a difference from the variances of its two parts and their degrees of freedom."""
         total = sum(parts)
         df = total**2 / (parts[0] ** 2 / free[0] + parts[1] ** 2 / free[1]) if total > 0 and total**2 > 0 else float("inf")
-        half = student_t(0.5 + CONFIDENCE / 2, df) * math.sqrt(total)
+        half = _t(df) * math.sqrt(total)
         return cls(mean, mean - half, mean + half, df)
 
     @property
