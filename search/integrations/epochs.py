@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..argument_types import refuse_wrong_types
-from ..carbon.intensity import Intensity, grams_co2e
+from ..carbon.intensity import grams_co2e
 from ..carbon.zones import choose_intensity
 from ..energy import Discovery, Ledger, Record, Window, discover
 from ..formatting import joules_text, read_amount
@@ -19,51 +19,6 @@ from ..records.run import machine_names
 from .metering import PREFIX, EnergyUnknownError, facts_of, in_any_process, refuse_unknown, remedy, synchronize
 
 _log = logging.getLogger("joulefront")
-
-
-@dataclass(frozen=True)
-class Emissions:
-    """What a training took, as the metadata of a Hugging Face model card.
-
-    Attributes:
-        record: The whole training.
-        intensity: Carbon intensity of the place, or None when it is unknown.
-        training_type: ``pre-training`` or ``fine-tuning``.
-    """
-
-    record: Record
-    intensity: Intensity | None
-    training_type: str = "pre-training"
-
-    def metadata(self) -> dict[str, Any]:
-        """Return ``co2_eq_emissions`` (grams), empty when the grams are unknown: an unknown emission is absent, never 0.
-
-        Source: Hugging Face Hub, model card metadata specification.
-        """
-        grams = grams_co2e(self.record.joules, self.intensity)
-        if grams is None or self.intensity is None:
-            return {}
-        meters = ", ".join(dict.fromkeys(part.source for part in self.record.counting))
-        found: dict[str, Any] = {
-            "emissions": float(f"{grams:.6g}"),
-            "source": f"joulefront: energy {self.record.quality} ({meters}) times {self.intensity.describe()}",
-            "training_type": self.training_type,
-        }
-        names = machine_names(self.record.hardware)
-        found |= {"geographical_location": self.intensity.zone} if self.intensity.zone else {}
-        found |= {"hardware_used": ", ".join(dict.fromkeys(names))} if names else {}
-        return {"co2_eq_emissions": found}
-
-    def write(self, card: Path) -> bool:
-        """Write it into the front matter of a card, which is made if need be; the rest of it stays. False when the grams are unknown."""
-        from huggingface_hub.repocard import metadata_load, metadata_save
-
-        metadata = self.metadata()
-        if not metadata:
-            return False
-        card.parent.mkdir(parents=True, exist_ok=True)
-        metadata_save(card, {**((metadata_load(card) or {}) if card.exists() else {}), **metadata})
-        return True
 
 
 @dataclass
@@ -179,9 +134,10 @@ class EpochMeter:
                 self.record, self._ledger, self._window, self._found = window.record, None, None, None  # a callback is copied and pickled
         return self.record
 
-    @property
-    def emissions(self) -> Emissions:
-        """What the training took, for a card.
+    def card_metadata(self) -> dict[str, Any]:
+        """Return what a model card says of the training: ``co2_eq_emissions``, empty where the grams are unknown, which is never 0.
+
+        Source: Hugging Face Hub, model card metadata specification.
 
         Raises:
             RuntimeError: If no training has ended.
@@ -192,14 +148,34 @@ class EpochMeter:
             )
         if self.record is None:
             raise RuntimeError("the emissions must be read after a training, got none; call the trainer's fit or train first")
-        return Emissions(self.record, self.intensity, self.training_type)
+        grams = grams_co2e(self.record.joules, self.intensity)
+        if grams is None or self.intensity is None:
+            return {}
+        meters = ", ".join(dict.fromkeys(part.source for part in self.record.counting))
+        found: dict[str, Any] = {
+            "emissions": float(f"{grams:.6g}"),
+            "source": f"joulefront: energy {self.record.quality} ({meters}) times {self.intensity.describe()}",
+            "training_type": self.training_type,
+        }
+        names = machine_names(self.record.hardware)
+        found |= {"geographical_location": self.intensity.zone} if self.intensity.zone else {}
+        found |= {"hardware_used": ", ".join(dict.fromkeys(names))} if names else {}
+        return {"co2_eq_emissions": found}
 
     def write_card(self, card: str | Path) -> bool:
-        """Write ``co2_eq_emissions`` into a model card; False, and a warning, when the grams are unknown."""
-        done = self.emissions.write(Path(card))
-        if not done:
+        """Write ``co2_eq_emissions`` into the front matter of a model card, which is made if need be; the rest of it stays.
+
+        False, and a warning, when the grams are unknown.
+        """
+        from huggingface_hub.repocard import metadata_load, metadata_save
+
+        metadata, card = self.card_metadata(), Path(card)
+        if not metadata:
             _log.warning("%s has no co2_eq_emissions: the energy or the place is unknown; give zone='FR'", card)
-        return done
+            return False
+        card.parent.mkdir(parents=True, exist_ok=True)
+        metadata_save(card, {**((metadata_load(card) or {}) if card.exists() else {}), **metadata})
+        return True
 
 
 class Metered:
