@@ -43,7 +43,6 @@ class SparseBackprop(NoOp):
         warmup: int = 1,
         min_channels: int = 64,
         linear: bool = False,
-        dense_input_gradient: bool = False,
     ) -> None:
         """Choose what is dropped and when; a setting that is out of range raises ValueError.
 
@@ -53,7 +52,6 @@ class SparseBackprop(NoOp):
         - ``warmup``: Number of first epochs that are dense under every schedule.
         - ``min_channels``: Layers with fewer output channels stay dense.
         - ``linear``: Treat ``nn.Linear`` layers as well.
-        - ``dense_input_gradient``: Drop channels only in the gradient of the weights, not in what is passed on to earlier layers.
         """
         if not 0 < keep <= 1:
             raise ValueError(f"sparse_backprop.keep must be in (0, 1], got {keep!r}; 1 is dense, 0.2 is the paper's setting")
@@ -63,7 +61,7 @@ class SparseBackprop(NoOp):
             if value < low:
                 raise ValueError(f"sparse_backprop.{name} must be >= {low}, got {value!r}")
         self.keep, self.schedule, self.period, self.warmup = keep, schedule, period, warmup
-        self.min_channels, self.linear, self.dense_input_gradient = min_channels, linear, dense_input_gradient
+        self.min_channels, self.linear = min_channels, linear
         self._patched: list[tuple[nn.Module, str]] = []
         self._left: dict[str, int] = {}
         self._epochs = 0
@@ -92,7 +90,7 @@ class SparseBackprop(NoOp):
         if self._epochs:
             columns["sparse_backprop_mean_keep"] = sum(map(self._keep_at, range(1, self._epochs + 1))) / self._epochs
         for module, name in self._patched:
-            for key in (name, "_keep", "_dense_input_gradient"):
+            for key in (name, "_keep"):
                 module.__dict__.pop(key, None)
         self._patched, self._epochs = [], 0
         return columns
@@ -103,7 +101,7 @@ class SparseBackprop(NoOp):
     def _patch(self, module: nn.Module) -> None:
         # a bound method of a module-level function: a deep copy of the model (for averaging) is bound to the copy, not to the original
         name, function = ("forward", _linear_forward) if isinstance(module, nn.Linear) else ("_conv_forward", _conv_forward)
-        module.__dict__.update({name: MethodType(function, module), "_keep": 1.0, "_dense_input_gradient": self.dense_input_gradient})
+        module.__dict__.update({name: MethodType(function, module), "_keep": 1.0})
         self._patched.append((module, name))
 
     def _why_dense(self, module: nn.Module) -> str | None:
@@ -176,7 +174,7 @@ def _conv_forward(self: Any, input: torch.Tensor, weight: torch.Tensor, bias: to
     kept = kept_channels(self._keep, self.out_channels)
     with torch.autocast(input.device.type, enabled=False):
         return SparseConvolution.apply(  # type: ignore[no-any-return]  # torch does not type apply
-            input, weight, bias, self.stride, padding, self.dilation, kept, self._dense_input_gradient
+            input, weight, bias, self.stride, padding, self.dilation, kept
         )
 
 
@@ -186,7 +184,7 @@ def _linear_forward(self: Any, input: torch.Tensor) -> torch.Tensor:
     input, weight, bias = _as_autocast(input, self.weight, self.bias)
     kept = kept_channels(self._keep, self.out_features)
     with torch.autocast(input.device.type, enabled=False):
-        return SparseLinear.apply(input, weight, bias, kept, self._dense_input_gradient)  # type: ignore[no-any-return]  # torch does not type apply
+        return SparseLinear.apply(input, weight, bias, kept)  # type: ignore[no-any-return]  # torch does not type apply
 
 
 def _as_autocast(
@@ -213,12 +211,11 @@ class SparseConvolution(torch.autograd.Function):
         padding: Sequence[int],
         dilation: Sequence[int],
         kept: int,
-        dense_input_gradient: bool,
     ) -> torch.Tensor:
         """Convolve ``x (b, c, *size)`` with ``weight (o, c, *kernel)``."""
         ctx.save_for_backward(x, weight)
         ctx.geometry = (tuple(stride), tuple(padding), tuple(dilation))
-        ctx.kept, ctx.dense_input_gradient, ctx.has_bias = kept, dense_input_gradient, bias is not None
+        ctx.kept, ctx.has_bias = kept, bias is not None
         return torch.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), 1)
 
     @staticmethod
@@ -229,30 +226,25 @@ class SparseConvolution(torch.autograd.Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         channels = strongest(gradient, ctx.kept, 1)
         rows, filters = gradient.index_select(1, channels), weight.index_select(0, channels)
-        sparse_x = need_x and not ctx.dense_input_gradient
         grad_x = grad_weight = grad_bias = None
-        if sparse_x or need_weight:
-            grad_x, part, _ = _convolution_backward(rows, x, filters, ctx.geometry, sparse_x, need_weight)
+        if need_x or need_weight:
+            grad_x, part, _ = _convolution_backward(rows, x, filters, ctx.geometry, need_x, need_weight)
             if need_weight:
                 grad_weight = torch.zeros_like(weight).index_copy_(0, channels, part.to(weight.dtype))
-        if need_x and ctx.dense_input_gradient:
-            grad_x, _, _ = _convolution_backward(gradient, x, weight, ctx.geometry, True, False)
         if ctx.has_bias and need_bias:
             dims = [dim for dim in range(rows.dim()) if dim != 1]
             grad_bias = gradient.new_zeros(gradient.shape[1]).index_copy_(0, channels, rows.sum(dims))
-        return grad_x, grad_weight, grad_bias, None, None, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 class SparseLinear(torch.autograd.Function):
     """Ordinary linear map; gradients as if the output gradient were zero outside of its strongest features."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kept: int, dense_input_gradient: bool
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kept: int) -> torch.Tensor:
         """Map ``x (..., i)`` by ``weight (o, i)`` to ``(..., o)``."""
         ctx.save_for_backward(x, weight)
-        ctx.kept, ctx.dense_input_gradient, ctx.has_bias = kept, dense_input_gradient, bias is not None
+        ctx.kept, ctx.has_bias = kept, bias is not None
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
@@ -266,14 +258,13 @@ class SparseLinear(torch.autograd.Function):
         columns = flat.index_select(1, features)
         grad_x = grad_weight = grad_bias = None
         if need_x:
-            used = (flat @ weight) if ctx.dense_input_gradient else (columns @ weight.index_select(0, features))
-            grad_x = used.reshape(x.shape)
+            grad_x = (columns @ weight.index_select(0, features)).reshape(x.shape)
         if need_weight:
             part = columns.T @ x.reshape(-1, x.shape[-1])
             grad_weight = torch.zeros_like(weight).index_copy_(0, features, part)
         if ctx.has_bias and need_bias:
             grad_bias = gradient.new_zeros(gradient.shape[-1]).index_copy_(0, features, columns.sum(0))
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _convolution_backward(

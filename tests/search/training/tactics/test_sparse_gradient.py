@@ -57,7 +57,7 @@ def test_sparse_convolution_has_the_dense_gradient_of_the_masked_output_gradient
         return [F.conv1d, F.conv2d, F.conv3d][len(sizes) - 1](x, weight, bias, *geometry)
 
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-    y = SparseConvolution.apply(*(leaves if case["bias"] else [*leaves, None]), *geometry, kept, False)
+    y = SparseConvolution.apply(*(leaves if case["bias"] else [*leaves, None]), *geometry, kept)
     torch.testing.assert_close(y, dense(*tensors))
     gradient = torch.randn_like(y)
     y.backward(gradient)
@@ -75,7 +75,7 @@ def test_sparse_linear_has_the_dense_gradient_of_the_masked_output_gradient(outp
         tensors.append(torch.randn(outputs, dtype=torch.float64))
     kept = kept_channels(keep, outputs)
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-    y = SparseLinear.apply(*(leaves if has_bias else [*leaves, None]), kept, False)
+    y = SparseLinear.apply(*(leaves if has_bias else [*leaves, None]), kept)
     gradient = torch.randn_like(y)
     y.backward(gradient)
     expected = dense_gradients(F.linear, tensors, masked(gradient, kept, channel_dim=-1))
@@ -89,7 +89,7 @@ def test_all_channels_kept_equals_autograd_to_1e_5(stride, dilation):
     tensors = [torch.randn(4, 3, 12, 12), torch.randn(64, 3, 3, 3), torch.randn(64)]
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     geometry = ((stride, stride), (1, 1), (dilation, dilation))
-    y = SparseConvolution.apply(*leaves, *geometry, 64, False)
+    y = SparseConvolution.apply(*leaves, *geometry, 64)
     gradient = torch.randn_like(y)
     y.backward(gradient)
     expected = dense_gradients(lambda x, w, b: F.conv2d(x, w, b, stride, 1, dilation), tensors, gradient)
@@ -97,27 +97,9 @@ def test_all_channels_kept_equals_autograd_to_1e_5(stride, dilation):
         assert float((leaf.grad - want).abs().max()) <= 1e-5 * max(1.0, float(want.abs().max()))
 
 
-@pytest.mark.parametrize("layer", ["convolution", "linear"])
-def test_a_dense_input_gradient_is_passed_on_when_requested(layer):
-    if layer == "convolution":
-        tensors = [torch.randn(2, 3, 6, 6), torch.randn(8, 3, 3, 3)]
-        apply = lambda x, w: SparseConvolution.apply(x, w, None, (1, 1), (0, 0), (1, 1), 2, True)  # noqa: E731
-        dense, dim = F.conv2d, 1
-    else:
-        tensors = [torch.randn(5, 3), torch.randn(8, 3)]
-        apply = lambda x, w: SparseLinear.apply(x, w, None, 2, True)  # noqa: E731
-        dense, dim = F.linear, -1
-    x, w = (tensor.clone().requires_grad_() for tensor in tensors)
-    y = apply(x, w)
-    gradient = torch.randn_like(y)
-    y.backward(gradient)
-    torch.testing.assert_close(x.grad, dense_gradients(dense, tensors, gradient)[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(w.grad, dense_gradients(dense, tensors, masked(gradient, 2, dim))[1], rtol=1e-4, atol=1e-5)
-
-
 def test_only_the_gradients_that_are_needed_are_computed():
     x, w = torch.randn(2, 3, 6, 6), torch.randn(8, 3, 3, 3)
-    y = SparseConvolution.apply(x.requires_grad_(), w, None, (1, 1), (0, 0), (1, 1), 2, False)
+    y = SparseConvolution.apply(x.requires_grad_(), w, None, (1, 1), (0, 0), (1, 1), 2)
     y.sum().backward()
     assert x.grad is not None
     assert w.grad is None
@@ -143,7 +125,7 @@ def test_half_precision_gradients_keep_their_order_where_their_sum_is_beyond_the
 
 def test_a_second_derivative_is_refused_instead_of_being_wrong():
     x, w = torch.randn(1, 1, 4, 4, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
-    y = SparseConvolution.apply(x, w, None, (1, 1), (0, 0), (1, 1), 1, False).square().sum()
+    y = SparseConvolution.apply(x, w, None, (1, 1), (0, 0), (1, 1), 1).square().sum()
     (first,) = torch.autograd.grad(y, w, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
