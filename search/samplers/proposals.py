@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .acquisition import Decision, SearchSettings, SearchState, added_volumes, front_of
+from .acquisition import Decision, SearchSettings, SearchState, added_volumes
 from .encoding import Array, Encoder, Encoding, ObservationTable
 from .history import History
 
@@ -246,13 +246,9 @@ def _new(genes: Array, epochs: int, arm: str, history: History, encoder: Encoder
 
 def nondominated_rank(points: Array) -> NDArray[np.int64]:
     """Return the rank of ``(n, d)`` points to be maximised, ``(n,)``: 0 on the front, 1 on the front of the rest, and so on."""
-    ranks, left = np.zeros(len(points), dtype=np.int64), np.arange(len(points))
-    while len(left):
-        front = front_of(points[left])
-        beaten = ~(points[left][:, None, :] == front[None]).all(2).any(1)
-        ranks[left[beaten]] += 1
-        left = left[beaten]
-    return ranks
+    import moocore
+
+    return np.asarray(moocore.pareto_rank(points, maximise=True))
 
 
 def initial_design(
