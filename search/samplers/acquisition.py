@@ -13,7 +13,6 @@ Dinkelbach 1967, "On nonlinear fractional programming", for the fixed point of a
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -211,30 +210,12 @@ def dominated_volume(points: Array, reference: Array) -> float:
 
 def added_volumes(points: Array, reference: Array) -> Array:
     """Return what each of ``(n, d)`` points, to be maximised, adds to the volume that those before it dominate, ``(n,)``."""
-    added = np.zeros(len(points))
-    above = np.flatnonzero((points > reference).all(1))
-    if points.shape[1] != 2:
-        volume, front = 0.0, points[:0]
-        for row in above:
-            if not (front >= points[row]).all(1).any():
-                front = np.vstack([front[~(front <= points[row]).all(1)], points[row]])
-                added[row], volume = -volume, dominated_volume(front, reference)
-                added[row] += volume
-        return added
-    least_x, least_y = reference.tolist()
-    xs, ys = list[float](), list[float]()  # the front so far: x rises, y falls
-    for row, (x, y) in zip(above, points[above].tolist(), strict=True):
-        end = begin = bisect_right(xs, x)
-        floor = ys[end] if end < len(ys) else least_y
-        if floor >= y or (end and xs[end - 1] == x and ys[end - 1] >= y):
-            continue
-        right, gain = x, 0.0
-        while begin and ys[begin - 1] <= y:  # steps of the front that the point covers
-            begin -= 1
-            gain += (right - xs[begin]) * (y - floor)
-            right, floor = xs[begin], ys[begin]
-        added[row] = gain + (right - (xs[begin - 1] if begin else least_x)) * (y - floor)
-        xs[begin:end], ys[begin:end] = [x], [y]
+    added, volume, front = np.zeros(len(points)), 0.0, points[:0]
+    for row in np.flatnonzero((points > reference).all(1)):
+        if not (front >= points[row]).all(1).any():
+            front = np.vstack([front[~(front <= points[row]).all(1)], points[row]])
+            added[row], volume = -volume, dominated_volume(front, reference)
+            added[row] += volume
     return added
 
 
