@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -132,26 +133,60 @@ def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequenc
             active.append(chosen[begun])
             begun += 1
         active = [usage for usage in active if usage.t1_ns > begin]
-        trials = [usage for usage in active if usage.competes]
+        piece = _slice(active, begin, end, *cpu(begin, end))
         # Of idle and overhead windows around each other the inner one decides what the time was: it began last.
         rest = next((usage.kind for usage in reversed(active) if usage.kind in RESTS), None)
-        openers = {usage.opener for usage in trials}
-        apart = math.fsum(usage.apart(begin, end) for usage in active if usage.opener not in openers)
-        busy, own = cpu(begin, end)
         for meter in meters:
             joules = meter.energy(begin, end)
             if joules is None:
                 _add(found.unknown, meter.name, (end - begin) / NANO)
                 continue
             _add(found.total, meter.name, joules)
-            holders = [usage for usage in trials if usage.holds(meter.name)] if meter.device else trials
+            holders = [usage for usage in piece.trials if usage.holds(meter.name)] if meter.device else piece.trials
             if not holders and (meter.device or rest is not None):
                 _add(found.overhead if rest == "overhead" else found.idle, meter.name, joules)
             elif meter.device:
                 _device(found, meter, joules, holders)
             else:
-                _shared(found, meter, joules, trials, begin, end, own if meter.tree else busy, own, apart)
+                resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
+                (_among_trials if holders else _without_trials)(found, meter, joules - resting, resting, piece)
     return found
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A stretch of time in which no window begins or ends.
+
+    Attributes:
+        stated: CPU-seconds of each trial by its id; None where nothing tells them, or one thread works alone and all is done for it.
+        threads: Ids of the trials whose work a thread of this process does.
+        several: Whether other threads worked beside one of these; ``apart`` are CPU-seconds of those that had no window.
+        clocked: CPU-seconds of both.
+        busy: CPU-seconds of the machine, and ``own`` those of this process tree; None where the system does not report them.
+    """
+
+    trials: list[WindowUsage]
+    stated: dict[str, float | None]
+    threads: list[str]
+    several: bool
+    apart: float
+    clocked: float
+    busy: float | None
+    own: float | None
+
+
+def _slice(active: list[WindowUsage], begin: int, end: int, busy: float | None, own: float | None) -> _Slice:
+    trials = [usage for usage in active if usage.competes]
+    windows = Counter(usage.opener for usage in trials)
+    threads = [usage.id for usage in trials if usage.opener is not None]
+    apart = math.fsum(usage.apart(begin, end) for usage in active if usage.opener not in windows) if threads else 0.0
+    several = apart > 0 or len(windows.keys() - {None}) > 1
+    stated = {usage.id: usage.cpu_between(begin, end) if several or usage.opener is None else None for usage in trials}
+    for usage in trials:
+        if usage.opener is not None and (seconds := stated[usage.id]) is not None:
+            stated[usage.id] = seconds / windows[usage.opener]
+    clocked = math.fsum(seconds for seconds in stated.values() if seconds is not None) + apart
+    return _Slice(trials, stated, threads, several, apart, clocked, busy, own)
 
 
 def _device(found: Split, meter: MeteredPart, joules: float, holders: list[WindowUsage]) -> None:
@@ -164,72 +199,61 @@ def _device(found: Split, meter: MeteredPart, joules: float, holders: list[Windo
             _doubt(found, usage, meter.name, joules, joules, joules - part)
 
 
-def _shared(
-    found: Split,
-    meter: MeteredPart,
-    joules: float,
-    active: list[WindowUsage],
-    begin: int,
-    end: int,
-    total_cpu: float | None,
-    own_cpu: float | None,
-    apart: float,
-) -> None:
-    resting = min((meter.idle_watts or 0.0) * (end - begin) / NANO, joules)
-    work = joules - resting
-    threads = [usage for usage in active if usage.opener is not None]
-    several = len({usage.opener for usage in threads}) > 1 or (apart > 0 and bool(threads))
-    stated = _stated(active, begin, end, several)
-    apart = apart if several else 0.0
-    claimed = math.fsum(seconds for seconds in stated.values() if seconds is not None)
-    silent = [usage for usage in active if stated[usage.id] is None]
-    if active and len(threads) == len(active):
-        total_cpu = own_cpu  # as one window has all that it is alone with, so have these together
-    base = max(total_cpu or 0.0, own_cpu or 0.0, claimed + apart)  # the machine's shows up in steps, this tree's at once
-    own = min(max((own_cpu or 0.0) - claimed - apart, 0.0), base - claimed - apart)  # this tree's CPU-seconds that no clock accounts for
-    if not active:
-        used = 0.0 if base <= 0 else work * own / base
-        _add(found.overhead, meter.name, used)
-        # Without a known idle power nothing tells rest from work, so what this process did not do is called idle.
-        bucket = found.unattributed if meter.idle_watts is not None else found.idle
-        _add(bucket, meter.name, 0.0 if abs(work - used) < ROUNDING * work else work - used)
-        _add(found.idle, meter.name, resting)
-        return
-    alone = len(silent) == len(active) or base <= 0
-    takers = active if alone else silent or threads
-    elsewhere = work * apart / base if base > 0 else 0.0
-    untold = work - elsewhere if alone else work * own / base
-    known = math.fsum(stated[usage.id] or 0.0 for usage in takers)
-    by_clock = known > 0 and not alone
+def _without_trials(found: Split, meter: MeteredPart, work: float, resting: float, piece: _Slice) -> None:
+    own = max(piece.own or 0.0, 0.0)
+    base = own if meter.tree else max(piece.busy or 0.0, own)
+    used = 0.0 if base <= 0 else work * own / base
+    _add(found.overhead, meter.name, used)
+    # Without a known idle power nothing tells rest from work, so what this process did not do is called idle.
+    bucket = found.unattributed if meter.idle_watts is not None else found.idle
+    _add(bucket, meter.name, 0.0 if abs(work - used) < ROUNDING * work else work - used)
+    _add(found.idle, meter.name, resting)
+
+
+def _among_trials(found: Split, meter: MeteredPart, work: float, resting: float, piece: _Slice) -> None:
+    base, untold_seconds = _cpu_seconds(piece, meter.tree)
+
+    def worth(seconds: float) -> float:
+        return work * seconds / base if base > 0 else 0.0
+
+    untold = work - worth(piece.apart) if untold_seconds is None else worth(untold_seconds)
+    tree = work if untold_seconds is None else worth(piece.clocked + untold_seconds)
+    alone = untold_seconds is None and len(piece.trials) == 1
+    shares, rest = _shares(piece, equal=untold_seconds is None)
     given = 0.0
-    for usage in active:
-        seconds = stated[usage.id] or 0.0
-        weight = 0.0 if usage not in takers else seconds / (known + apart) if by_clock else 1 / len(takers)
-        part = untold * weight + (0.0 if alone else work * seconds / base)
+    for usage in piece.trials:
+        share = shares.get(usage.id, 0.0)
+        part = worth(piece.stated[usage.id] or 0.0) + untold * share
         given += part
-        rest = resting / len(active)
-        _give(found, usage, meter.name, part + rest, part, part if len(active) > 1 or not alone else 0.0)
-        if several and usage in threads:
-            tree = work if alone else work * (claimed + apart + own) / base
-            _doubt(found, usage, meter.name, tree, untold, untold * max(weight, 1 - weight))
-    if alone and not apart:
-        return
+        _give(found, usage, meter.name, part + resting / len(piece.trials), part, 0.0 if alone else part)
+        if piece.several and usage.opener is not None:
+            _doubt(found, usage, meter.name, tree, untold, untold * max(share, 1 - share))
     left = work - given
     left = 0.0 if abs(left) < ROUNDING * work else left  # rounding is nobody's energy
-    overhead = min(elsewhere + untold * (apart / (known + apart) if by_clock else 0.0 if takers else 1.0), left)
+    overhead = min(worth(piece.apart) + untold * rest, left)
     _add(found.overhead, meter.name, overhead)
     _add(found.unattributed, meter.name, left - overhead)
 
 
-def _stated(active: list[WindowUsage], begin: int, end: int, several: bool) -> dict[str, float | None]:
-    """Return the CPU-seconds of each window; None where nothing tells them, or one thread works alone and all is done for it."""
-    stated = {usage.id: usage.cpu_between(begin, end) for usage in active}
-    openers = [usage.opener for usage in active if usage.opener is not None]
-    for usage in active:
-        if usage.opener is not None:
-            seconds = stated[usage.id] if several else None
-            stated[usage.id] = None if seconds is None else seconds / openers.count(usage.opener)
-    return stated
+def _cpu_seconds(piece: _Slice, tree: bool) -> tuple[float, float | None]:
+    """Return the CPU-seconds that did the work, and those of them by this process that nothing tells whose they are; None for all."""
+    # As one thread's window has all that it is alone with, so have those of several threads together.
+    total = piece.own if tree or len(piece.threads) == len(piece.trials) else piece.busy
+    base = max(total or 0.0, piece.own or 0.0, piece.clocked)  # the machine's shows up in steps, this tree's at once
+    nothing = base <= 0 or all(seconds is None for seconds in piece.stated.values())
+    return base, None if nothing else max((piece.own or 0.0) - piece.clocked, 0.0)
+
+
+def _shares(piece: _Slice, equal: bool) -> tuple[dict[str, float], float]:
+    """Return the share that each trial gets of what nothing tells whose it is, and that of threads without a window."""
+    silent = [id for id, seconds in piece.stated.items() if seconds is None]
+    takers = [*piece.stated] if equal else silent or piece.threads  # who is not silent has stated all that it used
+    if not takers:
+        return {}, 1.0
+    known = math.fsum(piece.stated[id] or 0.0 for id in takers)
+    if known <= 0:
+        return dict.fromkeys(takers, 1 / len(takers)), 0.0
+    return {id: (piece.stated[id] or 0.0) / (known + piece.apart) for id in takers}, piece.apart / (known + piece.apart)
 
 
 def _give(found: Split, usage: WindowUsage, name: str, joules: float, dynamic: float, contested: float) -> None:
