@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
-#: So many ways of dealing out the groups are compared.
-DEALS = 30
+#: So many ways of dealing out the groups are compared; fewer where they deal out more groups in all, for many groups come out alike.
+DEALS, FEWEST_DEALS, DEALT = 30, 3, 1_000_000
 #: Rows and columns that are looked at for likeness; columns of fewer different values say nothing.
 LOOKED_AT, COLUMNS, DIFFERENT = 20_000, 60, 10
 #: A column changes slowly when the mean square of its steps is below this share of what it is in shuffled rows; so must this many columns.
@@ -120,24 +120,24 @@ def _deal(groups: np.ndarray, targets: Targets, shares: tuple[float, float, floa
     """Deal out whole groups: each to the split that lacks most of its share."""
     random = np.random.default_rng(seed)
     names, places = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(places)
-    wanted = np.array([*shares]) * len(groups)
+    sizes = np.bincount(places).tolist()
+    wanted = [share * len(groups) for share in shares]
+    present = [k for k in range(3) if wanted[k] > 0]
     answers = _as_columns(targets, len(groups))
-    spread = answers.std(axis=0) + 1e-12
+    usual, spread = answers.mean(axis=0), answers.std(axis=0) + 1e-12
     deals = list[tuple[float, np.ndarray]]()
-    for _ in range(DEALS):
-        have, split_of = np.zeros(3), np.zeros(len(names), dtype=int)
-        order = random.permutation(len(names))
+    for _ in range(min(DEALS, max(FEWEST_DEALS, DEALT // len(names)))):
+        have, split_of, left = [0.0, 0.0, 0.0], np.zeros(len(names), dtype=int), set(present)
+        order = random.permutation(len(names)).tolist()
         for place, group in enumerate(order):
-            left = [k for k in np.flatnonzero(wanted > 0) if not (split_of[order[:place]] == k).any()]
-            among = left if len(order) - place <= len(left) else np.flatnonzero(wanted > 0)
+            among = sorted(left) if len(order) - place <= len(left) else present
             chosen = max(among, key=lambda k: (wanted[k] - have[k]) / wanted[k])
             split_of[group] = chosen
             have[chosen] += sizes[group]
+            left.discard(chosen)
         rows = split_of[places]
-        present = [k for k in range(3) if wanted[k] > 0]
         unlike = sum(abs(have[k] - wanted[k]) / len(groups) for k in present)
-        unlike += sum(float(np.mean(np.abs(answers[rows == k].mean(axis=0) - answers.mean(axis=0)) / spread)) for k in present)
+        unlike += sum(float(np.mean(np.abs(answers[rows == k].mean(axis=0) - usual) / spread)) for k in present)
         deals.append((unlike, rows))
     best = min(deals, key=lambda deal: deal[0])[1]
     return np.flatnonzero(best == 0), np.flatnonzero(best == 1), np.flatnonzero(best == 2)

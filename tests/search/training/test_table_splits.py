@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from helpers.table_files import said_of
 
+from joulefront.search.training import table_splits
 from joulefront.search.training.columns import readings
 from joulefront.search.training.table import table
 from joulefront.search.training.table_splits import alike_neighbours, split_column
@@ -46,6 +47,32 @@ def test_by_group_no_recording_lies_in_two_splits_and_the_column_is_no_feature()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("count", "most"), [(3, 1_000_000), (4, 1_000_000), (40, 1_000_000), (40, 1)])
+def test_groups_are_dealt_out_as_by_asking_each_time_which_split_has_none_yet(count, most, monkeypatch):
+    monkeypatch.setattr(table_splits, "DEALT", most)
+    random, shares = np.random.default_rng(count), (0.6, 0.2, 0.2)
+    groups = np.array([f"g{k}" for k in [*range(count), *random.integers(0, count, 4 * count)]])
+    targets = encode(random.normal(size=len(groups)), kind="regression", classes=None, name="y")
+    places = np.unique(groups, return_inverse=True)[1]
+    dealing, deals, answers = np.random.default_rng(0), [], targets.values[:, None]
+    for _ in range(3 if most == 1 else 30):
+        split_of = np.full(count, -1)
+        order = dealing.permutation(count)
+        for place, group in enumerate(order):
+            lacks = [(share - (split_of[places] == k).mean()) / share for k, share in enumerate(shares)]
+            without = [k for k in range(3) if k not in split_of]
+            split_of[group] = max(without if count - place <= len(without) else range(3), key=lambda k: round(lacks[k], 9))
+        rows = split_of[places]
+        unlike = sum(
+            abs((rows == k).mean() - share) + abs(answers[rows == k].mean() - answers.mean()) / answers.std()
+            for k, share in enumerate(shares)
+        )
+        deals.append((round(unlike, 6), [*rows]))
+    parts = table_splits._deal(groups, targets, shares, seed=0)
+    found = [next(k for k in range(3) if row in parts[k]) for row in range(len(groups))]
+    assert found in [rows for unlike, rows in deals if unlike == min(deals)[0]]
+
+
 def test_rows_that_follow_one_another_get_a_warning_with_both_options():
     _, said = said_of(recordings())
     assert "rows that follow one another are alike" in said
