@@ -235,14 +235,14 @@ class RunFolder:
             raise StoreError(f"the directions of {str(self.path)!r} must be {known} as in {STUDY_FILE}, got {stored}; {self._remedy}")
         return study
 
-    def run(self, study_now: optuna.Study | None = None, *, bill: bool = True) -> Run:
-        """Read everything that is known of this run; with the loaded study nothing is opened again, which takes longer than reading.
+    def run(self, study_now: optuna.Study | None = None, *, trials: tuple[Trial, ...] | None = None, bill: bool = True) -> Run:
+        """Read all of this run; with the loaded study nothing is opened again, which takes longer than reading, nor `trials` read again.
 
         Without `bill` neither it nor the repeats are read: a session asks after every trial, and what it spends is in its account.
         """
         study = self.facts["study"]
         shared = self.facts.get("shared") is not None  # its other workers know more than any snapshot
-        trials = self._snapshot() if study_now is None and not shared else None
+        trials = self._snapshot() if trials is None and study_now is None and not shared else trials
         if trials is None:
             study_now = study_now or self.study(read_only=True)
             _, trials = self.stored_trials(study_now)
@@ -259,7 +259,7 @@ class RunFolder:
         )
 
     def stored_trials(self, study: optuna.Study) -> tuple[list[FrozenTrial], tuple[Trial, ...]]:
-        """Return the trials of a study as Optuna has them and as ours; a ``StoreError`` where its rows are none that we write."""
+        """Return trials of one moment as Optuna has them and as ours; a ``StoreError`` where its rows are none that we write."""
         try:
             stored = study.get_trials(deepcopy=False)
             return stored, all_from_optuna(stored, self._ended, self.facts["study"]["objectives"])

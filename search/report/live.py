@@ -213,9 +213,10 @@ class LiveRun:
                 if self.data is None or seen != self._seen or not seen:
                     folder = RunFolder.open(self.path)
                     study = folder.study(read_only=True)
-                    run = folder.run(study)
+                    stored, trials = folder.stored_trials(study)
+                    run = folder.run(study, trials=trials)
                     self.copy = self.copy or OptunaCopy.of(run)
-                    self.copy.follow(run, study.get_trials(deepcopy=False))
+                    self.copy.follow(run, stored)
                     ended = "ended" in (folder.facts.get("sessions") or [{}])[-1]
                     self.data = page_data(run, ranking=ended)  # while it trains, the ranking would cost more than it tells
                     self._seen = seen  # not before: what could not be read is read again

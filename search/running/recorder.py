@@ -148,10 +148,11 @@ class Recorder:
 
     def drop_weights(self) -> None:
         """Keep the weights that can still matter: those on the front, and the ends of lineages that can be continued."""
-        run = self.store.run(self.optuna_study, bill=False)
+        stored, trials = self.store.stored_trials(self.optuna_study)
+        run = self.store.run(self.optuna_study, trials=trials, bill=False)
         keep = {trial.number for trial in Front.of(run, complete_only=self.study.complete_only)}
         if self.study.sampler == "freeze-thaw":
-            keep |= resumable(run.trials, self.optuna_study.get_trials(deepcopy=False))
+            keep |= resumable(trials, stored)
         self.store.keep_artifacts(keep | {trial.number for trial in run.trials if trial.state == "running"})
         if self.store.facts.get("storage") is None and time.monotonic() - self.snapshot_seconds > SNAPSHOT_SECONDS:
             self.store.save_snapshot(self.optuna_study)

@@ -116,6 +116,23 @@ def test_a_trial_that_ends_in_the_copy_has_values_and_flat_attributes(young: tup
     assert run.copy.study.metric_names == [with_unit("accuracy"), "training energy (J)"]
 
 
+def test_a_trial_that_is_asked_while_the_page_is_read_is_no_error(
+    young: tuple[RunFolder, optuna.Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, study = young
+    read = RunFolder.run
+
+    def asked_meanwhile(*args: Any, **options: Any) -> Any:
+        found = read(*args, **options)
+        study.ask()
+        return found
+
+    monkeypatch.setattr(RunFolder, "run", asked_meanwhile)
+    run = LiveRun(folder.path, fresh_seconds=0.0)
+    assert run.refresh()["trials"] == 2
+    assert run.refresh()["trials"] == 3
+
+
 def test_the_note_names_the_models_as_the_page_does_and_no_text_of_a_run_is_markup(young: tuple[RunFolder, optuna.Study]) -> None:
     from optuna_dashboard import get_note
 
