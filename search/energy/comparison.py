@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from .calibrate import busy_cores, gpu_matmul, spin, usable_cpus
@@ -104,21 +104,20 @@ class Comparison:
 
 def compared(records: Sequence[Record], gone: Collection[tuple[str, str]] = ()) -> Load:
     """Put the meters side by side: one row per meter and part but for the ``gone`` ones, the most trusted as its part's reference."""
-    rows = [_rows(record, gone) for record in records]
-    found = [_Means.of([each[key] for each in rows if key in each]) for key in rows[0]]
+    windows = [_readings(record, gone) for record in records]
+    found = [_Reading.mean([each[key] for each in windows if key in each]) for key in windows[0]]
     found.sort(key=lambda row: (row.family, row.joules is None, row.quality != "measured"))
-    whole = _Means.of([_whole(record) for record in records])
-    references: dict[str, _Means] = {"wall": whole}
+    references = {"wall": _Reading.mean([_whole(record) for record in records])}
     for row in found:
         if row.joules is not None:
             references.setdefault(row.family, row)
     seconds = math.fsum(record.seconds for record in records) / len(records)
-    return Load(records[0].name, seconds, tuple(row.meter(references.get(row.family), seconds) for row in found), len(records))
+    return Load(records[0].name, seconds, tuple(row.result(references.get(row.family), seconds) for row in found), len(records))
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What one meter gave for one part in one window."""
+class _Reading:
+    """What one meter gave for one part in a window, or in the mean of all ``windows`` of a load."""
 
     source: str
     part: str
@@ -128,87 +127,71 @@ class _Row:
     random: float
     scale: float
     reason: str | None
-
-
-@dataclass(frozen=True)
-class _Means:
-    """What one meter gave for one part in all windows of one load."""
-
-    rows: tuple[_Row, ...]
-    joules: float | None
-    random: float
-    scale: float
-    reason: str | None
+    windows: tuple[_Reading, ...] = ()
 
     @classmethod
-    def of(cls, rows: Sequence[_Row]) -> _Means:
-        reason = next((row.reason for row in rows if row.joules is None), None) or next((row.reason for row in rows if row.reason), None)
-        known = [row.joules for row in rows if row.joules is not None]
-        n = len(rows)
+    def mean(cls, windows: Sequence[_Reading]) -> _Reading:
+        first, n, known = windows[0], len(windows), [one.joules for one in windows if one.joules is not None]
+        reason = next((one.reason for one in (*(one for one in windows if one.joules is None), *windows) if one.reason), None)
         if len(known) < n:
-            return cls(tuple(rows), None, 0.0, 0.0, reason)
+            return replace(first, quality="absent", joules=None, reason=reason, windows=tuple(windows))
         # What the meter admits, or what the repeats differ by if that is more: the load itself is never twice the same.
-        random = max(math.hypot(*(row.random for row in rows)) / n, statistics.stdev(known) / math.sqrt(n) if n > 1 else 0.0)
-        return cls(tuple(rows), math.fsum(known) / n, random, math.fsum(row.scale for row in rows) / n, reason)
+        random = max(math.hypot(*(one.random for one in windows)) / n, statistics.stdev(known) / math.sqrt(n) if n > 1 else 0.0)
+        scale = math.fsum(one.scale for one in windows) / n
+        return replace(first, joules=math.fsum(known) / n, random=random, scale=scale, reason=reason, windows=tuple(windows))
 
     @property
     def family(self) -> str:
-        return self.rows[0].part.split(":")[0]
+        return self.part.split(":")[0]
 
-    @property
-    def quality(self) -> str:
-        return "absent" if self.joules is None else self.rows[0].quality
-
-    def meter(self, reference: _Means | None, seconds: float) -> MeterResult:
-        first, joules = self.rows[0], self.joules
-        if joules is None:
-            return MeterResult(first.source, first.part, "absent", first.boundary, None, None, None, reason=self.reason)
-        own = reference is None or reference is self or (first.part.startswith("gpu:") and reference.rows[0].source == first.source)
+    def result(self, reference: _Reading | None, seconds: float) -> MeterResult:
+        found = MeterResult(self.source, self.part, self.quality, self.boundary, self.joules, None, None, reason=self.reason)
+        if self.joules is None:
+            return found
+        own = reference is None or reference is self or (self.part.startswith("gpu:") and reference.source == self.source)
         ratio = None if own or reference is None else self.ratio(reference)
-        name = None if ratio is None or reference is None else reference.rows[0].source
-        watts = joules / seconds if seconds > 0 else None
-        u = math.hypot(self.random, self.scale)
-        return MeterResult(first.source, first.part, first.quality, first.boundary, joules, u, watts, ratio, name, self.reason)
+        name = None if ratio is None or reference is None else reference.source
+        watts = self.joules / seconds if seconds > 0 else None
+        return replace(found, u_joules=math.hypot(self.random, self.scale), watts=watts, ratio=ratio, reference=name)
 
-    def ratio(self, reference: _Means) -> Interval | None:
+    def ratio(self, reference: _Reading) -> Interval | None:
         """Return this over another: the mean of the windows' ratios, 95 %, from their spread and from both meters' uncertainties."""
-        pairs = [(one.joules, other.joules) for one, other in zip(self.rows, reference.rows, strict=True)]
-        ratios = [one / other for one, other in pairs if one is not None and other]
+        pairs = list(zip(self.windows, reference.windows, strict=True))
+        ratios = [one.joules / other.joules for one, other in pairs if one.joules is not None and other.joules]
         if len(ratios) < len(pairs) or not self.joules or not reference.joules:
             return None
         value = math.fsum(ratios) / len(ratios)
-        within = [
-            math.hypot(a.random / (a.joules or 1.0), b.random / (b.joules or 1.0)) for a, b in zip(self.rows, reference.rows, strict=True)
-        ]
+        within = [math.hypot(one.random / (one.joules or 1.0), other.random / (other.joules or 1.0)) for one, other in pairs]
         spread = mean_interval(ratios).half if len(ratios) > 1 else 0.0
         random = max(spread, 2 * value * math.hypot(*within) / len(within))
         half = math.hypot(random, 2 * value * math.hypot(self.scale / self.joules, reference.scale / reference.joules))
         return Interval(value, max(value - half, 0.0), value + half)
 
 
-def _rows(record: Record, gone: Collection[tuple[str, str]]) -> dict[tuple[str, str], _Row]:
+def _readings(record: Record, gone: Collection[tuple[str, str]]) -> dict[tuple[str, str], _Reading]:
     groups: dict[tuple[str, str], list[Component]] = {}
     for part in (part for part in record.components if (part.source, part.name) not in gone):
         family = part.name.split(":", 1)[0]
         name = part.name if family == "gpu" and part.source != "codecarbon" else family
         groups.setdefault((part.source, name), []).append(part)
-    return {key: _row(*key, parts) for key, parts in groups.items()}
+    return {key: _reading(*key, parts) for key, parts in groups.items()}
 
 
-def _row(source: str, name: str, parts: Sequence[Component]) -> _Row:
+def _reading(source: str, name: str, parts: Sequence[Component]) -> _Reading:
     lost = [part.reason for part in parts if part.joules is None]
     boundary = parts[0].boundary
     if lost:
-        return _Row(source, name, "absent", boundary, None, 0.0, 0.0, lost[0])
+        return _Reading(source, name, "absent", boundary, None, 0.0, 0.0, lost[0])
     joules = math.fsum(part.joules or 0.0 for part in parts)
     random = math.hypot(*(part.u_random_joules or 0.0 for part in parts))
     scale = math.fsum(part.u_systematic_joules or 0.0 for part in parts)  # one meter, one scale: its errors go together
-    return _Row(source, name, parts[0].quality, boundary, joules, random, scale, next((part.reason for part in parts if part.reason), None))
+    reason = next((part.reason for part in parts if part.reason), None)
+    return _Reading(source, name, parts[0].quality, boundary, joules, random, scale, reason)
 
 
-def _whole(record: Record) -> _Row:
+def _whole(record: Record) -> _Reading:
     random, scale = record.u_random_joules or 0.0, record.u_systematic_joules or 0.0
-    return _Row("the components", "", "", "", record.joules, random, scale, None)
+    return _Reading("the components", "", "", "", record.joules, random, scale, None)
 
 
 #: All meters of the components, best first; a wall meter is added by name.
