@@ -287,20 +287,17 @@ def fitted(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | N
       best 0.97
     """
     width = width or terminal_width()
-    keep = list(range(len(right)))
-    for title in optional:
-        if _wide(cells, keep) > width:
-            keep = [place for place in keep if cells[0][place] != title]
+    keep = narrowed(cells, optional, width)
     cells, right = [[row[place] for place in keep] for row in cells], [right[place] for place in keep]
-    if _wide(cells) <= width:
+    if grid_width(cells) <= width:
         return grid(cells, right)
     texts = [place for place, aligned in enumerate(right) if not aligned]
     broad = max(texts, key=lambda place: max(len(row[place]) for row in cells), default=None)
     if broad is not None:
-        room = width - _wide(cells) + max(len(row[broad]) for row in cells)
+        room = width - grid_width(cells) + max(len(row[broad]) for row in cells)
         if room >= max(LEAST_TEXT, len(cells[0][broad])):
             return grid(_broken(cells, broad, room), right)
-    if len(cells) <= MOST_TURNED and _wide(turned := [list(column) for column in zip(*cells, strict=True)]) <= width:
+    if len(cells) <= MOST_TURNED and grid_width(turned := [list(column) for column in zip(*cells, strict=True)]) <= width:
         return grid(turned, [False] + [True] * (len(cells) - 1))
     titles, *rows = cells
     lines = []
@@ -314,10 +311,18 @@ def fitted(cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | N
 LEAST_TEXT, MOST_TURNED = 8, 5
 
 
-def _wide(cells: Sequence[Sequence[str]], places: Sequence[int] | None = None) -> int:
-    """Width of a grid, of some of its columns."""
-    chosen = range(len(cells[0])) if places is None else places
-    return sum(max(len(row[place]) for row in cells) + 2 for place in chosen) - 2
+def grid_width(cells: Sequence[Sequence[str]]) -> int:
+    """Width of what `grid` makes of some cells."""
+    return sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2
+
+
+def narrowed(cells: Sequence[Sequence[str]], optional: Sequence[str], width: int) -> list[int]:
+    """Return the places of the columns that are left when those with ``optional`` titles give way one by one until the grid fits."""
+    keep = list(range(len(cells[0])))
+    for title in optional:
+        if grid_width([[row[place] for place in keep] for row in cells]) > width:
+            keep = [place for place in keep if cells[0][place] != title]
+    return keep
 
 
 def _broken(cells: Sequence[Sequence[str]], place: int, room: int) -> list[list[str]]:

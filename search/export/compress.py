@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from ..argument_types import refuse_wrong_types
 from ..energy import Ledger, discover
 from ..energy.record import sum_known
-from ..formatting import digits, energies, grid
+from ..formatting import digits, energies, fitted, grid_width
 from ..records.trial import Trial
 from ..study import Study
 from ..training.evaluate import evaluate, metric_of, predict, sign_of
@@ -311,12 +311,11 @@ def on_front(rows: Sequence[AfterTraining], metric: str = "") -> tuple[bool, ...
 
 def to_text(rows: Sequence[AfterTraining], metric: str, quality: str) -> str:
     """Return the comparison as a table of at most 80 columns with an explanation; what does not fit the model is said below it."""
-    table, longest = _table(rows, metric, LONGEST_REASON), LONGEST_REASON
-    if _wide(table):  # the metric's name stands below, and so do the reasons
+    cells, longest = _cells(rows, metric, LONGEST_REASON), LONGEST_REASON
+    if grid_width(cells) > COLUMNS:  # the metric's name stands below, and so do the reasons
         name, longest = metric if len(metric) <= 8 else "quality", len("pays after")
-        table = _table(rows, name, longest, unseen="none")
-        if _wide(table):
-            table = _table(rows, name, longest, unseen="none", spread=False)
+        cells = _cells(rows, name, longest, unseen="none")
+    table = fitted(cells, [False, False, *[True] * 5, False], COLUMNS, optional=("±2u",))
     said = [
         f"* on the front of {metric} against joules per prediction",
         f"Energies of predictions are {quality}; a saving is one that exceeds twice its uncertainty. It has paid for itself after so many "
@@ -335,12 +334,8 @@ def _own_cost(rows: Sequence[AfterTraining]) -> list[str]:
     return [] if total == "-" else [f"Finding this out has cost {total} {unit}: {split}."]
 
 
-def _wide(table: str) -> bool:
-    return max(map(len, table.splitlines())) > COLUMNS
-
-
-def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: str = "none seen", spread: bool = True) -> str:
-    """The rows as a grid: reasons of more than ``longest`` characters are left for below, ``spread`` has the uncertainty."""
+def _cells(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: str = "none seen") -> list[list[str]]:
+    """Titles and rows as texts; reasons of more than ``longest`` characters are left for below."""
     cells = [["", "tactic", metric, "J/1,000", "±2u", "saves", "cost J", "pays after"]]
     for row, member in zip(rows, on_front(rows, metric), strict=True):
         if row.reason is not None:
@@ -359,8 +354,7 @@ def _table(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: 
                 "" if row is rows[0] or unknown else "never" if even is None else f"{even:,}",
             ]
         )
-    shown = [place for place in range(len(cells[0])) if spread or cells[0][place] != "±2u"]
-    return grid([[row[place] for place in shown] for row in cells], right=[place in range(2, 7) for place in shown])
+    return cells
 
 
 def to_json(rows: Sequence[AfterTraining], quality: str, metric: str = "") -> str:
@@ -380,4 +374,4 @@ def _per_1000(joules: float | None) -> str:
 def _share(row: AfterTraining, plain: AfterTraining) -> str:
     if row.saving_joules is None or not plain.joules_per_prediction:
         return ""
-    return f"{row.saving_joules / plain.joules_per_prediction:+.0%}".replace("+", "")
+    return f"{row.saving_joules / plain.joules_per_prediction:.0%}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..certainty import examples_text
-from ..formatting import grams_text, grid, joules_text, paragraphs, terminal_width, wrapped
+from ..formatting import grams_text, grid, grid_width, joules_text, narrowed, paragraphs, terminal_width, wrapped
 from ..front import Front
 from ..records.trial import Trial
 from . import table
@@ -33,19 +33,13 @@ def front_text(front: Front, *, width: int | None = None) -> str:
     marks = marks_of(front)
     plain = [column for column in columns_of(front) if column.title != "model"]
     least = LEAST_MODEL if any(models.values()) else 0
-    beside = plain
-    for title in OPTIONAL[:-1]:  # an interval is worth a line of its own for the model
-        if _wide(front, beside) + 2 + least > width:
-            beside = [column for column in beside if column.title != title]
-    if _wide(front, beside) + 2 + least <= width:
+    beside = _narrowed(front, plain, OPTIONAL[:-1], width - 2 - least)  # an interval is worth a line of its own for the model
+    if grid_width(_cells(front, beside)) + 2 + least <= width:
         models = _with_epochs(front, beside, models)
         columns = [*beside, Column("model", lambda trial: models[trial.number], right=False)] if any(models.values()) else beside
         table = _grid(front, columns, width).splitlines()
     else:  # marks and model in a line of their own
-        columns = [column for column in plain if column.title]
-        for title in OPTIONAL:
-            if _wide(front, columns) > width:
-                columns = [column for column in columns if column.title != title]
+        columns = _narrowed(front, [column for column in plain if column.title], OPTIONAL, width)
         models = _with_epochs(front, columns, models)
         rows = _grid(front, columns, None).splitlines()
         table = rows[:2]
@@ -107,15 +101,19 @@ def _with_epochs(front: Front, columns: Sequence[Column], models: Mapping[int, s
     return {trial.number: ", ".join(filter(None, (models[trial.number], f"epochs={trial.epochs}"))) for trial in front}
 
 
-def _wide(front: Front, columns: Sequence[Column]) -> int:
-    return sum(max(len(text) for text in (column.title, *map(column.show, front))) + 2 for column in columns) - 2
+def _cells(front: Front, columns: Sequence[Column]) -> list[list[str]]:
+    return [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
+
+
+def _narrowed(front: Front, columns: Sequence[Column], optional: Sequence[str], width: int) -> list[Column]:
+    return [columns[place] for place in narrowed(_cells(front, columns), optional, width)]
 
 
 def _grid(front: Front, columns: Sequence[Column], width: int | None) -> str:
     """Align the rows; with a width the last column goes on in the next line where it is too wide."""
-    cells = [[column.title for column in columns], *([column.show(trial) for column in columns] for trial in front)]
+    cells = _cells(front, columns)
     if width is not None:
-        room, shown = width - _wide(front, columns[:-1]) - 2, []
+        room, shown = width - grid_width([row[:-1] for row in cells]) - 2, []
         for row in cells:
             first, *rest = wrapped(row[-1], room) or [""]
             shown += [[*row[:-1], first], *([""] * (len(row) - 1) + [more] for more in rest)]

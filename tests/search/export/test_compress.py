@@ -227,10 +227,10 @@ def test_the_table_shows_what_is_saved_and_when_it_has_paid():
     assert "predictions are measured" in text
 
 
-@pytest.mark.parametrize("metric", ["r2", "balanced_accuracy"])
+@pytest.mark.parametrize(("metric", "quality"), [("r2", 0.9512), ("balanced_accuracy", 0.9512), ("rmse", 98_805_120.5)])
 @pytest.mark.parametrize("predictions", [2e3, 2e11])
-def test_the_table_is_never_wider_than_a_terminal(metric, predictions):
-    pays = AfterTraining("dynamic quantisation", 0.9512, 0.000123456, 0.0000001234, 1e-4 * predictions, 1e-4)
+def test_the_table_is_never_wider_than_a_terminal(metric, quality, predictions):
+    pays = AfterTraining("dynamic quantisation", quality, 0.000123456, 0.0000001234, 1e-4 * predictions, 1e-4)
     rows = [PLAIN, pays, AfterTraining("onnx int8", 0.95, 0.012, 0.0001234, 30.1), AfterTraining("compile", reason="no compiler is here")]
     text = to_text(rows, metric, "estimated")
     assert max(map(len, text.splitlines())) <= 80
