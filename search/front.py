@@ -253,7 +253,7 @@ class Front:
             return simple[rule.strip()]()
         bound = read_rule(rule)
         if bound.name == "trial":
-            return _by_number(self, rule, int(bound.value))
+            return _trial(self, rule, int(bound.value))
         return _by_energy(self, rule, bound) if bound.name == "energy" else _by_quality(self, rule, bound)
 
     def _some(self) -> tuple[Trial, ...]:
@@ -351,7 +351,7 @@ class Front:
         )
 
 
-def _by_number(front: Front, rule: str, number: int) -> Trial:
+def _trial(front: Front, rule: str, number: int) -> Trial:
     found, apart = front._by_number.get(number), None if front.run is None else front.run.apart()
     if found is not None and found.state == "complete":
         return found

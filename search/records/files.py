@@ -98,8 +98,6 @@ class Guess(TypedDict):
     low_trials: NotRequired[float | None]
     high_trials: NotRequired[float | None]
     seconds: NotRequired[float | None]
-    low_seconds: NotRequired[float | None]
-    high_seconds: NotRequired[float | None]
 
 
 class _Expected(Guess):

@@ -72,16 +72,16 @@ class Replay:
     Args:
         traces: What to play; their own times are kept relative to each other.
         clock: Monotonic nanoseconds; a test gives one that it moves itself.
-        start_ns: When the earliest reading is to appear on `clock`; None for the first read.
     """
 
     name = "replay"
 
-    def __init__(self, traces: Iterable[Trace], *, clock: Clock = time.monotonic_ns, start_ns: int | None = None) -> None:
+    def __init__(self, traces: Iterable[Trace], *, clock: Clock = time.monotonic_ns) -> None:
         self.traces = tuple(traces)
         if not any(trace.t_ns for trace in self.traces):
             raise ValueError("replay needs a trace with at least one reading, got none")
-        self.clock, self.start_ns = clock, start_ns
+        self.clock = clock
+        self.start_ns: int | None = None  # the first read
         self.origin_ns = min(trace.t_ns[0] for trace in self.traces if trace.t_ns)
         self.played = [0] * len(self.traces)
 

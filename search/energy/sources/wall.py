@@ -209,7 +209,6 @@ class Wall:
         meter: Asks the plug or the file; see `http_plug` and `CsvTail`.
         target: What is shown to people, e.g. the address.
         poll_seconds: Period of asking; None asks inside every `read` (for files, which answer at once).
-        coarse_joules: A counter with larger steps is not used when there is a power.
         utc: Seconds since 1970, for meters that write their own times.
     """
 
@@ -222,13 +221,11 @@ class Wall:
         *,
         poll_seconds: float | None = 1.0,
         gain_u: float = PLUG_GAIN_U,
-        coarse_joules: float = COARSE_JOULES,
         clock: Clock = time.monotonic_ns,
         utc: Callable[[], float] = time.time,
     ) -> None:
         self.meter, self.target, self.poll_seconds = meter, target, poll_seconds
-        self.gain_u, self.coarse_joules = gain_u, coarse_joules
-        self.clock, self.utc = clock, utc
+        self.gain_u, self.clock, self.utc = gain_u, clock, utc
         self.pending: deque[Reading] = deque(maxlen=100_000)
         self.use_counter: bool | None = None
         self.step_joules = 0.0
@@ -344,7 +341,7 @@ class Wall:
             return Reading("wall", t_ns, half_ns, error=f"{self.target}: neither power nor energy")
         if self.use_counter is None:
             # Decided once: a change of the account in the middle of a window would be a step that no machine made.
-            self.use_counter = sample.joules is not None and (sample.watts is None or sample.step_joules <= self.coarse_joules)
+            self.use_counter = sample.joules is not None and (sample.watts is None or sample.step_joules <= COARSE_JOULES)
             self.step_joules = sample.step_joules
         return Reading("wall", t_ns, half_ns, sample.joules if self.use_counter else None, sample.watts)
 
