@@ -191,7 +191,7 @@ def _price(members: Sequence[Trial], trials: Sequence[Trial]) -> TrialEnergy:
 
     return TrialEnergy(
         train_joules=share(total),
-        train_u_joules=None if None in spreads else hypot(*(float(one or 0.0) for one in spreads)),
+        train_u_joules=share(None if None in spreads else hypot(*(float(one or 0.0) for one in spreads))),
         increment_joules=0.0,
         grams_co2e=share(sum_known(one.grams_co2e for one in paid)),
         components={

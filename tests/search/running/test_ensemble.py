@@ -91,11 +91,20 @@ def test_a_continued_search_goes_on_beside_an_ensemble_and_one_within_noise_is_n
 
 def test_features_of_the_inputs_are_in_the_price_of_an_ensemble_once_and_its_idle_part_is_that_of_all_members():
     members = [
-        complete(k, 0.9, joules, features_joules=10.0, grams_co2e=joules / 10, components={"cpu": ComponentEnergy(joules, how, "m", idle)})
+        complete(
+            k,
+            0.9,
+            joules,
+            features_joules=10.0,
+            train_u_joules=k + 3.0,
+            grams_co2e=joules / 10,
+            components={"cpu": ComponentEnergy(joules, how, "m", idle)},
+        )
         for k, joules, how, idle in ((0, 12.0, "measured", 3.0), (1, 13.0, "estimated", 4.0))
     ]
     found = _price(members, members)
     assert found.train_joules == pytest.approx(10.0 + 2.0 + 3.0)
+    assert found.train_u_joules == pytest.approx(5.0 * 15 / 25)
     assert found.grams_co2e == pytest.approx(1.5)
     assert found.components["cpu"].joules == pytest.approx(15.0)
     assert found.components["cpu"].idle_joules == pytest.approx(7.0 * 15 / 25)
