@@ -32,10 +32,10 @@ from ..training.task import Task
 from .fingerprint import alike, differences, of_space, of_task
 from .membership import GRACE_BEATS
 
-#: Packages that results depend on.
-PACKAGES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "optuna", "numpy", "codecarbon", "nvidia-ml-py")
-#: Those of them whose version changes what a training takes or reaches.
-LIBRARIES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn")
+#: Packages whose version changes what a training takes or reaches.
+LIBRARIES = ("joulefront", "torch", "torchvision", "timm", "scikit-learn", "scipy", "lightgbm", "xgboost", "catboost")
+#: Packages that results depend on. What pandas reads otherwise is other data, which are refused.
+PACKAGES = (*LIBRARIES, "optuna", "numpy", "pandas", "codecarbon", "nvidia-ml-py")
 REMEDY = "models that were measured otherwise do not belong on one front: give a new --out (Python: out) to start afresh"
 
 
@@ -163,17 +163,21 @@ def _join(store: RunFolder, study: Study) -> None:
 
 def _compare_versions(name: str, known: Mapping[str, Any]) -> None:
     """Refuse a shared study in another format, and warn of libraries other than those that it was begun with."""
-    here, there = versions(), known.get("versions") or {}
+    there = known.get("versions") or {}
     if (theirs := known.get("format", FORMAT)) != FORMAT:
         raise StoreError(
             f"the study {name!r} in --storage must be in format {FORMAT}, got {theirs}; "
             f"train with joulefront {there.get('joulefront', 'of the version that began it')} here, too, or give another --name"
         )
-    others = [f"{one} {here.get(one)} for {version}" for one, version in there.items() if one in LIBRARIES and here.get(one) != version]
-    if others:
+    _warn_of_versions(f"the study {name!r} was begun", there)
+
+
+def _warn_of_versions(what: str, there: Mapping[str, str]) -> None:
+    here = versions()
+    apart = [one for one in LIBRARIES if one in there and here.get(one) != there[one]]
+    if others := [f"{one} {here.get(one, 'missing')} for {there[one]}" for one in apart]:
         warnings.warn(
-            f"the study {name!r} was begun with other versions ({', '.join(others)}): "
-            "the same training may take another energy and reach another quality here",
+            f"{what} with other versions ({', '.join(others)}): the same training may take another energy and reach another quality here",
             stacklevel=3,
         )
 
@@ -304,6 +308,8 @@ def note_session(store: RunFolder, ledger: Ledger, command: str | None, origin: 
                 f"{str(store.path)!r} was measured on other hardware ({before.get('hardware_id')}, here {total.hardware_id}); "
                 "energies of different machines do not belong on one front: give a new --out"
             )
+    if sessions:
+        _warn_of_versions(f"the last session of {str(store.path)!r} was run", sessions[-1].get("versions") or {})
     session = {"started": timestamp(), "command": command, "versions": versions(), "hardware": total.hardware}
     # No wait policy: torch was loaded before it could be set, and idle threads spin.
     session |= {"hardware_id": total.hardware_id, **where, "openmp_wait_policy": WAIT_POLICY}
@@ -323,8 +329,9 @@ def versions() -> dict[str, str]:
 
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
+        for package in (f"{name}-cpu", name):  # XGBoost is one or the other
+            with suppress(PackageNotFoundError):
+                found[name] = version(package)
     return found
 
 

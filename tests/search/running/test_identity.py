@@ -2,9 +2,12 @@
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from joulefront.search import Study, run
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.records.bill import add_up, read_sessions
 from joulefront.search.records.run_folder import RunFolder, StoreError
+from joulefront.search.running.identity import note_session
 from joulefront.search.training.arrays import arrays
 
 pytestmark = pytest.mark.slow
@@ -101,6 +105,34 @@ def test_an_old_folder_without_a_fingerprint_goes_on_with_a_warning_and_has_one_
         run(study, out=folder, trials=3)
     with pytest.raises(StoreError, match="other data"):
         run(replace(study, task=lambda: data(500)), out=folder, trials=4)
+
+
+def test_a_folder_that_goes_on_with_other_libraries_gets_a_word_and_one_that_does_not_say_which_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = {"xgboost-cpu": "3.2", "lightgbm": "4.7", "pandas": "3.0"}
+
+    def version(name: str) -> str:
+        if name not in here:
+            raise metadata.PackageNotFoundError(name)
+        return here[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    ledger: Any = SimpleNamespace(total=lambda: SimpleNamespace(hardware_id="a", hardware={}))
+
+    def go_on(**there: str) -> Any:
+        before: dict[str, Any] = {"hardware_id": "a", "versions": there}
+        store: Any = SimpleNamespace(path=Path("run"), facts={"sessions": [before]}, save_facts=lambda facts: facts)
+        return note_session(store, ledger, None, None)["sessions"][-1]["versions"]
+
+    with pytest.warns(
+        UserWarning, match=r"'run' was run with other versions \(lightgbm 4\.7 for 4\.3, catboost missing for 1\.2\): the same"
+    ):
+        found = go_on(lightgbm="4.3", xgboost="3.2", pandas="1.0", catboost="1.2")
+    assert {name: found.get(name) for name in ("lightgbm", "xgboost", "pandas")} == {"lightgbm": "4.7", "xgboost": "3.2", "pandas": "3.0"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        go_on(lightgbm="4.7")
 
 
 def test_a_start_that_failed_binds_nobody(rings: Maker, tmp_path: Path) -> None:
