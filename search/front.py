@@ -14,7 +14,7 @@ from typing import Self
 
 from .certainty import Choice, Evidence, Standing, choose, decimals_of, examples_in, folds_in
 from .formatting import count_text, joules_text, plain, read_amount, read_number, unit_for
-from .pareto import FRACTIONS, METERED, Axis, knee_index, make_box, normalised_hypervolume, stretch
+from .pareto import FRACTIONS, LESS_IS_BETTER, METERED, Axis, knee_index, make_box, normalised_hypervolume, stretch
 from .records.examples import SHARES, Examples, examples_of
 from .records.replicates import ReplicateComparison, compare_replicates
 from .records.run_folder import Run
@@ -380,7 +380,7 @@ def _by_quality(front: Front, rule: str, bound: Bound) -> Trial:
     if not values:
         known = sorted({front.objectives[0], *(key for trial in members for key in trial.quality)})
         raise ValueError(f"--pick {rule!r}: {name!r} was not measured in this run (known: {', '.join(known)}); write one of {RULES}")
-    down = name in ("error", "loss", "rmse", "mae") or (name == front.objectives[0] and front.directions[0] == "minimize")
+    down = name in LESS_IS_BETTER or (name == front.objectives[0] and front.directions[0] == "minimize")
     wanted = "<=" if down else ">="
     if bound.sign != wanted:
         raise ValueError(f"--pick {rule!r}: {name} is bounded from {'above' if down else 'below'}; write {name}{wanted}{bound.text}")

@@ -8,6 +8,8 @@ from math import log10
 
 #: Qualities whose best value is 1; what is left to 1 is an error, and errors are compared by their ratio.
 FRACTIONS = ("accuracy", "balanced_accuracy", "macro_f1", "auc", "r2")
+#: Qualities of which less is better.
+LESS_IS_BETTER = ("error", "loss", "rmse", "mae")
 #: Keeps a model without any error at a finite place.
 SMALLEST_ERROR = 0.005
 #: Objectives that a meter reads, and those that are compared by their ratio, not by their difference.

@@ -11,6 +11,7 @@ from typing import Any
 from ..certainty import examples_text, folds_in, splits_in
 from ..formatting import count_text, grams_text, joules_text, percent, plain, printable
 from ..front import Front
+from ..pareto import LESS_IS_BETTER
 from ..records.run import machine_names
 from ..records.run_folder import Run
 from .model import TrainedModel
@@ -223,13 +224,13 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
     elif own:
         searched += " (what the search optimised)"
     stored += f", before it became this {trained.variant} variant" if trained.variant is not None else ""
-    rows.append(f"| {searched} | {check.examples:,} | {name} | {check.quality_exported:.4f} |")
+    rows.append(f"| {searched} | {check.examples:,} | {name} | {_shown(check.metric, check.quality_exported)} |")
     for key, value in trained.trial.quality.items():
         if (key != "error" if key != check.metric else not own) and math.isfinite(value):
             optimised = " (what the search optimised)" if key == check.metric and not trained.refitted else ""
             rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key) or markdown(key)} | {_shown(key, value)} |")
     if check.quality_test is not None:
-        rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {check.quality_test:.4f} |")
+        rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {_shown(check.metric, check.quality_test)} |")
     notes = (
         []
         if check.quality_test is not None or trained.refitted
@@ -246,8 +247,8 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
 
 
 def _shown(metric: str, value: float) -> str:
-    """A quality with four decimals; errors in the unit of the data, and losses, with four digits: any of them may be small."""
-    return plain(value, 4) if metric in ("rmse", "mae", "loss") else f"{value:.4f}"
+    """A quality with four decimals; errors and losses with four digits: any of them may be small."""
+    return plain(value, 4) if metric in LESS_IS_BETTER else f"{value:.4f}"
 
 
 def _energy(trained: TrainedModel, run: Run | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..pareto import LESS_IS_BETTER
 from .estimator import Estimator, as_estimator, full_probabilities
 from .recipe import Recipe, autocast
 from .results import Phases, TrainingFailed
@@ -22,8 +23,6 @@ from .task import Data, Kind, Task
 
 #: AUC sorts the scores of every class; with more classes than this it would cost more than the evaluation itself and is absent.
 MAX_AUC_CLASSES = 100
-#: Qualities of which less is better.
-LESS_IS_BETTER = ("error", "loss", "rmse", "mae")
 
 
 def evaluate(model: Any, task: Task, data: Data, *, recipe: Recipe, device: str | torch.device = "cpu") -> dict[str, float]:

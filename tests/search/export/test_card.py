@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from joulefront.search.export import card, export, usage
 from joulefront.search.export.predict import Model
 from joulefront.search.export.write import _use
+from joulefront.search.pareto import LESS_IS_BETTER
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import ComponentEnergy
@@ -54,6 +55,11 @@ def card_of(ready: Any, out: Path, run: Run | None = None, to: str = "pt2") -> t
     export(**ready.arguments, to=to, out=out, run=run)
     card = ModelCard.load(out / "README.md")
     return card.data.to_dict(), card.text
+
+
+def test_what_falls_may_be_small_and_has_four_digits():
+    shown = {name: card._shown(name, 0.000251) for name in ("error", "loss", "rmse", "mae", "accuracy")}
+    assert shown == {**dict.fromkeys(LESS_IS_BETTER, "0.000251"), "accuracy": "0.0003"}
 
 
 def test_emissions_follow_the_hub_and_name_their_source(make, run, tmp_path):
