@@ -15,7 +15,7 @@ from ..argument_types import refuse_wrong_types
 from ..formatting import own_place
 from .splits_data import ItemError, MemoryData, StreamData
 from .table_checks import LOOKED_AT, classes_of, warn_of_examples, warn_of_scales, warn_of_shared
-from .task import Kind, Targets, Task, complete_splits, encode, target_scale, warn_of_absent_classes
+from .task import Kind, Targets, Task, comparable, complete_splits, encode, target_scale, unmasked, warn_of_absent_classes
 
 Pair = tuple[Any, Any]
 #: Name -> class of torchvision.datasets, for the sets that torchvision holds as arrays.
@@ -64,7 +64,7 @@ def arrays(
         if len(index) and len(index) == len(other) and [*index] != [*other] and {*index} == {*other}:
             raise ValueError("targets must be in the order of the inputs, got their index in another order; give targets.loc[inputs.index]")
     examples = [_inputs(pair[0]) for pair in given.values()]
-    wanted = [_targets(pair[1]) for pair in given.values()]
+    wanted = [comparable(pair[1], "targets") for pair in given.values()]
     for part, label in zip(examples, wanted, strict=True):
         if len(part) != len(label):
             raise ValueError(f"inputs and targets must have the same length, got {len(part)} and {len(label)}")
@@ -89,18 +89,6 @@ def arrays(
     return task_of_arrays(name, everything, encoded, parts, device=device)
 
 
-def _targets(values: Any) -> np.ndarray:
-    """Return the targets of a split as an array ``(n,)`` or ``(n, k)``."""
-    try:
-        found = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-    except ValueError:  # what numpy says is of its own shapes
-        remedy = "of lists of labels sklearn.preprocessing.MultiLabelBinarizer().fit_transform(targets) makes columns of 0 and 1"
-        raise ValueError(f"targets must be one value for each example, or as many for each, got lists of unlike length; {remedy}") from None
-    if found.ndim == 0:
-        raise ValueError(f"targets must be a list or an array, one value for each example, got {type(values).__name__}; give values alone")
-    return found
-
-
 def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None, **options: Any) -> Task:
     """Make a task from what ``sklearn.datasets.load_*`` or ``fetch_*`` return, also with ``return_X_y=True``.
 
@@ -116,7 +104,7 @@ def sklearn_set(bunch: Any, *, name: str = "sklearn", images: bool | None = None
     if absent := {"images" if images else "data", "target"} - {*known}:
         got = f"{type(bunch).__name__} without {sorted(absent)[0]!r}"
         raise ValueError(f"{name} must be what sklearn.datasets.load_* returns, got {got}; arrays(inputs, targets) takes arrays")
-    inputs = np.asarray(bunch["images"] if images else bunch["data"])
+    inputs = np.asanyarray(bunch["images"]) if images else bunch["data"]
     if images and inputs.dtype.kind == "f":
         # Grey levels are stored as a byte each: digits has 0..16, the faces have 0..1.
         inputs = np.round(inputs * (255 / max(float(inputs.max()), 1e-12))).astype(np.uint8)
@@ -223,7 +211,7 @@ class _Named(torch.utils.data.Dataset[Any]):
             wish, fits = "one finite number", values.size == 1 and values.dtype.kind in "biuf" and bool(np.isfinite(values).all())
         else:
             wish, fits = f"a class number below {count}", values.ndim == 0 and values.dtype.kind in "biuf" and 0 <= float(values) < count
-        if not fits:
+        if not fits or np.ma.is_masked(target):
             got = " ".join(repr(target).split())[:60]
             remedy = "correct it" if self._kind in ("multilabel", "regression") else "number them from 0, or name all"
             raise ItemError(f"the target {where} be {wish}, got {got}; {remedy}")
@@ -332,11 +320,7 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _inputs(inputs: Any) -> np.ndarray:
-    if np.ma.is_masked(inputs):
-        raise ValueError("inputs must be finite, got masked values; fill them, or use table(), which does")
-    inputs = inputs.toarray() if hasattr(inputs, "toarray") else inputs
-    if isinstance(inputs, torch.Tensor):  # NumPy has no bfloat16
-        inputs = (inputs.float() if inputs.dtype == torch.bfloat16 else inputs).detach().cpu()
+    inputs = unmasked(inputs.toarray() if hasattr(inputs, "toarray") else inputs, "inputs")
     if isinstance(inputs, torch.utils.data.Dataset | torch.utils.data.DataLoader):
         raise ValueError(f"inputs must be an array, got {type(inputs).__name__}; dataset(train, validation) takes Datasets")
     try:

@@ -1,12 +1,14 @@
-"""What the texts of a column mean: numbers of either decimal sign, dates, truth values, or just texts; and which of them say "missing"."""
+"""What the texts of a column mean: numbers of either decimal sign, dates, truth values or texts; which of them are alike, or "missing"."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import unescape
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -44,6 +46,8 @@ TRUTHS = {
 _TELEPHONE = r"\+[1-9]\d{0,2}[ /()-]?\d[\d /()-]{6,}"
 #: Texts of so many different values and one form get a word.
 FORMED = 20
+#: Signs that look as others do, in small letters: dashes, quotes, letters of Cyrillic.
+_LOOKS = str.maketrans("‐‑‒–—−‘’ʼ´`“”„«»аеорсухіјѕкмтвн", "------'''''\"\"\"\"\"aeopcyxijskmtbh")
 
 
 @dataclass(frozen=True)
@@ -286,3 +290,44 @@ def from_json(column: Mapping[str, Any]) -> Reading:
     dates = bool(column.get("calendar"))  # a column that was stored as dates, which may come as texts later
     how, gaps = column.get("how", "ISO8601" if dates else ".,"), tuple(column.get("gaps", ()))
     return Reading(column.get("reading", "date" if dates else "number"), how, gaps=gaps)
+
+
+def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
+    """Return the names that differ in capitals, blanks or signs that look alike only, or as ``short`` forms, in lists of two or more."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        plain = " ".join(normalize("NFKC", name).casefold().translate(_LOOKS).split()).rstrip(".") or name
+        found.setdefault(short.get(plain, plain), []).append(name)
+    return [alike for alike in found.values() if len(alike) > 1]
+
+
+def spellings(classes: Collection[str]) -> Iterator[str]:
+    """Say which classes are probably one: spelt in two ways, or one a short form of the other.
+
+    >>> list(spellings({"cat", "Cat", "dog"}))
+    ["'Cat' and 'cat' differ in capitals or blanks only, and are two classes; spell them alike"]
+    """
+    if twice := spelt_alike(classes, {"y": "yes", "n": "no", "t": "true", "f": "false"}):
+        yield f"{' and '.join(map(repr, twice[0][:3]))} differ in {differing(twice[0])} only, and are two classes; spell them alike"
+    if one := abbreviated(classes):
+        yield f"{one[0]!r} and {one[1]!r} may mean the same, and are two classes; spell them alike if they do"
+
+
+def differing(names: Iterable[str]) -> str:
+    """Say in what names differ that are spelt alike.
+
+    >>> differing(["Cat", "cat "]), differing(["pre-test", "pre–test"])
+    ('capitals or blanks', 'spelling')
+    """
+    return "capitals or blanks" if len({"".join(name.casefold().split()) for name in names}) == 1 else "spelling"
+
+
+def abbreviated(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return a name that is the first letter of another, where all names of one letter are, each of one other: ``M`` of ``male``.
+
+    >>> abbreviated({"M", "male", "F", "female"}), abbreviated({"A", "B", "absent"})
+    (('F', 'female'), None)
+    """
+    letters = sorted(name for name in names if len(name.rstrip(".")) == 1 and name[0].isalpha())
+    meant = {letter: [name for name in names if len(name) > 2 and name[0].casefold() == letter[0].casefold()] for letter in letters}
+    return (letters[0], meant[letters[0]][0]) if letters and all(len(one) == 1 for one in meant.values()) else None

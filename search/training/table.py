@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..formatting import read_names
 from .arrays import task_in_memory
-from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
+from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, spellings, texts, without_markers
 from .table_checks import copies, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, warn_of_telling, words_for_missing
 from .table_encodings import OF_DAY, goals_of, means_of_others
 from .table_features import MAX_LEVELS, Column, apply, feature_names, is_numeric, learn, levels_with_means, listed
@@ -24,7 +24,7 @@ from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
 from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
-from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, abbreviated, differing, encode, infer_kind, keep_rows, noting, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, encode, infer_kind, keep_rows, noting
 from .text import Embedded, StaticEmbedding
 
 if TYPE_CHECKING:
@@ -313,14 +313,8 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
             named = {truth: Counter(plain[truths == truth]).most_common(1)[0][0] for truth in named}
             warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=4)
         return np.array([named.get(truth) for truth in truths], dtype=object)
-    short = {"y": "yes", "n": "no", "t": "true", "f": "false"}
-    if twice := spelt_alike({text for text in found if text is not None}, short):
-        shown = " and ".join(map(repr, twice[0][:3]))
-        said = f"{shown} in {column.name} differ in {differing(twice[0])} only, and are two classes; spell them alike"
-        warnings.warn(f"{source}: {said}", stacklevel=4)
-    if one := abbreviated({text for text in found if text is not None}):
-        said = f"{one[0]!r} and {one[1]!r} in {column.name} may mean the same, and are two classes; spell them alike if they do"
-        warnings.warn(f"{source}: {said}", stacklevel=4)
+    for said in spellings({*found} - {None}):
+        warnings.warn(f"{source}: of the classes in {column.name} {said}", stacklevel=4)
     if reading.kind in ("number", "duration"):
         values = parse(plain, reading)
         coded = reading.kind == "number" and (reading.how[2:] or reading.note) and kind != "regression"  # 2WD and 4WD stay

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..formatting import names_text
-from .columns import MISSING, Reading, is_text, numbers, texts
+from .columns import MISSING, Reading, abbreviated, differing, is_text, numbers, spelt_alike, texts
 from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
-from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets, abbreviated, differing, spelt_alike
+from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets
 
 if TYPE_CHECKING:
     import pandas as pd

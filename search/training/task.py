@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -28,8 +26,6 @@ KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "anomal
 MAX_NUMERIC_CLASSES = 20
 #: A class, or a value, of this share of the examples is guessed with a quality that looks good.
 NEARLY_ALL = 0.95
-#: Signs that look as others do, in small letters: dashes, quotes, letters of Cyrillic.
-_LOOKS = str.maketrans("‐‑‒–—−‘’ʼ´`“”„«»аеорсухіјѕкмтвн", "------'''''\"\"\"\"\"aeopcyxijskmtbh")
 #: Each part of a cross-validation is a copy of the data, and a training.
 MOST_FOLDS = 20
 
@@ -195,7 +191,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     Raises:
         ValueError: If the values do not fit the kind.
     """
-    values = _comparable(values, name)
+    values = comparable(values, name)
     if values.ndim == 2 and values.shape[1] == 1 and kind != "multilabel":
         values = values[:, 0]
     kind = kind or infer_kind(values)
@@ -203,6 +199,8 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "regression":
         return Targets(kind, _numbers(values, name), ())
+    if values.dtype.kind == "f" and (missing := int(np.isnan(values).sum())):
+        raise ValueError(f"{name} must not be missing, got {missing} missing values; leave out their examples")
     if classes is not None and (isinstance(classes, str) or len({*map(str, classes)}) < len(classes)):
         raise ValueError(f"classes must be a list of different names, got {classes!r}; give each its own")
     if kind == "multilabel":
@@ -245,11 +243,22 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
 
 
-def _comparable(values: Any, name: str) -> np.ndarray:
-    """Return values as an array of numbers, truth values or text in which nothing is missing."""
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name} must not be missing, got masked values; leave out their examples")
-    found = np.asarray(values)
+def comparable(values: Any, name: str) -> np.ndarray:
+    """Return targets as an array ``(n,)`` or ``(n, k)`` of numbers, truth values or text in which nothing is missing.
+
+    Raises:
+        ValueError: If they are not such; ``name`` is theirs in the message.
+    """
+    values = unmasked(values, name)
+    try:
+        found = np.asarray(values)
+    except ValueError:  # what numpy says is of its own shapes
+        remedy = "of lists of labels sklearn.preprocessing.MultiLabelBinarizer().fit_transform(targets) makes columns of 0 and 1"
+        raise ValueError(f"{name} must be one value for each example, or as many for each, got lists of unlike length; {remedy}") from None
+    if found.ndim == 0:
+        raise ValueError(f"{name} must be a list or an array, one value for each example, got {type(values).__name__}; give values alone")
+    if found.dtype.kind == "U" and not hasattr(values, "dtype"):  # NumPy makes 'nan' of what is missing in a list of texts
+        found = np.asarray(values, dtype=object)
     if found.dtype.kind == "S":
         found = np.char.decode(found, "utf-8", "replace")
     if found.dtype.kind not in "biufUO":
@@ -260,6 +269,15 @@ def _comparable(values: Any, name: str) -> np.ndarray:
         if missing := int(isna(found).sum()):
             raise ValueError(f"{name} must not be missing, got {missing} missing values; leave out their examples")
     return found
+
+
+def unmasked(values: Any, name: str) -> Any:
+    """Return what NumPy takes without a loss: a mask, which it would drop, is refused, and of bfloat16, which it lacks, float32 is made."""
+    if any(map(np.ma.is_masked, [values, *(values if isinstance(values, list | tuple) else ())])):
+        raise ValueError(f"{name} must not be missing, got masked values; fill them, or leave out their examples")
+    if hasattr(values, "detach"):
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).detach().cpu()
+    return values
 
 
 def infer_kind(values: np.ndarray) -> Kind:
@@ -344,35 +362,6 @@ def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[st
         ]:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             warnings.warn(f"{name}: no {split} example of the class {shown}; give more examples, or leave the class out", stacklevel=4)
-
-
-def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
-    """Return the names that differ in capitals, blanks or signs that look alike only, or as ``short`` forms, in lists of two or more."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(names):
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().translate(_LOOKS).split()).rstrip(".") or name
-        found.setdefault(short.get(plain, plain), []).append(name)
-    return [alike for alike in found.values() if len(alike) > 1]
-
-
-def differing(names: Iterable[str]) -> str:
-    """Say in what names differ that are spelt alike.
-
-    >>> differing(["Cat", "cat "]), differing(["pre-test", "pre–test"])
-    ('capitals or blanks', 'spelling')
-    """
-    return "capitals or blanks" if len({"".join(name.casefold().split()) for name in names}) == 1 else "spelling"
-
-
-def abbreviated(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return a name that is the first letter of another, where all names of one letter are, each of one other: ``M`` of ``male``.
-
-    >>> abbreviated({"M", "male", "F", "female"}), abbreviated({"A", "B", "absent"})
-    (('F', 'female'), None)
-    """
-    letters = sorted(name for name in names if len(name.rstrip(".")) == 1 and name[0].isalpha())
-    meant = {letter: [name for name in names if len(name) > 2 and name[0].casefold() == letter[0].casefold()] for letter in letters}
-    return (letters[0], meant[letters[0]][0]) if letters and all(len(one) == 1 for one in meant.values()) else None
 
 
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:
