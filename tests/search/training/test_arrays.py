@@ -403,5 +403,5 @@ def test_what_is_missing_is_refused_in_every_place_and_never_trained_on(values, 
     if len(np.shape(values)) == 2:
         places += [((values, good[1]), {})] + [(good, {split: (values, good[1])}) for split in ("validation", "test")]
     for pair, options in places:
-        with pytest.raises(ValueError, match="missing|finite|one number for each example|as many in each"):
+        with pytest.raises(ValueError, match=r"missing|finite|one number for each example|as many in each"):
             arrays(*pair, kind=kind, **options)
