@@ -29,6 +29,9 @@ from .surrogates import Predictions, SurrogateModels
 #: With four or more objectives the number of boxes grows with the cube of the front or faster: at most so many of its points are kept.
 _MAX_FRONT_MANY_OBJECTIVES = 24
 
+#: Added to every training, as a share of the cost of a median complete one: else negligible gains at negligible cost win forever.
+COST_FLOOR = 0.05
+
 #: Gauss-Hermite quadrature over the measurement at the stopping rung, and the steps of the fixed point.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -37,24 +40,16 @@ _FIXED_POINT_STEPS = 4
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a study is searched; see ``FreezeThawSampler`` for the settings that it has as well.
-
-    ``quality_floor`` is its ``min_accuracy``. ``cost_floor`` is added to every training, as a share of the cost of a median complete one:
-    without it, negligible gains at negligible cost win forever. A decision scores so many ``fresh`` configurations, and so many ``refined``
-    variations of the best in each of two further rounds.
-    """
+    """How a study is searched; see ``FreezeThawSampler``, whose ``min_accuracy`` is the ``quality_floor`` here."""
 
     rungs: tuple[int, ...]
     resume: bool
     minimized: tuple[bool, ...]
     complete_only: bool = False
     quality_floor: float | None = None
-    cost_floor: float = 0.05
     startup: int = 8
     ladders: int = 0
     hedge: float = 0.1
-    fresh: int = 240
-    refined: int = 64
 
 
 @dataclass(frozen=True)

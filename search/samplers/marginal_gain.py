@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 
-from .acquisition import SearchState, boxes_above
+from .acquisition import COST_FLOOR, SearchState, boxes_above
 from .freeze_thaw import FreezeThawSampler, Survey
 from .planner import MIN_INCREMENT
 
@@ -115,7 +115,7 @@ def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
         gains = np.stack([boxes.expected_gain(b) for b in marginals], 1) * predictions.feasibility
         if settings.complete_only:
             gains[:, :-1] = 0.0
-        rate = np.where(open_ & (cost <= budget - spent), gains / (cost + settings.cost_floor * state.median_cost), -np.inf)
+        rate = np.where(open_ & (cost <= budget - spent), gains / (cost + COST_FLOOR * state.median_cost), -np.inf)
         row, rung = np.unravel_index(int(np.argmax(rate)), rate.shape)
         if not rate[row, rung] > 0:
             return gain

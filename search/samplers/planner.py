@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .acquisition import Decision, ScoredCandidates, SearchSettings, SearchState, boxes_above, front_of, lookahead_rates
+from .acquisition import COST_FLOOR, Decision, ScoredCandidates, SearchSettings, SearchState, boxes_above, front_of, lookahead_rates
 from .encoding import Array, Encoder, ObservationTable, tabulate
 from .history import Belief, History
 from .proposals import MODEL, UNIFORM, Proposal, ProposalContext
@@ -33,7 +33,9 @@ _MARGIN, _MARGIN_DECADES = 0.05, 0.05
 _MAX_PAUSED = 150
 #: At most so many of the best configurations are valued with the option to stop early.
 _MAX_LOOKED_AHEAD = 24
-#: User-defined features take longer than everything else: with them the number of fresh configurations is divided by this.
+#: A decision scores so many fresh configurations, and so many variations of the best in each of two further rounds.
+_FRESH, _VARIATIONS = 240, 64
+#: User-defined features take longer than everything else: with them both numbers are divided by this.
 _FEATURES_DIVISOR = 2
 #: Of so many of the best candidates several are decided on at once: two tell about the same where the model's correlation between their
 #: configurations is larger than this, and none has less than this share of the best one's rate.
@@ -99,7 +101,7 @@ class Planner:
         Left out are trainings that cost more than ``remaining``, in the user's unit, or the share ``largest_step`` of
         ``state.median_cost``.
         """
-        table, settings = state.table, self.settings
+        table = state.table
         unavailable = {trial.key for trial in history.running} | history.failed
         done = unavailable | history.ended()
         open_ = np.flatnonzero(~self._closed(table).all(1))
@@ -110,8 +112,8 @@ class Planner:
         context = ProposalContext(
             encoder.encoding,
             self._parents(state, encoder),
-            settings.fresh // divisor,
-            settings.refined // divisor,
+            _FRESH // divisor,
+            _VARIATIONS // divisor,
             table.genes,
             _regret(table),
             lambda genes: history.canonical_or_raw(encoder.encoding.params(genes)) in seen,
@@ -298,7 +300,7 @@ class Planner:
         others = 0.0 if self.paid is None else np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
         paid = np.where((config >= 0) & resumable, energy, others)
         cost = np.maximum(predictions.energy - paid[:, None], MIN_INCREMENT * predictions.energy)
-        rate = gain / (cost + settings.cost_floor * state.median_cost)
+        rate = gain / (cost + COST_FLOOR * state.median_cost)
         excluded = (config >= 0)[:, None] & self._closed(table)[config]
         if remaining is not None:
             excluded |= cost > remaining
@@ -335,7 +337,7 @@ class Planner:
                 cost,
                 rows=rows,
                 first=rung,
-                cost_floor=settings.cost_floor * state.median_cost,
+                cost_floor=COST_FLOOR * state.median_cost,
                 remaining=remaining,
                 resume=resume,
                 last_only=settings.complete_only,
