@@ -121,10 +121,10 @@ def resize_matrix(before: int, after: int, how: str) -> torch.Tensor:
     return F.interpolate(units, size=(after, 2), mode=how, antialias=True)[0, :, :, 0].T.contiguous()
 
 
-def same_area(shape: tuple[int, int, int], side: int, multiple: int = 8) -> tuple[int, int]:
-    """Return height and width in the ratio of the shape, with about the area of a square of ``side`` pixels, in multiples of some."""
+def same_area(shape: tuple[int, int, int], side: int) -> tuple[int, int]:
+    """Return height and width in the ratio of the shape, with about the area of a square of ``side`` pixels, in multiples of 8."""
     ratio = (shape[1] / shape[2]) ** 0.5
-    height, width = (max(multiple, round(one / multiple) * multiple) for one in (side * ratio, side / ratio))
+    height, width = (max(8, round(one / 8) * 8) for one in (side * ratio, side / ratio))
     return height, width
 
 

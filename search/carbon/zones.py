@@ -29,7 +29,7 @@ CANADA_CODES = {
 }  # fmt: skip
 
 
-def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL, timeout_seconds: float = 10.0) -> Intensity:
+def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL) -> Intensity:
     """Request the present average intensity of a zone from Electricity Maps, in gCO2e/kWh.
 
     ``fallback`` of the factor is set when Electricity Maps itself estimated it.
@@ -53,7 +53,7 @@ def live_intensity(zone: str, *, token: str | None, network: bool, url: str = UR
 
     request = Request(f"{url}?{urlencode({'zone': zone})}", headers={"auth-token": token})
     try:
-        with urlopen(request, timeout=timeout_seconds) as answer:
+        with urlopen(request, timeout=10.0) as answer:
             data = json.load(answer)
     except HTTPError as error:
         with error:

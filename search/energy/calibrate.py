@@ -93,17 +93,17 @@ def machine_busy_seconds() -> float:
     return found
 
 
-def spin(seconds: float, clock: Callable[[], float] = time.monotonic) -> int:
+def spin(seconds: float) -> int:
     """Keep this thread busy for a while and return how many rounds it made."""
-    until, rounds = clock() + seconds, 0
-    while clock() < until:
+    until, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
         for _ in range(10_000):
             pass
         rounds += 1
     return rounds
 
 
-def gpu_matmul(seconds: float, *, size: int = 4096) -> str | None:
+def gpu_matmul(seconds: float) -> str | None:
     """Multiply matrices on the first CUDA device for a while; return its name, or None without a device."""
     try:
         import torch
@@ -111,6 +111,7 @@ def gpu_matmul(seconds: float, *, size: int = 4096) -> str | None:
         return None
     if not torch.cuda.is_available():
         return None
+    size = 4096
     a: Any = torch.randn(size, size, device="cuda")
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -283,19 +284,18 @@ def measure_lag(
     load: Load,
     *,
     seconds: float = 2.0,
-    repeats: int = REPEATS,
     clock: Clock = time.monotonic_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[float, float]:
     """Return how many seconds the counter of a component is late, and the standard uncertainty of that.
 
-    The source was probed. Rest, load and rest again last ``seconds`` each, ``repeats`` times.
+    The source was probed. Rest, load and rest again last ``seconds`` each, ``REPEATS`` times.
 
     Raises:
         ValueError: The load does not show in the counter, or its edges differ too much.
     """
     found: list[float] = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         looks: list[tuple[int, float]] = []
 
         def look(for_seconds: float, looks: list[tuple[int, float]] = looks) -> None:

@@ -211,12 +211,12 @@ def decode_all(
     return decoded, readable
 
 
-def _wait_until_gone(threads: Sequence[int], most_seconds: float = 1.0) -> None:
-    """Wait until the system has ended threads that Python has ended: on their way out they hold locks of the library of linear algebra.
+def _wait_until_gone(threads: Sequence[int]) -> None:
+    """Wait a second at most until the system has ended threads that Python has ended: until then they hold locks of linear algebra.
 
     A process that is forked meanwhile, as to stream the examples, has such a lock for ever and hangs.
     """
-    end = time.monotonic() + most_seconds
+    end = time.monotonic() + 1.0
     while time.monotonic() < end and any(Path(f"/proc/self/task/{one}").exists() for one in threads):
         time.sleep(0.0005)
 

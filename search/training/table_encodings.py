@@ -203,13 +203,13 @@ def means_of_rows(codes: np.ndarray, goals: np.ndarray, wanted: np.ndarray) -> n
     return np.asarray(known[wanted])
 
 
-def means_of_others(found: np.ndarray, goals: np.ndarray, seed: int = 0) -> np.ndarray:
+def means_of_others(found: np.ndarray, goals: np.ndarray) -> np.ndarray:
     """Return the mean targets ``(n, k)`` of training rows, each learnt without the part of the rows that it lies in.
 
     A row's own target would otherwise be part of its feature, which no new row's is. ``found`` are texts ``(n,)`` or their codes.
     """
     codes = level_codes(found)[1] if found.dtype.kind == "O" else found
-    part = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
+    part = np.random.default_rng(0).permutation(len(codes)) % FOLDS
     made = np.empty(goals.shape)
     for inside in (part == fold for fold in np.unique(part)):
         made[inside] = means_of_rows(codes[~inside], goals[~inside], codes[inside])

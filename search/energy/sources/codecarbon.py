@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,10 +33,10 @@ class CodeCarbon:
 
     name = "codecarbon"
 
-    def __init__(self, country: str | None = None, *, poll_seconds: float = 1.0, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, country: str | None = None, *, poll_seconds: float = 1.0) -> None:
         if poll_seconds < 1:
             raise ValueError(f"poll_seconds must be >= 1, got {poll_seconds}: CodeCarbon loses up to a fifth of the energy at 50 ms")
-        self.country, self.poll_seconds, self.clock = country, poll_seconds, clock
+        self.country, self.poll_seconds = country, poll_seconds
         self.pending: deque[Reading] = deque(maxlen=100_000)
         self.pid = os.getpid()
         self.tracker: Any = None
@@ -108,7 +107,7 @@ class CodeCarbon:
             tracker.stop()
 
     def _take(self, totals: Any, _: object = None) -> None:
-        now = self.clock()
+        now = time.monotonic_ns()
         has_gpu = bool(getattr(totals, "gpu_count", None))
         for field, (component, _, _) in PARTS.items():
             if component.startswith("gpu") and not has_gpu:

@@ -237,9 +237,9 @@ class Tree:
         return False
 
 
-def process_seconds(pid: int, proc: Path = PROC) -> float | None:
+def process_seconds(pid: int) -> float | None:
     """Return user and system time of one process and of its children that ended; None when it is gone, or the system does not report it."""
-    fields = stat_fields(pid, str(proc))
+    fields = stat_fields(pid, str(PROC))
     return None if fields is None or len(fields) < 20 else sum(int(field) for field in fields[11:15]) * STEP
 
 

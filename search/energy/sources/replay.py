@@ -128,7 +128,7 @@ def save_traces(path: Path, traces: Iterable[Trace]) -> None:
     path.write_text(json.dumps({"schema": SCHEMA, "traces": [vars(trace) for trace in traces]}), encoding="utf-8")
 
 
-def read_traces(path: Path, *, component: str = "gpu:replay") -> tuple[Trace, ...]:
+def read_traces(path: Path) -> tuple[Trace, ...]:
     """Read traces from JSON (`save_traces`), or power traces from CSV (``.csv``, ``.csv.gz``).
 
     A CSV has a time column (``timestamp`` as nvidia-smi or ISO 8601 write it, or ``seconds``) and a power column (``watts``,
@@ -139,14 +139,14 @@ def read_traces(path: Path, *, component: str = "gpu:replay") -> tuple[Trace, ..
         ValueError: The file cannot be understood; the message names the line.
     """
     if path.name.endswith((".csv", ".csv.gz")):
-        return _read_csv(path, component)
+        return _read_csv(path)
     data = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"{path}: expected a trace file of schema {SCHEMA}, written by save_traces")
     return tuple(Trace.from_json(trace) for trace in data["traces"])
 
 
-def _read_csv(path: Path, component: str) -> tuple[Trace, ...]:
+def _read_csv(path: Path) -> tuple[Trace, ...]:
     opener = gzip.open if path.suffix == ".gz" else open
     found: dict[str, tuple[list[int], list[float]]] = {}
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -175,7 +175,7 @@ def _read_csv(path: Path, component: str) -> tuple[Trace, ...]:
             if not times or t_ns != times[-1]:
                 times.append(t_ns)
                 watts.append(value)
-    names = {device: f"{component}:{device}" if len(found) > 1 else component for device in found}
+    names = {device: f"gpu:replay:{device}" if len(found) > 1 else "gpu:replay" for device in found}
     boundary = f"power trace {path.name}"
     return tuple(Trace(names[device], tuple(times), watts=tuple(watts), boundary=boundary) for device, (times, watts) in found.items())
 

@@ -220,12 +220,11 @@ class Wall:
         target: str = "callable",
         *,
         poll_seconds: float | None = 1.0,
-        gain_u: float = PLUG_GAIN_U,
         clock: Clock = time.monotonic_ns,
         utc: Callable[[], float] = time.time,
     ) -> None:
         self.meter, self.target, self.poll_seconds = meter, target, poll_seconds
-        self.gain_u, self.clock, self.utc = gain_u, clock, utc
+        self.clock, self.utc = clock, utc
         self.pending: deque[Reading] = deque(maxlen=100_000)
         self.use_counter: bool | None = None
         self.step_joules = 0.0
@@ -261,7 +260,7 @@ class Wall:
             # A power is as fresh as the question; when a plug refreshes its counter must be learnt.
             tick_seconds=None if self.use_counter else self.poll_seconds,
             resolution_joules=self.step_joules if self.use_counter else 0.0,
-            gain_u=self.gain_u,
+            gain_u=PLUG_GAIN_U,
             counts=False,
         )
         self._found = (found,)
