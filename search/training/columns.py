@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import unescape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from .table_encodings import COMPACTS, MOST, OF_DAY, PLAINLY_DAYS, date_form, in_english, seconds_of, since_1970
+from .table_encodings import COMPACTS, MOST, OF_DAY, PLAINLY_DAYS, date_form, in_english, quoted, seconds_of, since_1970
 from .table_numbers import MINUTES, SECONDS, amounts, by_thousands, doubtful, lasted, signs_of, unit_of
 
 if TYPE_CHECKING:
@@ -161,56 +162,118 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     import pandas as pd
 
     codes, levels = pd.factorize(values)
-    different, counts = pd.Series(levels, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels))
-    if different.empty:
+    if not len(levels):
         return Reading()
-    if len(different) <= len(TRUTHS) and (truths := different.str.lower().map(TRUTHS)).notna().all():
-        if {*different.str.lower()} <= {"true", "false", "1", "0"} and {"true", "false"} & {*different.str.lower()}:
-            return Reading("truth")
-        if len(different) > 2 and truths.nunique() == 2 and not different.str.isdecimal().all():
-            return Reading("truth", note=f"says yes or no in several ways, e.g. {', '.join(map(repr, different[:4]))}; they are read alike")
-    if any(text[0] == "0" and text.isdecimal() and len(text) > 1 for text in levels):  # codes: 01 is not 1
-        return Reading()
-    if levels[0][0] == "+" and different.str.fullmatch(_TELEPHONE).mean() >= MOST:
-        return Reading()
-    form = next((form for form, length in zip(COMPACTS, (8, 14, 12), strict=True) if all(len(text) == length for text in levels)), None)
-    if form and different.str.fullmatch(r"(?:19|20)\d+").all() and np.isfinite(parse(different, Reading("date", form))).all():
-        return Reading("date", form)
-    parsed = {styles[0]: parse(different, Reading("number", styles[0]))}
-    if not np.isfinite(parsed[styles[0]]).all():
-        parsed |= {one: parse(different, Reading("number", one)) for one in styles[1:]}
-    style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
-    behind = None
-    if np.isnan(parsed[style]).mean() > 1 - MOST:
-        unit, behind = unit_of(different)
-        if unit:
-            parsed = {one + unit: parse(different, Reading("number", one + unit)) for one in styles}
-            style = max(parsed, key=lambda one: np.isfinite(parsed[one]).sum())
-    strange = np.isnan(parsed[style])
-    digits = different.str.fullmatch(r"\d{16,}").to_numpy()  # an exponent among them is Excel's
-    if digits.mean() >= MOST and len(np.unique(parsed[style][digits])) < digits.sum():
+    column = _Column(pd.Series(levels, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels)), styles)
+    return next(found for reads in _READERS if (found := reads(column)) is not None)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The different texts of a column, the number of rows that have each, and the styles in which numbers may be written."""
+
+    texts: pd.Series[Any]
+    rows: np.ndarray
+    styles: tuple[str, ...]
+
+    @cached_property
+    def numbers(self) -> tuple[dict[str, np.ndarray], str | None]:
+        """The texts as numbers, by style, the one that fits most of them first; and what is to be said of a unit behind them."""
+        parsed = self._parsed(self.styles[:1])
+        if not np.isfinite(parsed[self.styles[0]]).all():
+            parsed = self._parsed(self.styles)
+        if np.isnan(next(iter(parsed.values()))).mean() <= 1 - MOST:
+            return parsed, None
+        unit, said = unit_of(self.texts)
+        return self._parsed([style + unit for style in self.styles]) if unit else parsed, said
+
+    def _parsed(self, styles: Sequence[str]) -> dict[str, np.ndarray]:
+        parsed = {style: parse(self.texts, Reading("number", style)) for style in styles}
+        return dict(sorted(parsed.items(), key=lambda one: -np.isfinite(one[1]).sum()))
+
+    @property
+    def best(self) -> tuple[str, np.ndarray, float]:
+        """The style that fits most texts, the numbers by it, NaN where a text is none, and the share of the rows that are numbers."""
+        style, found = next(iter(self.numbers[0].items()))
+        return style, found, float(self.rows[~np.isnan(found)].sum() / self.rows.sum())
+
+
+def _truth(column: _Column) -> Reading | None:
+    if len(column.texts) > len(TRUTHS) or (truths := column.texts.str.lower().map(TRUTHS)).isna().any():
+        return None
+    words = {*column.texts.str.lower()}
+    if words <= {"true", "false", "1", "0"} and {"true", "false"} & words:
+        return Reading("truth")
+    if len(column.texts) <= 2 or truths.nunique() != 2 or column.texts.str.isdecimal().all():
+        return None
+    return Reading("truth", note=f"says yes or no in several ways, e.g. {', '.join(map(repr, column.texts[:4]))}; they are read alike")
+
+
+def _code(column: _Column) -> Reading | None:
+    if any(text[0] == "0" and text.isdecimal() and len(text) > 1 for text in column.texts):
+        return Reading()  # 01 is not 1
+    return Reading() if column.texts[0][0] == "+" and column.texts.str.fullmatch(_TELEPHONE).mean() >= MOST else None
+
+
+def _compact_date(column: _Column) -> Reading | None:
+    lengths = zip(COMPACTS, (8, 14, 12), strict=True)
+    form = next((form for form, length in lengths if all(len(text) == length for text in column.texts)), None)
+    if form is None or not column.texts.str.fullmatch(r"(?:19|20)\d+").all():
+        return None
+    return found if np.isfinite(parse(column.texts, found := Reading("date", form))).all() else None
+
+
+def _beyond_numbers(column: _Column) -> Reading | None:
+    _, numbers, _ = column.best
+    digits = column.texts.str.fullmatch(r"\d{16,}").to_numpy()  # an exponent among them is Excel's
+    if digits.mean() >= MOST and len(np.unique(numbers[digits])) < digits.sum():
         return Reading(note="is text, for its whole numbers are too long to tell apart as numbers")
-    vast = np.abs(parsed[style]) >= LARGEST
-    if vast.any() and (vast := vast & ~different.str.contains("inf", case=False)).mean() > 1 - MOST:
-        return Reading(note=f"is text, for as numbers its values would be beyond all measure, e.g. {different[vast].iloc[0]!r}")
-    share = float(counts[~strange].sum() / counts.sum())
-    shown = ", ".join(repr(text[:40]) for text in different[strange][:3])
-    if not strange.any() or (strange.sum() <= 2 and (~strange).sum() >= 10 * strange.sum() and share >= MOST_ROWS):
-        said = f"is numbers, among which {shown} counts as missing" if strange.any() else behind or doubtful(different, style)
-        signs = signs_of(different) if len(style) == 2 else different[:0]
-        return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said, tuple(different[strange]))
-    mostly = share > 0.5 or strange.mean() <= 1 - MOST
-    note = f"is text, for beside numbers it holds {shown}; correct or empty these cells to have numbers" if mostly else None
-    if {".,", ",."} <= parsed.keys() and (np.isfinite(parsed[".,"]) | np.isfinite(parsed[",."])).all():
-        return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
-    if np.isfinite(lasted(different)).mean() >= MOST and not any(np.isfinite(seconds_of(different, form)).all() for form in OF_DAY):
-        short, long = different.str.extract(r"^(\d+):\d\d$")[0].astype(float), different.str.fullmatch(r"\d+:\d\d:\d\d(?:\.\d+)?")
-        return Reading("duration", MINUTES if long.any() and 23 < short.max() < 60 else ".,")  # what all fits into a day is a time of day
-    form, said = date_form(different)
+    vast = (np.abs(numbers) >= LARGEST) & ~column.texts.str.contains("inf", case=False)
+    if vast.mean() <= 1 - MOST:
+        return None
+    return Reading(note=f"is text, for as numbers its values would be beyond all measure, e.g. {column.texts[vast].iloc[0]!r}")
+
+
+def _number(column: _Column) -> Reading | None:
+    style, numbers, share = column.best
+    gaps = column.texts[np.isnan(numbers)]
+    if len(gaps) > 2 or len(numbers) < 11 * len(gaps) or (share < MOST_ROWS and len(gaps)):
+        return None
+    missing = f"is numbers, among which {quoted(gaps)} counts as missing" if len(gaps) else None
+    signs = signs_of(column.texts) if len(style) == 2 else column.texts[:0]
+    said = missing or column.numbers[1] or doubtful(column.texts, style)
+    return Reading("number", style + (signs.mode()[0] if signs.any() else ""), said, tuple(gaps))
+
+
+def _both_signs(column: _Column) -> Reading | None:
+    read = [np.isfinite(found) for style, found in column.numbers[0].items() if style in (".,", ",.")]
+    if len(read) < 2 or not np.any(read, axis=0).all():
+        return None
+    return Reading(note="is text, for its numbers have decimal points and decimal commas; write all alike to have numbers")
+
+
+def _duration(column: _Column) -> Reading | None:
+    if np.isfinite(lasted(column.texts)).mean() < MOST or any(np.isfinite(seconds_of(column.texts, form)).all() for form in OF_DAY):
+        return None  # what all fits into a day is a time of day
+    short = column.texts.str.extract(r"^(\d+):\d\d$")[0].astype(float)
+    long = column.texts.str.fullmatch(r"\d+:\d\d:\d\d(?:\.\d+)?")
+    return Reading("duration", MINUTES if long.any() and 23 < short.max() < 60 else ".,")
+
+
+def _date_or_text(column: _Column) -> Reading:
+    form, said = date_form(column.texts)
     if form is not None:
-        lost = different[np.isnan(parse(different, Reading("date", form)))] if said else ()
+        lost = column.texts[np.isnan(parse(column.texts, Reading("date", form)))] if said else ()
         return Reading("date", form, said, tuple(lost))
-    return Reading(note=note or behind or said or _in_form(different))
+    _, numbers, share = column.best
+    strange = np.isnan(numbers)
+    held = f"is text, for beside numbers it holds {quoted(column.texts[strange])}; correct or empty these cells to have numbers"
+    mostly = share > 0.5 or strange.mean() <= 1 - MOST
+    return Reading(note=(held if mostly else None) or column.numbers[1] or said or _in_form(column.texts))
+
+
+#: What the texts of a column may be; the first that answers wins.
+_READERS = (_truth, _code, _compact_date, _beyond_numbers, _number, _both_signs, _duration, _date_or_text)
 
 
 def _in_form(different: Any) -> str | None:

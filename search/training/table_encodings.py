@@ -246,8 +246,7 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
     """Tell how texts ``(n,)`` are dates: by one of ``FORMATS``, several with ``|`` between, or None; and what is to be said of them."""
     dates = different.map(in_english)
     if (like := dates.str.match(_DATE).to_numpy()).mean() < MOST:
-        held = ", ".join(repr(text[:40]) for text in different[~like][:3])
-        said = f"is text, for beside dates it holds {held}; correct or empty these cells to have dates"
+        said = f"is text, for beside dates it holds {quoted(different[~like])}; correct or empty these cells to have dates"
         return None, said if like.mean() >= 0.5 and date_form(different[like].reset_index(drop=True))[0] is not None else None
     forms, rest = list[str](), dates
     while len(rest) and len(forms) < FORMS:
@@ -288,6 +287,11 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
     shown = [different[np.isfinite(seconds_of(dates, form))].iloc[0] for form in forms]
     said = f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
     return "|".join(forms), said if len(forms) > 1 else None
+
+
+def quoted(texts: pd.Series[Any]) -> str:
+    """Return the first of some texts for a message."""
+    return ", ".join(repr(text[:40]) for text in texts[:3])
 
 
 def _reverse(form: str) -> str:
