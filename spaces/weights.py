@@ -7,7 +7,6 @@ the energy of its pretraining, which no run of ours has measured.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from ..search.training.backbone import library
+from ..search.whole_file import sha256_of
 from .pretrained import SMALL_SIDE, first_few, first_line, folded, names_within, outline
 
 #: Folder of weights that ``auto`` looks into first.
@@ -305,12 +305,6 @@ def shipped(package: Package) -> Weights | None:
         return None
     origin = f"the package {package.distribution} {found.version}"
     return Weights(package.model, path, origin, digest, path.stat().st_size, package.licence)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_variable(models: Sequence[str]) -> Iterator[Weights]:

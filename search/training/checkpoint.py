@@ -7,7 +7,6 @@ the pairs below. They are what the bundled families store; the types of a model 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..whole_file import whole_file
+from ..whole_file import sha256_of, whole_file
 from .backbone import Transfer
 from .estimator import Estimator, as_estimator
 from .results import Fitted
@@ -212,7 +211,7 @@ def save_weights(path: str | Path, fitted: Fitted, *, with_checkpoint: bool) -> 
 
             going_on = None if checkpoint is None else {name: value for name, value in checkpoint.items() if name != "sklearn"}
             skops.io.dump({"sklearn": fitted.model.sklearn, "checkpoint": going_on}, unfinished)
-        return _sha256(unfinished)
+        return sha256_of(unfinished)
 
 
 def check_weights(path: str | Path, sha256: str | None) -> None:
@@ -227,7 +226,7 @@ def check_weights(path: str | Path, sha256: str | None) -> None:
     path = Path(path)
     _require(path)
     if sha256 is not None:
-        if (found := _sha256(path)) != sha256:
+        if (found := sha256_of(path)) != sha256:
             raise DamagedError(f"{path} is damaged: its SHA-256 must be {str(sha256)[:12]}..., got {found[:12]}...")
         return
     try:
@@ -305,8 +304,3 @@ def _read(path: Path, model: Any) -> dict[str, Any]:
 def _require(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; they are kept only for trials that can still matter")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ texts take about a CPU-second.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..whole_file import sha256_of
 from .columns import texts
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def find_text() -> StaticEmbedding | None:
     except (PackageNotFoundError, ImportError):
         return None
     weights, tokenizer = (Path(str(found.locate_file(name))) for name in (FILE, TOKENIZER))
-    if (_sha256(weights), _sha256(tokenizer)) != (FILE_SHA256, TOKENIZER_SHA256):
+    known = (weights, FILE_SHA256), (tokenizer, TOKENIZER_SHA256)
+    if any(not path.is_file() or sha256_of(path) != sha256 for path, sha256 in known):
         return None
     from safetensors.torch import load_file
 
@@ -158,7 +159,3 @@ class Embedded:
         """Embed the texts again."""
         if (embedding := find_text()) is not None:
             embedding.vectors_of(self.texts)
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -14,6 +14,7 @@ from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.search.training.audio import audio, decode, prepare
 from joulefront.search.training.fit import fit
 from joulefront.search.training.task import Task
+from joulefront.search.whole_file import sha256_of
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
@@ -31,7 +32,7 @@ from joulefront.spaces.sound import (
     heard_of,
 )
 from joulefront.spaces.union import Union
-from joulefront.spaces.weights import Weights, sha256_of, shipped
+from joulefront.spaces.weights import Weights, shipped
 
 
 @pytest.fixture(scope="module")
