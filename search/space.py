@@ -194,8 +194,9 @@ class SpaceError(ValueError):
 class _Checked(RandomTrial):
     """Refuses what no storage keeps, the study's own name, and one name for two ranges, of which only the first would count."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, finite: bool) -> None:
         super().__init__(seed)
+        self._finite = finite
         self._drawn: dict[str, Any] = {}
 
     def _require(self, name: str, what: Any) -> None:
@@ -218,6 +219,8 @@ class _Checked(RandomTrial):
             )
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        if self._finite and step is None:
+            raise SpaceError(f"--sampler grid needs choices or steps, got a continuous range for {name}; use --sampler random")
         self._bounds(name, low, high, step, log)
         return super().suggest_float(name, low, high, step=step, log=log)
 
@@ -251,8 +254,8 @@ def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
     return plain
 
 
-def check_space(space: Space) -> None:
-    """Draw some candidates before anything is paid for.
+def check_space(space: Space, *, finite: bool = False) -> None:
+    """Draw some candidates before anything is paid for; a ``finite`` space has no continuous range.
 
     Raises:
         SpaceError: If the space draws what would break the search or mislead it, or never draws at all; other errors of a space belong to
@@ -261,7 +264,7 @@ def check_space(space: Space) -> None:
     failed = 0
     for seed in range(20):
         try:
-            drawn = space.sample(trial := _Checked(seed))
+            drawn = space.sample(trial := _Checked(seed, finite=finite))
             again = space.sample(FixedTrial(trial.params))
         except SpaceError:
             raise

@@ -35,6 +35,8 @@ OBJECTIVES: dict[str, tuple[Direction, str, str]] = {
 }
 ENERGY_OBJECTIVES = ("train_energy", "train_co2")
 SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random", "grid")
+#: Words that `--pretrained` takes beside paths.
+PRETRAINED = ("auto", "hub", "no")
 
 #: Rungs where an epoch has enough steps; elsewhere they are this many times the lowest.
 THREEFOLD = (1, 3, 9, 27)
@@ -285,7 +287,7 @@ class Study:
         """
         from .training.evaluate import qualities
 
-        check_space(self.space)
+        check_space(self.space, finite=self.sampler == "grid")
         task = self.task() if callable(self.task) else self.task
         if not hasattr(task, "kind"):
             said = f"study.task must be a Task or a function without arguments that returns one, got {type(task).__name__}"

@@ -93,7 +93,8 @@ class Classical(Space):
 
     def sample(self, trial: Suggest) -> Candidate:
         """Draw an estimator and its settings; an unknown name of an estimator raises ValueError."""
-        estimator = suggest_categorical(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
+        choices = serving(self.kind) if self.estimators is None else self.estimators
+        estimator = suggest_categorical(trial, "estimator", choices, (*SUPERVISED, *DETECTORS))
         architecture = {"family": self.name, "estimator": estimator, **self._settings(trial, estimator)}
         return Candidate(architecture, Recipe(threads=suggest_categorical(trial, "threads", self.threads)))
 
@@ -156,8 +157,6 @@ class Classical(Space):
             "local_outlier_factor": ("contamination", "neighbours"),
             "one_class_svm": ("contamination", "gamma"),
         }
-        if estimator not in names:
-            raise ValueError(f"classical.estimators must be out of {', '.join((*SUPERVISED, *DETECTORS))}, got {estimator!r}")
         integers = {"max_depth": self.depths, "min_leaf": self.leaves, "neighbours": self.neighbours}
         reals = {
             "regularisation": self.regularisation,

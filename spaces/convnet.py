@@ -11,7 +11,7 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import Headed, activation, image_shape, norm
+from .layers import ACTIVATIONS, NORMS, Headed, activation, image_shape, norm
 from .recipes import ORDINARY, Family, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int
 
 POOLINGS = ("max", "average", "stride")
@@ -48,9 +48,9 @@ class BlockFamily(Family):
             "width": suggest_int(trial, "width", self.widths, log=True),
             "kernel": suggest_categorical(trial, "kernel", self.kernels),
             "depthwise": depth > 1 and suggest_categorical(trial, "depthwise", self.depthwise),  # the first block has nothing to split
-            "pooling": suggest_categorical(trial, "pooling", self.poolings),
-            "norm": suggest_categorical(trial, "norm", self.norms),
-            "activation": suggest_categorical(trial, "activation", self.activations),
+            "pooling": suggest_categorical(trial, "pooling", self.poolings, POOLINGS),
+            "norm": suggest_categorical(trial, "norm", self.norms, NORMS),
+            "activation": suggest_categorical(trial, "activation", self.activations, ACTIVATIONS),
             "whitened": suggest_categorical(trial, "whitened", self.whitened),
         }
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import Headed, activation, norm
+from .layers import ACTIVATIONS, NORMS, Headed, activation, norm
 from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
@@ -41,8 +41,8 @@ class Mlp(Family):
         return {
             "depth": depth,
             "width": suggest_int(trial, "width", self.widths, log=True),
-            "norm": suggest_categorical(trial, "norm", self.norms),
-            "activation": suggest_categorical(trial, "activation", self.activations),
+            "norm": suggest_categorical(trial, "norm", self.norms, NORMS),
+            "activation": suggest_categorical(trial, "activation", self.activations, ACTIVATIONS),
             "dropout": suggest_float(trial, "dropout", self.dropouts, share=True),
         }
 

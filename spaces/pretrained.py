@@ -28,6 +28,8 @@ from .recipes import suggest_categorical
 Zoo = TypeVar("Zoo", bound=Any)
 #: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
 SMALL_SIDE = 64
+#: Depths that are words, up to which a network is frozen; others are numbers of stages.
+FREEZES = ("none", "backbone")
 #: Sides (pixels) of which one is offered where images do not fit a network.
 SIDES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384, 448)
 
@@ -152,7 +154,7 @@ def freeze_stages(model: nn.Module, groups: Sequence[Sequence[str]], head: Colle
     from timm.layers import BatchNormAct2d
     from timm.utils.model import freeze_batch_norm_2d
 
-    if freeze not in ("none", "backbone") and (isinstance(freeze, (str, bool)) or freeze < 0):
+    if freeze not in FREEZES and (isinstance(freeze, (str, bool)) or freeze < 0):
         raise ValueError(f"freeze must be 'none', 'backbone' or a number of stages >= 0, got {freeze!r}")
     count = {"none": 0, "backbone": len(groups)}[freeze] if isinstance(freeze, str) else freeze
     frozen = {name for group in groups[:count] for name in group if name not in head}

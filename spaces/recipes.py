@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from ..search.space import Candidate, Space, SpaceError, Suggest
-from ..search.training.recipe import Recipe
+from ..search.training.recipe import CHOICES, Recipe
 from ..search.training.tactics.tactic import settings_of
 
 T = TypeVar("T")
@@ -72,8 +72,14 @@ def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False,
     return trial.suggest_float(name, float(what.low), float(what.high), step=what.step, log=what.log)
 
 
-def suggest_categorical(trial: Suggest, name: str, what: Any) -> Any:
-    """Draw one of the choices of a tuple, ValueError if it is empty; anything else is fixed and no parameter of the search."""
+def suggest_categorical(trial: Suggest, name: str, what: Any, among: Collection[str] = (), *, of: str = "") -> Any:
+    """Draw one of the choices of a tuple; anything else is fixed and no parameter of the search. ``of`` stands before the name in errors.
+
+    Raises:
+        ValueError: If there is no choice; a SpaceError if one of all is a word that is not ``among`` those there are.
+    """
+    if odd := [one for one in (what if isinstance(what, tuple) else (what,)) if among and isinstance(one, str) and one not in among]:
+        raise SpaceError(f"{of}{name} must be one of {', '.join(among)}, got {odd[0]!r}")
     if not isinstance(what, tuple):
         return what
     if not what:
@@ -149,7 +155,7 @@ class RecipeRanges:
             elif name in _NUMBERS and what is not None:
                 values[name] = suggest_float(trial, name, what, log=name in _LOG)
             else:
-                values[name] = suggest_categorical(trial, name, what)
+                values[name] = suggest_categorical(trial, name, what, CHOICES.get(name, ()), of="recipe.")
         return Recipe(**values)
 
 
@@ -160,7 +166,7 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
     for key, what in settings.items():
         if key == "on":
             continue
-        draw = suggest_categorical
+        draw: Any = suggest_categorical
         if isinstance(what, Range):
             draw = suggest_int if isinstance(what.low, int) and isinstance(what.high, int) else suggest_float
         drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)

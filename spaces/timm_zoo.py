@@ -14,6 +14,7 @@ from ..search.training.backbone import library
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import (
+    FREEZES,
     SMALL_SIDE,
     Prepare,
     check_forward,
@@ -79,7 +80,7 @@ class TimmZoo(Family):
         return {
             "model": suggest_model(trial, self, names_of(self.models)),
             "weights": EARLIER if self.weights == "none" != stored else suggest_categorical(trial, "weights", self.weights),
-            "freeze": suggest_categorical(trial, "freeze", self.freeze),
+            "freeze": suggest_categorical(trial, "freeze", self.freeze, FREEZES),
             "drop_path": suggest_float(trial, "drop_path", self.drop_paths, share=True),
         }
 

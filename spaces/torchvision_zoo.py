@@ -21,6 +21,7 @@ from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import (
+    FREEZES,
     check_forward,
     expand,
     first_few,
@@ -64,13 +65,18 @@ class TorchvisionZoo(Family):
     name: str = "torchvision"
     of_several: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a head that is none."""
+        for head in self.heads if isinstance(self.heads, tuple) else (self.heads,):
+            hidden_units(head)
+
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a network and its settings; a name or pattern that is unknown to torchvision raises ValueError."""
         return {
             "model": suggest_model(trial, self, names_of(self.models)),
             "head": suggest_categorical(trial, "head", self.heads),
             "weights": suggest_categorical(trial, "weights", self.weights),
-            "freeze": suggest_categorical(trial, "freeze", self.freeze),
+            "freeze": suggest_categorical(trial, "freeze", self.freeze, FREEZES),
         }
 
     def defaults(self) -> Mapping[str, Any]:
@@ -117,8 +123,8 @@ def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def hidden_units(head: str) -> list[int]:
-    """Read ``4096-4096``; a text that is not ``own`` and not whole numbers >= 1 joined by hyphens raises ValueError."""
-    parts = head.split("-")
+    """Read ``4096-4096``, or ``own``, which has none; a text that is not whole numbers >= 1 joined by hyphens raises ValueError."""
+    parts = [] if head == _OWN else head.split("-")
     if not all(part.isdigit() and int(part) >= 1 for part in parts):
         raise ValueError(f"head must be 'own' or units such as '4096-4096', got {head!r}")
     return [int(part) for part in parts]

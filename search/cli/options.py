@@ -123,7 +123,7 @@ class StudyOptions(TableOptions):
         typer.Option(metavar="[WHERE]", help="Pretrained weights: auto (what is on this machine), hub, a folder, a file, or no."),
     ] = None
     settings: Annotated[list[str] | None, typer.Option("--set", help="Another option of the study, NAME=VALUE; repeatable.")] = None
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampler, the splits and the weights.")] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampler, the splits and the weights.")] = None
     sampler: Annotated[str | None, typer.Option(help="freeze-thaw, tpe, nsga2, gp, random or grid.")] = None
     rungs: Annotated[
         str | None, typer.Option(help="Epochs at which models may be measured, e.g. 1,3,9,27; by default by the steps of an epoch.")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 import typer
 
 from ..formatting import names_text
-from ..study import OBJECTIVES, SAMPLERS, Budget, Study
+from ..study import OBJECTIVES, PRETRAINED, SAMPLERS, Budget, Study
 from .options import CarbonOptions, ProtocolOptions, RunOptions, SessionLimitOptions, StudyOptions, TrainingMachineOptions, bundled_studies
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ OF_STUDY = ("name", "description", "min_accuracy", "complete_only", "stop_domina
 #: Options of `run` that are fields of the study, too: the file's are the study's own.
 SHARED = ("trials", "budget", "rungs", "objectives", "sampler")
 PATHS = ("data", "pretrained", "out", "forecast", "warm_start")
-#: Words that ``pretrained`` takes beside paths.
-WORDS = ("auto", "hub", "no", "none")
 #: What may be searched in place of the study's own candidates: a table ``[space.NAME]`` each.
 FAMILIES = {
     "mlp": "mlp.Mlp",
@@ -197,6 +195,7 @@ class StudyFile:
             StudyFileError: If they cannot be searched.
         """
         from ..space import RandomTrial
+        from ..training.tactics.tactic import make_tactics
 
         known: dict[str, Any] = {"name": self.path.stem, **self._study}
         if "budget" in known:
@@ -209,7 +208,8 @@ class StudyFile:
             known["space"] = space = self._candidates(study)
             for seed in range(DRAWS):
                 trial = RandomTrial(seed)
-                self._checked(lambda trial=trial: space.sample(trial), "space" if self._space else "recipe")  # type: ignore[misc]  # a default binds it
+                made = lambda trial=trial: make_tactics(space.sample(trial).recipe.tactics)  # noqa: E731  # a default binds it
+                self._checked(made, "space" if self._space else "recipe")
         return self._checked(lambda: replace(study, **known))
 
     def _candidates(self, study: Study) -> Space:
@@ -231,7 +231,8 @@ class StudyFile:
         from ...spaces.recipes import RecipeRanges
 
         kind, at = _class(FAMILIES[name]), ("space", name)
-        settings = self._values({key: value for key, value in given.items() if key != "recipe"}, *at)
+        own = _absolute(self.path.parent, "set", {key: value for key, value in given.items() if key != "recipe"})  # files of weights
+        settings = self._values(own, *at)
         if "kind" in kind.__dataclass_fields__ and not callable(study.task):
             settings["kind"] = study.task.kind
         if "recipe" in kind.__dataclass_fields__:
@@ -306,7 +307,7 @@ def _absolute(folder: Path, name: str, value: Any) -> Any:
     if name == "set":
         here = {key: folder / one for key, one in value.items() if isinstance(one, str) and "." in one}
         return {**value, **{key: str(path) for key, path in here.items() if path.exists()}}
-    if name not in PATHS or (name == "pretrained" and value in WORDS) or (isinstance(value, str) and "://" in value):
+    if name not in PATHS or (name == "pretrained" and value in PRETRAINED) or (isinstance(value, str) and "://" in value):
         return value
     if isinstance(value, list):
         return [folder / Path(one).expanduser() for one in value]

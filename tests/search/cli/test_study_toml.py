@@ -105,6 +105,14 @@ WRONG = {
     'study = "digits"\n[recipe]\noptimizer = "adamm"': (2, "adamm"),
     'study = "digits"\n[recipe.tactics]\nfreez = true': (3, "did you mean freeze?"),
     'study = "digits"\n[recipe.tactics.freeze]\nshares = 0.5': (2, "tactic 'freeze' has no setting shares"),
+    'study = "digits"\n[recipe.tactics]\nalways = true\nsparse_backprop = {schedule = "wavy"}': (2, "schedule must be one of interleave,"),
+    'study = "digits"\n[recipe]\nschedule = ["anytime", "cosin"]': (2, "recipe: recipe.schedule must be one of anytime,"),
+    'study = "digits"\n[space.mlp]\nnorms = ["none", "btch"]': (2, "space: norm must be one of batch, group, layer, none, got 'btch'"),
+    'study = "digits"\n[space.early_exit]\nactivations = "tanh"': (2, "space: activation must be one of relu, gelu, silu, got 'tanh'"),
+    'study = "digits"\n[space.convnet]\npoolings = ["max", "min"]': (2, "space: pooling must be one of max, average, stride, got 'min'"),
+    'study = "digits"\n[space.torchvision]\nheads = "owm"': (2, "head must be 'own' or units such as '4096-4096', got 'owm'"),
+    'study = "digits"\n[space.torchvision]\nfreeze = "all"': (2, "space: freeze must be one of none, backbone, got 'all'"),
+    'study = "digits"\nseed = -1': (2, "seed must be a whole number >= 0, got -1"),
     'study = "digits"\n[space]': (2, "space needs a table of one of mlp, convnet"),
     'study = "digits"\n[space.mpl]\ndepths = 1': (2, "space.mpl is no key here; did you mean mlp?"),
     'study = "digits"\n[space.mlp]\ndepths = 1.5': (3, "space.mlp.depths must be a whole number or a list"),
@@ -172,6 +180,18 @@ def test_paths_are_relative_to_the_file_and_what_is_typed_wins(
     assert f"--study {path}" in done.out
     again = call("run", path, "--zone", "DE", "--seed", "4")
     assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize("word", ["auto", "hub", "no", "none", "weights.pth"])
+def test_pretrained_is_a_word_that_the_studies_take_or_a_path(word: str, write: Callable[[str], str], tmp_path: Path) -> None:
+    found = read_study_file(write(f'study = "images"\ndata = "d"\npretrained = "{word}"\n')).values["pretrained"]
+    assert found == (word if word in ("auto", "hub", "no") else str(tmp_path / word))
+
+
+def test_weights_of_a_family_are_relative_to_the_file(write: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "own.pth").touch()
+    study = find_study(write('study = "digits"\n[space.timm]\nmodels = ["resnet18"]\nweights = "own.pth"\n'), {})
+    assert study.space.weights == str(tmp_path / "own.pth")  # type: ignore[attr-defined]  # of TimmZoo
 
 
 def test_the_schema_is_printed(call: Callable[..., Any]) -> None:

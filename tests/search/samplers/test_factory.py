@@ -141,6 +141,8 @@ def test_a_continuous_range_is_rejected_with_a_remedy(rings) -> None:  # type: i
     trial = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler).ask()
     with pytest.raises(ValueError, match="grid needs choices or steps, got a continuous range for learning_rate; use --sampler random"):
         trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)
+    with pytest.raises(ValueError, match="grid needs choices or steps, got a continuous range for"):  # before anything is metered
+        study.load_task()
 
 
 @pytest.fixture
