@@ -364,16 +364,17 @@ def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyTyp
     return [alike for alike in found.values() if len(alike) > 1]
 
 
-def spellings(classes: Collection[str]) -> Iterator[str]:
-    """Say which classes are probably one: spelt in two ways, or one a short form of the other.
+def spellings(classes: Collection[str], column: str) -> Iterator[str]:
+    """Say which classes of a column are probably one: spelt in two ways, or one a short form of the other.
 
-    >>> list(spellings({"cat", "Cat", "dog"}))
-    ["'Cat' and 'cat' differ in capitals or blanks only, and are two classes; spell them alike"]
+    >>> list(spellings({"cat", "Cat", "dog"}, "pet"))
+    ["'Cat' and 'cat' in pet differ in capitals or blanks only, and are two classes; spell them alike"]
     """
     if twice := spelt_alike(classes, {"y": "yes", "n": "no", "t": "true", "f": "false"}):
-        yield f"{' and '.join(map(repr, twice[0][:3]))} differ in {differing(twice[0])} only, and are two classes; spell them alike"
+        shown = f"{' and '.join(map(repr, twice[0][:3]))} in {column}"
+        yield f"{shown} differ in {differing(twice[0])} only, and are two classes; spell them alike"
     if one := abbreviated(classes):
-        yield f"{one[0]!r} and {one[1]!r} may mean the same, and are two classes; spell them alike if they do"
+        yield f"{one[0]!r} and {one[1]!r} in {column} may mean the same, and are two classes; spell them alike if they do"
 
 
 def differing(names: Iterable[str]) -> str:

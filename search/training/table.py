@@ -313,8 +313,8 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
             named = {truth: Counter(plain[truths == truth]).most_common(1)[0][0] for truth in named}
             warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=4)
         return np.array([named.get(truth) for truth in truths], dtype=object)
-    for said in spellings({*found} - {None}):
-        warnings.warn(f"{source}: of the classes in {column.name} {said}", stacklevel=4)
+    for said in spellings({*found} - {None}, str(column.name)):
+        warnings.warn(f"{source}: {said}", stacklevel=4)
     if reading.kind in ("number", "duration"):
         values = parse(plain, reading)
         coded = reading.kind == "number" and (reading.how[2:] or reading.note) and kind != "regression"  # 2WD and 4WD stay
