@@ -47,6 +47,15 @@ def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], pre
             raise ValueError(f"{prefix}{name} must be {told[name]}, got {got}; {(_REMEDIES | remedies).get(name, remedy)[:120]}")
 
 
+def plain_values(value: Any) -> Any:
+    """Return a value as files of JSON can hold it: numbers and arrays of NumPy as Python's numbers and lists, also deep inside."""
+    if isinstance(value, Mapping):
+        return {plain_values(key): plain_values(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(plain_values, value))
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 class _Unknown(type):
     """The type of what is imported for type checkers only, with all that it may have inside: every value is one."""
 

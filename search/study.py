@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Literal
 
-from .argument_types import refuse_wrong_types
+from .argument_types import plain_values, refuse_wrong_types
 from .energy import SECONDS_PER_HOUR
 from .formatting import read_amount, read_number, unit_for
 from .hints import Hints
@@ -185,9 +185,8 @@ class Study:
     def __post_init__(self) -> None:
         """Refuse a study that cannot be run, with a ValueError that names field, rule, value and remedy."""
         refuse_wrong_types(Study, vars(self), "study.", budget=f"write Budget.parse({str(self.budget)!r})", rungs="write (1, 3, 9)")
-        for name, value in vars(self).items():  # numbers of NumPy, which no JSON holds
-            plain = tuple(one.item() if hasattr(one, "dtype") else one for one in value) if name == "rungs" and value else value
-            object.__setattr__(self, name, plain.item() if hasattr(plain, "dtype") and hasattr(plain, "item") else plain)
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain_values(value))
         if not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
             raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
         unknown = [name for name in self.objectives if name not in OBJECTIVES]

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from datetime import date
+from pathlib import Path, PurePath
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
+from ..argument_types import plain_values
 from ..carbon.intensity import Intensity, check_pue
 from ..energy import Record
 from ..energy.journal import LARGEST_BYTES, content, fitted, parse
@@ -201,14 +203,27 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
     Raises:
         OSError: If it cannot be written, e.g. to a full disk; nothing is left behind, and the error names the file.
     """
-    text = json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
+    text = text_of(data)
     with whole_file(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+def text_of(data: Mapping[str, Any]) -> str:
+    """Return JSON that is read back as what was given; a ``TypeError`` where that cannot be, so that no file is damaged from the start."""
+    return json.dumps(data, indent=1, allow_nan=False, default=_kept) + "\n"
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, date | PurePath):
+        return str(value)
+    if (plain := plain_values(value)) is value:
+        raise TypeError(f"a file of a run must hold numbers, texts, lists and mappings, got {type(value).__name__}")
+    return plain
+
+
 def digest(*values: Any) -> str:
     """Return what tells JSON values from others: a copy that was altered, and still fits, is not taken for whole."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=_kept).encode()).hexdigest()
 
 
 def read_snapshot(file: Path) -> Snapshot:

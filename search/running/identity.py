@@ -21,8 +21,9 @@ from typing import Any
 from ..carbon.intensity import Intensity
 from ..certainty import folds_in, splits_in
 from ..energy import Ledger
+from ..energy.journal import fitted, parse
 from ..energy.sources.cpu_time import estimates_in
-from ..records.files import Guess, read_json
+from ..records.files import Guess, StudyFile, read_json, text_of
 from ..records.run_folder import FORMAT, RunFolder, StoreError
 from ..records.shared_study import SharedStudy, WorkerState, check_place, new_worker
 from ..records.trial import Trial
@@ -290,7 +291,9 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
     before = store.facts.get("fingerprint", {})
     seen = {"space": of_space(study.space), "data": now, "fitted": before.get("fitted", not before)}
     found = summarise(task)
-    return store.save_facts({**store.facts, "study": described(study), "fingerprint": seen, "guessing": found["guessing"], "data": found})
+    facts = {**store.facts, "study": described(study), "fingerprint": seen, "guessing": found["guessing"], "data": found}
+    fitted(StudyFile, parse(text_of(facts).encode()), "study.json")  # before anything is paid for a file that nobody could read again
+    return store.save_facts(facts)
 
 
 def note_session(store: RunFolder, ledger: Ledger, command: str | None, origin: Mapping[str, Any] | None, **where: Any) -> RunFolder:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from ..argument_types import plain_values, refuse_wrong_types
+
 if TYPE_CHECKING:
     import torch
 
@@ -125,6 +127,9 @@ class Task:
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown kind, an empty split or fewer than two classes."""
+        refuse_wrong_types(Task, vars(self), "task.")
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain_values(value))
         if self.kind not in KINDS:
             raise ValueError(f"task.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "classification" and len(self.classes) < 2:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from joulefront.search.records.files import BillFile, StudyFile, read_json
+from joulefront.search.records.files import BillFile, StudyFile, digest, read_json, write_json
 from joulefront.search.records.trial import Trial, check_order, from_json, to_json
 
 GOOD: dict[str, Any] = {
@@ -72,3 +73,19 @@ def test_a_lineage_without_an_end_is_refused(wrong: dict[str, Any]) -> None:
     trials = [Trial(0, "complete", {}, 1), Trial(**{"number": 1, "state": "complete", "params": {}, "epochs": 1, **wrong})]
     with pytest.raises(ValueError, match=r"must (be|have) the number"):
         check_order(trials)
+
+
+def test_numbers_of_numpy_are_written_as_numbers_and_paths_and_dates_as_texts(tmp_path: Path) -> None:
+    write_json(
+        tmp_path / "a.json", {**GOOD, "pue": np.float32(1.5), "data": {"n": np.int64(16), "shape": (1, np.arange(2)), "at": tmp_path}}
+    )
+    written = read_json(tmp_path / "a.json", StudyFile, "restore it")
+    assert written["pue"] == 1.5
+    assert written["data"] == {"n": 16, "shape": [1, [0, 1]], "at": str(tmp_path)}
+    assert digest({"n": np.int64(16)}) == digest({"n": 16})
+
+
+def test_what_would_be_read_back_as_something_else_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="must hold numbers, texts, lists and mappings, got set"):
+        write_json(tmp_path / "a.json", {**GOOD, "data": {"seen": {1, 2}}})
+    assert not [*tmp_path.iterdir()]

@@ -17,7 +17,7 @@ from joulefront.search import Study, run
 from joulefront.search.billing.recovery import settle_killed
 from joulefront.search.records.bill import add_up, read_sessions
 from joulefront.search.records.run_folder import RunFolder, StoreError
-from joulefront.search.running.identity import note_session
+from joulefront.search.running.identity import note_session, note_study
 from joulefront.search.training.arrays import arrays
 
 pytestmark = pytest.mark.slow
@@ -152,3 +152,12 @@ def test_a_start_that_failed_binds_nobody(rings: Maker, tmp_path: Path) -> None:
     assert settle_killed(sessions, again.ledger_file) == {}  # the ledger's file does not bill it, either
     assert [len(sessions), add_up(sessions)] == [2, add_up(spent)]
     assert RunFolder.open(tmp_path / "r").facts["study"]["seed"] == 1
+
+
+def test_a_file_that_nobody_could_read_again_is_refused_before_anything_is_paid(rings: Maker, tmp_path: Path) -> None:
+    study, task = rings(rungs=(1,)), data()
+    object.__setattr__(task, "input_shape", ("8",))
+    store = RunFolder(tmp_path, {"format": 1, "sessions": []})
+    with pytest.raises(ValueError, match=r"study.json.fingerprint.data.input_shape\[0\] must be a whole number, got '8'"):
+        note_study(store, study, task)
+    assert not (tmp_path / "study.json").exists()

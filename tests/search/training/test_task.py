@@ -1,8 +1,12 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search.training.arrays import arrays
 from joulefront.search.training.task import encode, infer_kind, split_indices, target_scale
 
 
@@ -133,3 +137,11 @@ def test_a_column_is_read_as_its_values_bytes_as_text_and_one_label_a_row_is_sai
     assert encode(np.array([b"no", b"yes"])).classes == ("no", "yes")
     with pytest.warns(UserWarning, match=r"one label in each row; if they are classes, give target\.argmax\(1\)"):
         assert encode(np.eye(3)).kind == "multilabel"
+
+
+def test_a_task_holds_plain_numbers_and_refuses_other_types():
+    task = arrays(np.eye(40), np.arange(40) % 2)
+    made = replace(task, input_shape=(np.int64(40),), folds=np.int64(2), preprocessing={"mels": np.int64(8), "shape": [np.float32(0.5)]})
+    assert json.dumps([made.input_shape, made.folds, made.preprocessing]) == '[[40], 2, {"mels": 8, "shape": [0.5]}]'
+    with pytest.raises(ValueError, match=r"task.input_shape must be tuple\[int, ...\], got \('40',\)"):
+        replace(task, input_shape=("40",))
