@@ -112,7 +112,7 @@ class Space(Protocol):
 class RandomTrial:
     """Answers ``suggest_*`` uniformly at random (log-uniformly with ``log``) and remembers its answers.
 
-    ``params`` are those so far, as Optuna would store them.
+    ``params`` are those so far, as Optuna would store them. A subclass may draw otherwise, and take note of what is asked.
     """
 
     def __init__(self, seed: int) -> None:
@@ -121,29 +121,43 @@ class RandomTrial:
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
         """Draw a number in ``[low, high]``."""
+        self._range(name, low, high, step, log, whole=False)
         if name not in self.params:
-            if step is not None:
-                value = low + step * int(self._random.integers(int((high - low) / step + 1e-9) + 1))
-            else:
-                value = float(np.exp(self._random.uniform(np.log(low), np.log(high)))) if log else float(self._random.uniform(low, high))
-            self.params[name] = min(max(value, low), high)
+            self.params[name] = min(max(self._float(name, low, high, step, log), low), high)
         return float(self.params[name])
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """Draw a whole number in ``[low, high]``."""
+        self._range(name, low, high, None if step == 1 else step, log, whole=True)
         if name not in self.params:
-            if log:
-                value = round(float(np.exp(self._random.uniform(np.log(low - 0.499), np.log(high + 0.499)))))
-            else:
-                value = low + step * int(self._random.integers((high - low) // step + 1))
-            self.params[name] = min(max(value, low), high)
+            self.params[name] = min(max(self._int(name, low, high, step, log), low), low + (high - low) // step * step)
         return int(self.params[name])
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Draw one of the choices."""
+        self._choices(name, choices)
         if name not in self.params:
-            self.params[name] = choices[int(self._random.integers(len(choices)))]
+            self.params[name] = self._choice(name, choices)
         return self.params[name]
+
+    def _range(self, name: str, low: float, high: float, step: float | None, log: bool, *, whole: bool) -> None:
+        """Take note of the range that a parameter is drawn from; a step of None is the smallest."""
+
+    def _choices(self, name: str, choices: Sequence[Any]) -> None:
+        """Take note of the choices that a parameter is drawn from."""
+
+    def _float(self, name: str, low: float, high: float, step: float | None, log: bool) -> float:
+        if step is not None:
+            return low + step * int(self._random.integers(int((high - low) / step + 1e-9) + 1))
+        return float(np.exp(self._random.uniform(np.log(low), np.log(high)))) if log else float(self._random.uniform(low, high))
+
+    def _int(self, name: str, low: int, high: int, step: int, log: bool) -> int:
+        if log:
+            return round(float(np.exp(self._random.uniform(np.log(low - 0.499), np.log(high + 0.499)))))
+        return low + step * int(self._random.integers((high - low) // step + 1))
+
+    def _choice(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[int(self._random.integers(len(choices)))]
 
 
 class NearestTrial(RandomTrial):
@@ -158,33 +172,22 @@ class NearestTrial(RandomTrial):
         super().__init__(0)
         self._wanted = wanted
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """Return the nearest number in ``[low, high]``."""
-        if name not in self.params:
-            value = float(self._wanted.get(name, (low * high) ** 0.5 if log else (low + high) / 2))
-            value = value if step is None else low + step * round((value - low) / step)
-            self.params[name] = min(max(value, low), high)
-        return float(self.params[name])
+    def _float(self, name: str, low: float, high: float, step: float | None, log: bool) -> float:
+        middle, wanted = (low * high) ** 0.5 if log and low > 0 else (low + high) / 2, self._wanted.get(name)
+        value = float(wanted) if isinstance(wanted, Real) and isfinite(wanted) else middle
+        return value if step is None else low + step * round((value - low) / step)
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Return the nearest whole number in ``[low, high]``."""
-        if name not in self.params:
-            value = float(self._wanted.get(name, (low * high) ** 0.5 if log and low > 0 else (low + high) / 2))
-            self.params[name] = min(max(low + step * round((value - low) / step), low), low + (high - low) // step * step)
-        return int(self.params[name])
+    def _int(self, name: str, low: int, high: int, step: int, log: bool) -> int:
+        return round(self._float(name, low, high, step, log))
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return the wanted choice, the nearest of numbers, or the first."""
-        if name not in self.params:
-            wanted = self._wanted.get(name)
-            numbers = [one for one in choices if isinstance(one, int | float) and not isinstance(one, bool)]
-            if name in self._wanted and wanted in choices:
-                self.params[name] = wanted
-            elif numbers and len(numbers) == len(choices) and isinstance(wanted, int | float):
-                self.params[name] = min(numbers, key=lambda one: abs(one - wanted))
-            else:
-                self.params[name] = choices[0]
-        return self.params[name]
+    def _choice(self, name: str, choices: Sequence[Any]) -> Any:
+        wanted = self._wanted.get(name)
+        if name in self._wanted and wanted in choices:
+            return wanted
+        numbers = [one for one in choices if isinstance(one, int | float) and not isinstance(one, bool)]
+        if numbers and len(numbers) == len(choices) and isinstance(wanted, int | float):
+            return min(numbers, key=lambda one: abs(one - wanted))
+        return choices[0]
 
 
 class SpaceError(ValueError):
@@ -206,7 +209,12 @@ class _Checked(RandomTrial):
             own = "which is a field of the recipe" if name in Recipe.__dataclass_fields__ else "both in one candidate"
             raise SpaceError(f"the space draws the parameter {name!r} from {self._drawn[name]} and from {what}, {own}; rename one of them")
 
-    def _bounds(self, name: str, low: float, high: float, step: float | None, log: bool) -> None:
+    def _choices(self, name: str, choices: Sequence[Any]) -> None:
+        self._require(name, plain_choices(name, choices))
+
+    def _range(self, name: str, low: float, high: float, step: float | None, log: bool, *, whole: bool) -> None:
+        if self._finite and step is None and not whole:
+            raise SpaceError(f"--sampler grid needs choices or steps, got a continuous range for {name}; use --sampler random")
         self._require(name, (low, high, step, log))
         if not (np.isfinite([low, high]).all() and low <= high):
             raise SpaceError(f"the bounds of {name!r} must be two numbers, the lower first, got {low} and {high}; correct them")
@@ -214,23 +222,8 @@ class _Checked(RandomTrial):
             raise SpaceError(f"the step of {name!r} must be > 0, got {step}; give another, or leave it out")
         if log and (low <= 0 or step is not None):
             got = f"a lower bound of {low}" if low <= 0 else f"a step of {step}"
-            raise SpaceError(
-                f"the parameter {name!r} with log must have a lower bound > 0 and no step, got {got}; correct it or leave out log"
-            )
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        if self._finite and step is None:
-            raise SpaceError(f"--sampler grid needs choices or steps, got a continuous range for {name}; use --sampler random")
-        self._bounds(name, low, high, step, log)
-        return super().suggest_float(name, low, high, step=step, log=log)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self._bounds(name, low, high, None if step == 1 else step, log)
-        return super().suggest_int(name, low, high, step=step, log=log)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self._require(name, plain_choices(name, choices))
-        return super().suggest_categorical(name, choices)
+            said = f"the parameter {name!r} with log must have a lower bound > 0 and no step, got {got}"
+            raise SpaceError(f"{said}; correct it or leave out log")
 
 
 def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:

@@ -29,20 +29,12 @@ class RangeRecorder(RandomTrial):
         super().__init__(seed)
         self.ranges: dict[str, Any] = {}
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """Draw a number in ``[low, high]``."""
-        self.ranges[name] = _range(low, high, step, log)
-        return super().suggest_float(name, low, high, step=step, log=log)
+    def _range(self, name: str, low: float, high: float, step: float | None, log: bool, *, whole: bool) -> None:
+        by = "" if step is None else f" by {step:g}"
+        self.ranges[name] = f"{low:g} to {high:g}{by}" + (", logarithmic" if log else "")
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Draw a whole number in ``[low, high]``."""
-        self.ranges[name] = _range(low, high, None if step == 1 else step, log)
-        return super().suggest_int(name, low, high, step=step, log=log)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Draw one of the choices."""
+    def _choices(self, name: str, choices: Sequence[Any]) -> None:
         self.ranges[name] = f"one of {', '.join(map(str, choices))}"
-        return super().suggest_categorical(name, choices)
 
 
 def of_space(space: Space) -> dict[str, Any]:
@@ -89,10 +81,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "
         elif not alike(old, new):
             found.append(f"{label}: {_short(old)}, now {_short(new)}")
     return found
-
-
-def _range(low: float, high: float, step: float | None, log: bool) -> str:
-    return f"{low:g} to {high:g}" + ("" if step is None else f" by {step:g}") + (", logarithmic" if log else "")
 
 
 def _own_text(candidate: Candidate) -> str:
