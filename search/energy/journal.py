@@ -200,13 +200,10 @@ def shortened(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from (*heads, *sums, *recent, *opened.values(), *later)
 
 
-def _plain(value: Any) -> Any:
-    """Return a number of NumPy as it is, and as text what a meter of the user's tells: a line that is refused would lose its energy."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-#: ``json.dumps`` would make one for each line.
-_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain, check_circular=False)
+#: ``json.dumps`` would make one for each line. What a meter of the user's tells may be of any type: a refused line would lose its energy.
+_ENCODER = json.JSONEncoder(
+    separators=(",", ":"), default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value), check_circular=False
+)
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

@@ -10,8 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from ..argument_types import plain_values
@@ -209,21 +208,13 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
 
 
 def text_of(data: Mapping[str, Any]) -> str:
-    """Return JSON that is read back as what was given; a ``TypeError`` where that cannot be, so that no file is damaged from the start."""
-    return json.dumps(data, indent=1, allow_nan=False, default=_kept) + "\n"
-
-
-def _kept(value: Any) -> Any:
-    if isinstance(value, date | PurePath):
-        return str(value)
-    if (plain := plain_values(value)) is value:
-        raise TypeError(f"a file of a run must hold numbers, texts, lists and mappings, got {type(value).__name__}")
-    return plain
+    """Return the text of a JSON file; a ``TypeError`` where it would be read back as something else: no file is damaged from the start."""
+    return json.dumps(plain_values(data), indent=1, allow_nan=False) + "\n"
 
 
 def digest(*values: Any) -> str:
     """Return what tells JSON values from others: a copy that was altered, and still fits, is not taken for whole."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=_kept).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain_values).encode()).hexdigest()
 
 
 def read_snapshot(file: Path) -> Snapshot:

@@ -75,17 +75,15 @@ def test_a_lineage_without_an_end_is_refused(wrong: dict[str, Any]) -> None:
         check_order(trials)
 
 
-def test_numbers_of_numpy_are_written_as_numbers_and_paths_and_dates_as_texts(tmp_path: Path) -> None:
-    write_json(
-        tmp_path / "a.json", {**GOOD, "pue": np.float32(1.5), "data": {"n": np.int64(16), "shape": (1, np.arange(2)), "at": tmp_path}}
-    )
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {**GOOD, "pue": np.float32(1.5), "data": {"n": np.int64(16), "shape": (1, np.arange(2))}})
     written = read_json(tmp_path / "a.json", StudyFile, "restore it")
     assert written["pue"] == 1.5
-    assert written["data"] == {"n": 16, "shape": [1, [0, 1]], "at": str(tmp_path)}
+    assert written["data"] == {"n": 16, "shape": [1, [0, 1]]}
     assert digest({"n": np.int64(16)}) == digest({"n": 16})
 
 
 def test_what_would_be_read_back_as_something_else_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="must hold numbers, texts, lists and mappings, got set"):
+    with pytest.raises(TypeError, match="set is not JSON serializable"):
         write_json(tmp_path / "a.json", {**GOOD, "data": {"seen": {1, 2}}})
     assert not [*tmp_path.iterdir()]
