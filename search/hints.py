@@ -140,10 +140,6 @@ class Wrapper(Space):
         """Return the candidate's canonical text."""
         return self.space.key(self.inner(candidate))
 
-    def defaults(self) -> Mapping[str, Any]:
-        """As inside."""
-        return Hints(self.space).defaults()
-
     def frozen(self, candidate: Candidate) -> FrozenPart | None:
         """As inside."""
         return Hints(self.space).frozen(self.inner(candidate))
