@@ -45,11 +45,11 @@ class SearchSettings:
     rungs: tuple[int, ...]
     resume: bool
     minimized: tuple[bool, ...]
-    complete_only: bool = False
-    quality_floor: float | None = None
-    startup: int = 8
-    ladders: int = 0
-    hedge: float = 0.1
+    complete_only: bool
+    quality_floor: float | None
+    startup: int
+    ladders: int
+    hedge: float
 
 
 @dataclass(frozen=True)

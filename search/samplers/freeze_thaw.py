@@ -11,7 +11,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,13 +128,7 @@ class FreezeThawSampler(BaseSampler):
         self.comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]] = tuple
         self.exhausted = False
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._settings: dict[str, Any] = dict(
-            complete_only=complete_only,
-            quality_floor=min_accuracy,
-            startup=startup,
-            ladders=ladders,
-            hedge=hedge,
-        )
+        self._settings = SearchSettings(self.rungs, resume, (), complete_only, min_accuracy, startup, ladders, hedge)
         self._features, self._key, self._proposal = features, key, proposal
         self._paid, self._withheld = paid, withheld
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
@@ -339,7 +333,7 @@ class FreezeThawSampler(BaseSampler):
         """Parameters seen in this study; during the initial design also those of earlier studies, if the spaces can be the same."""
         seen = self._history.distributions
         earlier = self._transfer.distributions() if self._transfer is not None else {}
-        initial = len(self._history.observations) < self._settings["startup"]
+        initial = len(self._history.observations) < self._settings.startup
         if self._transfer is None or not initial or not seen.keys() <= earlier.keys():
             return dict(seen)
         unknown = self._transfer.unknown_params(self._history.params.values())
@@ -351,7 +345,7 @@ class FreezeThawSampler(BaseSampler):
         if self._encoder is None or self._encoder.encoding != encoding:
             self._encoder = Encoder(encoding, self._features)
         if self._planner is None:
-            settings = SearchSettings(self.rungs, self.resume, self._minimized, **self._settings)
+            settings = replace(self._settings, minimized=self._minimized)
             self._planner = Planner(settings, SurrogateModels(self.rungs), proposal=self._proposal)
         if self._transfer is not None:
             self._planner.models.trends = self._transfer.trends(self._encoder)
