@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, Suggest
 from ..search.training.boosted import NAMES, BoostedEstimator, installed
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .recipes import Floats, Ints, Options, Range, suggest_categorical, suggest_float, suggest_int
+from .recipes import Bounded, Counts, Domain, Floats, Ints, Options, Range, Some, suggest_categorical, suggest_float, suggest_int, words
 
 #: The libraries' own defaults, by our names; the rounds are the epochs.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -36,7 +36,7 @@ FASTEST = 0.3
 
 
 @dataclass(frozen=True)
-class Boosting(Space):
+class Boosting(Bounded):
     """One library of gradient boosting, as a family of its own; an epoch is ``rounds_per_epoch`` rounds, of which a lineage adds more.
 
     A pair of numbers is a range, logarithmic except for ``features``.
@@ -53,18 +53,18 @@ class Boosting(Space):
         threads: Threads of training and prediction; None for one.
     """
 
-    library: str = "lightgbm"
-    shrinkage: Floats = (0.02, 0.4)
-    leaves: Ints = (4, 128)
-    depth: Ints = (2, 10)
-    min_leaf: Ints = (1, 100)
-    features: Floats = (0.3, 1.0)
-    l2: Floats = (1e-3, 30.0)
-    rows: Options[float] = 1.0
+    library: Annotated[str, words(*NAMES)] = "lightgbm"
+    shrinkage: Annotated[Floats, Domain("a number > 0 and <= 1", lambda rate: 0 < rate <= 1)] = (0.02, 0.4)
+    leaves: Annotated[Ints, Domain("a whole number >= 2", lambda n: 2 <= n == n // 1)] = (4, 128)
+    depth: Counts = (2, 10)
+    min_leaf: Counts = (1, 100)
+    features: Annotated[Floats, Domain("a number > 0 and <= 1", lambda share: 0 < share <= 1)] = (0.3, 1.0)
+    l2: Annotated[Floats, Domain("a number >= 0", lambda penalty: penalty >= 0)] = (1e-3, 30.0)
+    rows: Annotated[Options[float], Domain("a number > 0 and <= 1", lambda share: 0 < share <= 1, choices=True)] = 1.0
     balanced: Options[bool] = False
-    rounds_per_epoch: int = 12
-    patience: int | None = 4
-    threads: Options[int | None] = None
+    rounds_per_epoch: Annotated[int, Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)] = 12
+    patience: Annotated[int | None, Domain("a whole number >= 1 or None", lambda n: n is None or 1 <= n == n // 1, choices=True)] = 4
+    threads: Some = None
 
     #: An epoch is a number of rounds, however many examples there are.
     epochs_are_passes: ClassVar[bool] = False
@@ -77,16 +77,14 @@ class Boosting(Space):
         return self.library
 
     def sample(self, trial: Suggest) -> Candidate:
-        """Draw the settings; an unknown library raises ValueError."""
-        if self.library not in NAMES:
-            raise ValueError(f"boosting.library must be one of {', '.join(NAMES)}, got {self.library!r}")
+        """Draw the settings."""
         drawn: dict[str, Any] = {}
         for name in NAMES[self.library]:
             what = getattr(self, name)
             if name in ("leaves", "depth", "min_leaf"):
                 drawn[name] = suggest_int(trial, name, what, log=True)
             else:
-                drawn[name] = suggest_float(trial, name, what, log=name != "features", share=name == "features")
+                drawn[name] = suggest_float(trial, name, what, log=name != "features")
         drawn |= {"rows": suggest_categorical(trial, "rows", self.rows), "balanced": suggest_categorical(trial, "balanced", self.balanced)}
         recipe = Recipe(threads=suggest_categorical(trial, "threads", self.threads), patience=self.patience)
         return Candidate({"family": self.name, **drawn}, recipe)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise, permutations
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from torch import nn
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import BatchNorm, Headed, image_shape
-from .recipes import ORDINARY, Family, Ints, RecipeRanges, suggest_int
+from .recipes import ORDINARY, Counts, Family, RecipeRanges, suggest_int, words
 
 OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
 #: More inner vertices would make the exact search for the canonical form slow (120 orders at 5).
@@ -34,21 +34,13 @@ class Cell(Family):
     are out of ``OPERATIONS``, ``widths`` the channels of the first stack, ``cells`` those in a stack.
     """
 
-    vertices: int = 5
-    operations: tuple[str, ...] = OPERATIONS
-    widths: Ints = 16
-    cells: Ints = 1
-    stacks: Ints = 3
+    vertices: Annotated[int, words(*range(2, MAX_INNER + 3))] = 5
+    operations: Annotated[tuple[str, ...], words(*OPERATIONS)] = OPERATIONS
+    widths: Counts = 16
+    cells: Counts = 1
+    stacks: Counts = 3
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "cell"
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for graphs that are too large, and for unknown operations."""
-        if not 2 <= self.vertices <= 7:
-            raise ValueError(f"cell.vertices must be 2 to 7, got {self.vertices}")
-        unknown = [operation for operation in self.operations if operation not in OPERATIONS]
-        if unknown or not self.operations:
-            raise ValueError(f"cell.operations must be out of {', '.join(OPERATIONS)}, got {self.operations}")
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a graph, vertex by vertex, and the size of the network."""
@@ -80,15 +72,9 @@ class Cell(Family):
 
     def build(self, candidate: Candidate, task: Task) -> CellNetwork:
         """Build the untrained network; a task without images or a graph that is not a valid cell raises ValueError."""
-        parts = candidate.architecture
-        return CellNetwork(
-            image_shape(candidate, task),
-            task.outputs,
-            canonical(from_json(parts)),
-            width=parts["width"],
-            cells=parts["cells"],
-            stacks=parts["stacks"],
-        )
+        graph = canonical(from_json(candidate.architecture))
+        sizes = {name: candidate.architecture[name] for name in ("width", "cells", "stacks")}
+        return CellNetwork(image_shape(candidate, task), task.outputs, graph, **sizes)
 
     def key(self, candidate: Candidate) -> str:
         """Return canonical text, equal for every numbering of the graph."""

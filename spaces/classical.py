@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, Suggest
 from ..search.training.estimator import Estimator, plain_scores
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .recipes import Floats, Ints, Options, suggest_categorical, suggest_float, suggest_int
+from .recipes import Bounded, Count, Counts, Domain, Floats, Options, Rates, Some, suggest_categorical, suggest_float, suggest_int, words
 
 SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradient_boosting", "k_neighbours")
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
@@ -50,7 +50,7 @@ def serving(kind: Kind) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Classical(Space):
+class Classical(Bounded):
     """Families of scikit-learn for classification, regression and, with ``DETECTORS``, anomaly detection.
 
     ``linear`` is logistic regression for classes and the elastic net for values. Parameters of one estimator have its name in front, e.g.
@@ -73,28 +73,27 @@ class Classical(Space):
     """
 
     kind: Kind = "classification"
-    estimators: Options[str] | None = None
-    regularisation: Floats = (1e-3, 1e3)
-    depths: Ints = (2, 24)
-    leaves: Ints = (1, 32)
-    features: Floats = (0.1, 1.0)
-    learning_rate: Floats = (1e-2, 0.5)
-    neighbours: Ints = (1, 32)
-    contamination: Floats = (1e-3, 0.2)
-    trees_per_epoch: int = 8
-    rounds_per_epoch: int = 8
-    iterations_per_epoch: int = 20
-    full_epochs: int = 27
-    threads: Options[int | None] = None
+    estimators: Annotated[Options[str] | None, words(None, *SUPERVISED, *DETECTORS)] = None
+    regularisation: Rates = (1e-3, 1e3)
+    depths: Counts = (2, 24)
+    leaves: Counts = (1, 32)
+    features: Annotated[Floats, Domain("a number > 0 and <= 1", lambda share: 0 < share <= 1)] = (0.1, 1.0)
+    learning_rate: Rates = (1e-2, 0.5)
+    neighbours: Counts = (1, 32)
+    contamination: Annotated[Floats, Domain("a number > 0 and <= 0.5", lambda share: 0 < share <= 0.5)] = (1e-3, 0.2)
+    trees_per_epoch: Count = 8
+    rounds_per_epoch: Count = 8
+    iterations_per_epoch: Count = 20
+    full_epochs: Count = 27
+    threads: Some = None
     name: str = "classical"
 
     #: An epoch is trees, rounds or a share of the data, however many examples there are.
     epochs_are_passes: ClassVar[bool] = False
 
     def sample(self, trial: Suggest) -> Candidate:
-        """Draw an estimator and its settings; an unknown name of an estimator raises ValueError."""
-        choices = serving(self.kind) if self.estimators is None else self.estimators
-        estimator = suggest_categorical(trial, "estimator", choices, (*SUPERVISED, *DETECTORS))
+        """Draw an estimator and its settings."""
+        estimator = suggest_categorical(trial, "estimator", serving(self.kind) if self.estimators is None else self.estimators)
         architecture = {"family": self.name, "estimator": estimator, **self._settings(trial, estimator)}
         return Candidate(architecture, Recipe(threads=suggest_categorical(trial, "threads", self.threads)))
 
@@ -171,7 +170,7 @@ class Classical(Space):
             if name in integers:
                 drawn[name] = suggest_int(trial, full, integers[name], log=True)
             elif name in reals:
-                drawn[name] = suggest_float(trial, full, reals[name], log=name != "features", share=name in ("features", "contamination"))
+                drawn[name] = suggest_float(trial, full, reals[name], log=name != "features")
             else:  # one neighbour decides alone, whatever its weight
                 drawn[name] = suggest_categorical(trial, full, ("uniform", "distance")) if drawn["neighbours"] > 1 else "uniform"
         return drawn
@@ -183,15 +182,9 @@ class FidelityEstimator(Estimator):
     ``name`` is that of the estimator in ``Classical``, ``per_epoch`` the work of one epoch by unit: ``trees``, ``rounds``, ``iterations``.
     All data is used at ``full_epochs``, where the share is the fidelity. A ``detector`` learns from normal examples alone and gives anomaly
     scores. After training ``sklearn`` is the object that is stored and exported.
-
-    Raises:
-        ValueError: If an amount of work is less than 1.
     """
 
     def __init__(self, sklearn: Any, *, name: str, per_epoch: Mapping[str, int], full_epochs: int, detector: bool = False) -> None:
-        for unit, amount in {**per_epoch, "full_epochs": full_epochs}.items():
-            if amount < 1:
-                raise ValueError(f"classical: the work per epoch must be >= 1, got {unit}={amount}")
         self.sklearn = sklearn
         self.name = name
         self.per_epoch = dict(per_epoch)
@@ -294,8 +287,6 @@ def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: 
         "isolation_forest": (ensemble.IsolationForest,),
         "local_outlier_factor": (neighbors.LocalOutlierFactor,),
     }
-    if name not in kinds:
-        raise ValueError(f"estimator must be one of {', '.join((*SUPERVISED, *DETECTORS))}, got {name!r}")
     options = {_THEIRS.get(key, key): value for key, value in settings.items()}
     if name in _GROWING:
         options["warm_start"] = True

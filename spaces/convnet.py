@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import ACTIVATIONS, NORMS, Headed, activation, image_shape, norm
-from .recipes import ORDINARY, Family, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int
+from .layers import Activations, Headed, Norms, activation, image_shape, norm
+from .recipes import ORDINARY, Counts, Domain, Family, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int, words
 
 POOLINGS = ("max", "average", "stride")
+Poolings: TypeAlias = Annotated[Options[str], words(*POOLINGS)]
+Kernels: TypeAlias = Annotated[Options[int], Domain("an odd number >= 1", lambda n: n > 0 and n % 2 == 1, choices=True)]
 #: Images and patches that the filters are computed from, and what is added to the variances of standardised pixels before the division.
 WHITENED_FROM, WHITENED_PATCHES, WHITENED_FLOOR = 256, 50_000, 1e-2
 
@@ -29,13 +31,13 @@ class BlockFamily(Family):
     ``start_whitened``. Norms are ``batch``, ``group``, ``layer`` or ``none``; activations ``relu``, ``gelu`` or ``silu``.
     """
 
-    depths: Ints = (1, 4)
-    widths: Ints = (8, 64)
-    kernels: Options[int] = (3, 5)
+    depths: Counts = (1, 4)
+    widths: Counts = (8, 64)
+    kernels: Kernels = (3, 5)
     depthwise: Options[bool] = (False, True)
-    poolings: Options[str] = ("max", "average", "stride")
-    norms: Options[str] = ("batch", "group")
-    activations: Options[str] = ("relu", "silu")
+    poolings: Poolings = POOLINGS
+    norms: Norms = ("batch", "group")
+    activations: Activations = ("relu", "silu")
     whitened: Options[bool] = True
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "convnet"
@@ -48,9 +50,9 @@ class BlockFamily(Family):
             "width": suggest_int(trial, "width", self.widths, log=True),
             "kernel": suggest_categorical(trial, "kernel", self.kernels),
             "depthwise": depth > 1 and suggest_categorical(trial, "depthwise", self.depthwise),  # the first block has nothing to split
-            "pooling": suggest_categorical(trial, "pooling", self.poolings, POOLINGS),
-            "norm": suggest_categorical(trial, "norm", self.norms, NORMS),
-            "activation": suggest_categorical(trial, "activation", self.activations, ACTIVATIONS),
+            "pooling": suggest_categorical(trial, "pooling", self.poolings),
+            "norm": suggest_categorical(trial, "norm", self.norms),
+            "activation": suggest_categorical(trial, "activation", self.activations),
             "whitened": suggest_categorical(trial, "whitened", self.whitened),
         }
 
@@ -65,7 +67,7 @@ class Convnet(BlockFamily):
     """Blocks, a global average and one linear layer; see ``BlockFamily`` for the ranges."""
 
     def build(self, candidate: Candidate, task: Task) -> ConvolutionalNetwork:
-        """Build the untrained network; a task without images or an unknown name of a part raises ValueError."""
+        """Build the untrained network; a task without images raises ValueError."""
         parts = parts_of(candidate)
         whitened = parts.pop("whitened", False)
         model = ConvolutionalNetwork(image_shape(candidate, task), task.outputs, **parts)
@@ -91,10 +93,6 @@ class ConvolutionalNetwork(Headed):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if depth < 1 or width < 1 or kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"a convnet needs depth >= 1, width >= 1 and an odd kernel, got {depth}, {width}, {kernel}")
         made = list(blocks(shape, depth, width, kernel, depthwise, pooling, norm, activation))
         self.blocks = nn.Sequential(*(part for part, _ in made))
         self.head = nn.Linear(made[-1][1], outputs)

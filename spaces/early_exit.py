@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Kind, Task
-from .convnet import BlockFamily, blocks, start_whitened
-from .layers import image_shape
-from .recipes import Floats, Ints, Options, parts_of, suggest_float
+from .convnet import BlockFamily, Kernels, Poolings, blocks, start_whitened
+from .layers import Activations, Norms, image_shape
+from .recipes import Counts, Domain, Floats, parts_of, suggest_float
 
 #: With this threshold no example leaves early: no confidence exceeds 1.
 NEVER = 1.0
@@ -30,12 +30,12 @@ class EarlyExit(BlockFamily):
     that have ``inference_energy`` among their objectives; ``ExitNetwork.threshold`` may be changed after training as well.
     """
 
-    depths: Ints = (2, 4)
-    kernels: Options[int] = 3
-    poolings: Options[str] = "max"
-    norms: Options[str] = "batch"
-    activations: Options[str] = "relu"
-    thresholds: Floats = NEVER
+    depths: Counts = (2, 4)
+    kernels: Kernels = 3
+    poolings: Poolings = "max"
+    norms: Norms = "batch"
+    activations: Activations = "relu"
+    thresholds: Annotated[Floats, Domain("a number >= 0 and <= 1", lambda share: 0 <= share <= 1)] = NEVER
     name: str = "early_exit"
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:

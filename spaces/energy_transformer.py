@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import Headed, image_shape
-from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
+from .recipes import ORDINARY, Counts, Family, Rates, RecipeRanges, Sizes, parts_of, suggest_categorical, suggest_float, suggest_int
 from .vit import Patches
 
 
@@ -30,13 +30,13 @@ class EnergyTransformer(Family):
     token.
     """
 
-    patches: Options[int] = (2, 4)
-    heads: Ints = (1, 4)
-    head_widths: Options[int] = (8, 16)
-    widths: Ints = (16, 96)
-    memories: Options[int] = (1, 2, 4)
-    steps: Ints = (2, 12)
-    sizes: Floats = (0.03, 1.0)
+    patches: Sizes = (2, 4)
+    heads: Counts = (1, 4)
+    head_widths: Sizes = (8, 16)
+    widths: Counts = (16, 96)
+    memories: Sizes = (1, 2, 4)
+    steps: Counts = (2, 12)
+    sizes: Rates = (0.03, 1.0)
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "energy_transformer"
 
@@ -134,8 +134,6 @@ class EnergyNetwork(Headed):
         size: float,
     ) -> None:
         super().__init__()
-        if steps < 1 or not size > 0:
-            raise ValueError(f"an energy transformer needs steps >= 1 and size > 0, got {steps} and {size}")
         self.steps, self.size = steps, size
         self.patches = Patches(shape, patch, width)
         self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))  # with it there are always two tokens that can attend to each other

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from ..search.training.backbone import Transfer
 from ..search.training.heads import PREPARED, Tuned
 from ..search.training.task import Task
 from .pretrained import Prepare, outline
-from .recipes import Floats, Options, Range, RecipeRanges, suggest_categorical, suggest_float
+from .recipes import Options, Parts, Range, Rates, RecipeRanges, ends_of, suggest_categorical, suggest_float, words
 from .transfer import ORDINARY_HEAD, SOLVED, TimmBackbone, TransferFamily, embedded, features_of, images_of, linear_or_hidden
 from .weights import Weights, network
 
@@ -107,12 +107,12 @@ class FineTuning(TransferFamily):
         after: Name of the family whose heads come first: the sampler begins no fine-tuning by itself, see ``frozen_features.following``.
     """
 
-    layers: Options[str] = LAYERS
-    adapters: Options[str] = ADAPTERS
-    norms: Options[str] = ("frozen", "free")
-    backbone_rate: Floats = RATES
-    rate_decay: Floats = DECAYS
-    heads: Options[str] = "linear"
+    layers: Annotated[Options[str], words("all", units=True)] = LAYERS
+    adapters: Annotated[Options[str], words(*ADAPTERS, "lora")] = ADAPTERS
+    norms: Annotated[Options[str], words("frozen", "free")] = ("frozen", "free")
+    backbone_rate: Rates = RATES
+    rate_decay: Parts = DECAYS
+    heads: Annotated[Options[str], words("linear", units=True)] = "linear"
     features: Options[str] = "grid"
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "finetune"
@@ -146,17 +146,15 @@ class FineTuning(TransferFamily):
 
     def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the parameters of the fine-tuning to begin with, given those of the best head: the same network, images and recipe."""
-        ranges: tuple[Any, ...] = self.layers, self.adapters
-        layers, adapter = (one[0] if isinstance(one, tuple) else one for one in ranges)
+        layers, adapter, heads = (ends_of(one) for one in (self.layers, self.adapters, self.heads))
         rate = FIRST_RATE / params.get("learning_rate", 1e-3)
         if isinstance(self.backbone_rate, Range):
             rate = min(max(rate, self.backbone_rate.low), self.backbone_rate.high)
-        heads = self.heads if isinstance(self.heads, tuple) else (self.heads,)
         solved = params.get("head") in SOLVED
         if params.get("head") not in (None, *heads):
             params = {**params, "head": heads[0]}
         kept = {name: value for name, value in params.items() if name in ("model", "side", "images_halved", "head", *RECIPE_FIELDS)}
-        wanted = {**kept, "layers": layers, "adapters": adapter, "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
+        wanted = {**kept, "layers": layers[0], "adapters": adapter[0], "norms": "frozen", "backbone_rate": rate, "rate_decay": 1.0}
         if not solved:
             return wanted
         self.sample(trial := NearestTrial({**ORDINARY_HEAD, **wanted}))  # a head that is solved has no recipe to go on with

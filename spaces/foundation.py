@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..search.space import Candidate, Space, Suggest
+from ..search.space import Candidate, Suggest
 from ..search.training.estimator import plain_scores
 from ..search.training.recipe import Recipe
 from ..search.training.task import Task
-from .recipes import Options, suggest_categorical
+from .recipes import Bounded, Count, Sizes, suggest_categorical
 
 #: Library -> its classes for classes and for values, and the arguments that keep it to the file.
 LIBRARIES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
@@ -27,7 +27,7 @@ LIBRARIES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Foundation(Space):
+class Foundation(Bounded):
     """In-context learning with downloaded weights; an epoch is a share of the rows that are put into the context.
 
     Attributes:
@@ -37,8 +37,8 @@ class Foundation(Space):
     """
 
     folder: str = ""
-    members: Options[int] = (1, 4, 8)
-    full_epochs: int = 27
+    members: Sizes = (1, 4, 8)
+    full_epochs: Count = 27
     name: str = "foundation"
 
     #: An epoch is a share of the data.

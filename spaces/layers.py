@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import gcd
+from typing import Annotated, TypeAlias
 
 import torch
 from torch import nn
@@ -10,9 +11,12 @@ from torch.nn import functional as F
 
 from ..search.space import Candidate
 from ..search.training.task import Task
+from .recipes import Options, words
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 NORMS = ("batch", "group", "layer", "none")
+Activations: TypeAlias = Annotated[Options[str], words(*ACTIVATIONS)]
+Norms: TypeAlias = Annotated[Options[str], words(*NORMS)]
 
 
 def image_shape(candidate: Candidate, task: Task) -> tuple[int, int, int]:
@@ -28,21 +32,19 @@ def image_shape(candidate: Candidate, task: Task) -> tuple[int, int, int]:
 
 def norm(kind: str, channels: int) -> nn.Module:
     """Return a normalisation of ``(b, channels, ...)``; a kind that is not one of ``NORMS`` raises ValueError."""
+    words(*NORMS).check("norm", kind)
     if kind == "batch":
         return BatchNorm(channels)
     if kind == "group":
         return nn.GroupNorm(gcd(8, channels), channels)
     if kind == "layer":
         return nn.GroupNorm(1, channels)
-    if kind == "none":
-        return nn.Identity()
-    raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}")
+    return nn.Identity()
 
 
 def activation(kind: str) -> nn.Module:
     """Return an activation; a kind that is not one of ``ACTIVATIONS`` raises ValueError."""
-    if kind not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}")
+    words(*ACTIVATIONS).check("activation", kind)
     return ACTIVATIONS[kind]()
 
 

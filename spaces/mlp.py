@@ -13,8 +13,8 @@ from torch import nn
 
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
-from .layers import ACTIVATIONS, NORMS, Headed, activation, norm
-from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
+from .layers import Activations, Headed, Norms, activation, norm
+from .recipes import ORDINARY, Counts, Drops, Family, Naturals, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Mlp(Family):
     """Fully connected layers of equal width.
 
     ``depths`` are numbers of hidden layers, 0 for a linear model, ``widths`` units of one; ``dropouts`` is the share of the units that are
-    switched off in training. Norms are ``batch``, ``layer`` or ``none``; activations ``relu``, ``gelu`` or ``silu``.
+    switched off in training. Norms are ``batch``, ``group``, ``layer`` or ``none``; activations ``relu``, ``gelu`` or ``silu``.
     """
 
-    depths: Ints = (1, 4)
-    widths: Ints = (16, 256)
-    norms: Options[str] = ("batch", "layer", "none")
-    activations: Options[str] = ("relu", "silu")
-    dropouts: Floats = (0.0, 0.5)
+    depths: Naturals = (1, 4)
+    widths: Counts = (16, 256)
+    norms: Norms = ("batch", "layer", "none")
+    activations: Activations = ("relu", "silu")
+    dropouts: Drops = (0.0, 0.5)
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "mlp"
 
@@ -41,9 +41,9 @@ class Mlp(Family):
         return {
             "depth": depth,
             "width": suggest_int(trial, "width", self.widths, log=True),
-            "norm": suggest_categorical(trial, "norm", self.norms, NORMS),
-            "activation": suggest_categorical(trial, "activation", self.activations, ACTIVATIONS),
-            "dropout": suggest_float(trial, "dropout", self.dropouts, share=True),
+            "norm": suggest_categorical(trial, "norm", self.norms),
+            "activation": suggest_categorical(trial, "activation", self.activations),
+            "dropout": suggest_float(trial, "dropout", self.dropouts),
         }
 
     def defaults(self) -> Mapping[str, Any]:
@@ -51,7 +51,7 @@ class Mlp(Family):
         return {**ORDINARY, "depth": 2, "width": 128, "norm": "none", "activation": "relu", "dropout": 0.0}
 
     def build(self, candidate: Candidate, task: Task) -> Perceptron:
-        """Build the untrained network; an unknown name of a part raises ValueError."""
+        """Build the untrained network."""
         return Perceptron(prod(task.shape_at(candidate.recipe.resolution)), task.outputs, **parts_of(candidate))
 
 

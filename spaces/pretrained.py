@@ -23,13 +23,13 @@ from ..search.training.backbone import library
 from ..search.training.recipe import Recipe
 from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
-from .recipes import suggest_categorical
+from .recipes import Domain, suggest_categorical
 
 Zoo = TypeVar("Zoo", bound=Any)
+#: Stages that are frozen, see `freeze_stages`.
+FREEZE = Domain("none, backbone or a whole number >= 0", lambda n: n in ("none", "backbone") or 0 <= n == n // 1, choices=True)
 #: Images with a shorter side (pixels) are passed through a network before it is trained: its strides may shrink them to nothing.
 SMALL_SIDE = 64
-#: Depths that are words, up to which a network is frozen; others are numbers of stages.
-FREEZES = ("none", "backbone")
 #: Sides (pixels) of which one is offered where images do not fit a network.
 SIDES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384, 448)
 
@@ -154,8 +154,7 @@ def freeze_stages(model: nn.Module, groups: Sequence[Sequence[str]], head: Colle
     from timm.layers import BatchNormAct2d
     from timm.utils.model import freeze_batch_norm_2d
 
-    if freeze not in FREEZES and (isinstance(freeze, (str, bool)) or freeze < 0):
-        raise ValueError(f"freeze must be 'none', 'backbone' or a number of stages >= 0, got {freeze!r}")
+    FREEZE.check("freeze", freeze)
     count = {"none": 0, "backbone": len(groups)}[freeze] if isinstance(freeze, str) else freeze
     frozen = {name for group in groups[:count] for name in group if name not in head}
     for name, parameter in model.named_parameters():

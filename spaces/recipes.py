@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, get_type_hints
 
-from ..search.space import Candidate, Space, SpaceError, Suggest
-from ..search.training.recipe import CHOICES, Recipe
-from ..search.training.tactics.tactic import settings_of
+from ..search.space import Candidate, Space, Suggest
+from ..search.training.recipe import Recipe
+from ..search.training.tactics.tactic import make_tactics, settings_of
 
 T = TypeVar("T")
 
@@ -29,6 +31,8 @@ class Range:
             raise ValueError(f"a range needs low <= high, both finite, got {self.low} and {self.high}")
         if self.log and not self.low > 0:
             raise ValueError(f"a logarithmic range needs low > 0, got {self.low}; use log=False or a larger low")
+        if self.step is not None and not self.step > 0:
+            raise ValueError(f"the step of a range must be > 0, got {self.step}; give another, or leave it out")
         if self.log and self.step is not None:
             raise ValueError(f"a range is either logarithmic or has a step, got log=True and step={self.step}")
 
@@ -43,28 +47,18 @@ Use: TypeAlias = bool | Mapping[str, Any]
 
 
 def suggest_int(trial: Suggest, name: str, what: Ints, *, log: bool = False) -> int:
-    """Draw a whole number from the field of a space, see ``Ints``; ``log`` is the scale of a plain ``(low, high)``.
-
-    Raises:
-        ValueError: If a bound is not a whole number.
-    """
+    """Draw a whole number from the field of a space, see ``Ints``; ``log`` is the scale of a plain ``(low, high)``."""
     what = _pair(what, log=log)
     if not isinstance(what, Range):
         return int(suggest_categorical(trial, name, what))
-    step = 1 if what.step is None else what.step
-    if any(value != int(value) for value in (what.low, what.high, step)):
-        raise ValueError(f"{name} needs whole numbers, got {what}")
     if what.low == what.high:
         return int(what.low)
-    return trial.suggest_int(name, int(what.low), int(what.high), step=int(step), log=what.log)
+    return trial.suggest_int(name, int(what.low), int(what.high), step=int(what.step or 1), log=what.log)
 
 
-def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False, share: bool = False) -> float:
-    """Draw a number; see ``suggest_int`` for the arguments. A field of a ``share`` that leaves 0 to 1 raises SpaceError."""
+def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False) -> float:
+    """Draw a number; see ``suggest_int`` for the arguments."""
     what = _pair(what, log=log)
-    ends = (what.low, what.high) if isinstance(what, Range) else what if isinstance(what, tuple) else (what,)
-    if share and not all(0 <= one <= 1 for one in ends):
-        raise SpaceError(f"the shares {name!r} of a space must be from 0 to 1, got {', '.join(f'{one:g}' for one in ends)}; correct them")
     if not isinstance(what, Range):
         return float(suggest_categorical(trial, name, what))
     if what.low == what.high:
@@ -72,14 +66,8 @@ def suggest_float(trial: Suggest, name: str, what: Floats, *, log: bool = False,
     return trial.suggest_float(name, float(what.low), float(what.high), step=what.step, log=what.log)
 
 
-def suggest_categorical(trial: Suggest, name: str, what: Any, among: Collection[str] = (), *, of: str = "") -> Any:
-    """Draw one of the choices of a tuple; anything else is fixed and no parameter of the search. ``of`` stands before the name in errors.
-
-    Raises:
-        ValueError: If there is no choice; a SpaceError if one of all is a word that is not ``among`` those there are.
-    """
-    if odd := [one for one in (what if isinstance(what, tuple) else (what,)) if among and isinstance(one, str) and one not in among]:
-        raise SpaceError(f"{of}{name} must be one of {', '.join(among)}, got {odd[0]!r}")
+def suggest_categorical(trial: Suggest, name: str, what: Any) -> Any:
+    """Draw one of the choices of a tuple, ValueError if it is empty; anything else is fixed and no parameter of the search."""
     if not isinstance(what, tuple):
         return what
     if not what:
@@ -87,8 +75,50 @@ def suggest_categorical(trial: Suggest, name: str, what: Any, among: Collection[
     return what[0] if len(what) == 1 else trial.suggest_categorical(name, what)
 
 
-def _pair(what: Any, *, log: bool) -> Any:
+def _pair(what: Any, *, log: bool = False) -> Any:
     return Range(what[0], what[1], log=log) if isinstance(what, tuple) and len(what) == 2 else what
+
+
+def ends_of(what: Any) -> tuple[Any, ...]:
+    """Return what decides whether all values of a field are allowed: the ends of a range, after a step too; choices; or the fixed value."""
+    if isinstance(what, Range):
+        return (what.low, what.high) if what.step is None else (what.low, what.high, min(what.low + what.step, what.high))
+    return what if isinstance(what, tuple) else (what,)
+
+
+class Domain(NamedTuple):
+    """What every value of a field must be, in words and as a test; of a pair of ``choices`` both are values, no ends of a range."""
+
+    rule: str
+    test: Callable[[Any], bool]
+    choices: bool = False
+
+    def check(self, name: str, what: Any) -> None:
+        """Raise ValueError for a range, choices or a value that leave the domain; the message has the name and the rule."""
+        values = (what,) if self.choices and isinstance(what, Range) else ends_of(what if self.choices else _pair(what))
+        for value in values or (what,):
+            held = False
+            with suppress(TypeError):  # of a text, None and the like
+                held = not isinstance(value, bool) and self.test(value)
+            if not held:
+                raise ValueError(f"{name} must be {self.rule}, got {value!r}; correct it, or leave it out for the usual ones")
+
+
+def words(*allowed: Any, units: bool = False) -> Domain:
+    """Return the domain of some words, and of ``units``: the widths of hidden layers, joined by dashes."""
+    rule = f"one of {', '.join(map(str, allowed))}" + (", or units such as 256-64" if units else "")
+    return Domain(rule, lambda word: word in allowed or (units and bool(re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", word))), choices=True)
+
+
+#: Numbers of layers and the like, from 0 or 1; of several; shares without all, without nothing; above 0; one number; or None.
+Naturals: TypeAlias = Annotated[Ints, Domain("a whole number >= 0", lambda n: 0 <= n == n // 1)]
+Counts: TypeAlias = Annotated[Ints, Domain("a whole number >= 1", lambda n: 1 <= n == n // 1)]
+Sizes: TypeAlias = Annotated[Options[int], Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)]
+Drops: TypeAlias = Annotated[Floats, Domain("a number >= 0 and < 1", lambda share: 0 <= share < 1)]
+Parts: TypeAlias = Annotated[Floats, Domain("a number > 0 and <= 1", lambda share: 0 < share <= 1)]
+Rates: TypeAlias = Annotated[Floats, Domain("a number > 0", lambda rate: 0 < rate < math.inf)]
+Count: TypeAlias = Annotated[int, Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)]
+Some: TypeAlias = Annotated[Options[int | None], Domain("a whole number >= 1 or None", lambda n: n is None or 1 <= n == n // 1, True)]
 
 
 _WHOLE = ("batch_size",)
@@ -141,8 +171,15 @@ class RecipeRanges:
     patience: Options[int | None] = None
     tactics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where an end of a range, or a choice, is none that ``Recipe`` allows."""
+        for name in self.__dataclass_fields__.keys() - {"tactics"}:
+            what = getattr(self, name)
+            for value in ends_of(_pair(what, log=name in _LOG) if name in _WHOLE + _NUMBERS else what):
+                Recipe(**{name: value})
+
     def sample(self, trial: Suggest) -> Recipe:
-        """Draw a recipe; a value out of the range that ``Recipe`` allows raises ValueError."""
+        """Draw a recipe."""
         values: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             what = getattr(self, name)
@@ -155,7 +192,7 @@ class RecipeRanges:
             elif name in _NUMBERS and what is not None:
                 values[name] = suggest_float(trial, name, what, log=name in _LOG)
             else:
-                values[name] = suggest_categorical(trial, name, what, CHOICES.get(name, ()), of="recipe.")
+                values[name] = suggest_categorical(trial, name, what)
         return Recipe(**values)
 
 
@@ -166,7 +203,7 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
     for key, what in settings.items():
         if key == "on":
             continue
-        draw: Any = suggest_categorical
+        draw = suggest_categorical
         if isinstance(what, Range):
             draw = suggest_int if isinstance(what.low, int) and isinstance(what.high, int) else suggest_float
         drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)
@@ -194,7 +231,7 @@ class TacticRanges:
     always: bool = False
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Return the ranges by tactic, for ``RecipeRanges.tactics``; a setting that a tactic does not have raises ValueError."""
+        """Return the ranges by tactic, for ``RecipeRanges.tactics``; a setting that a tactic does not have or take raises ValueError."""
         found: dict[str, dict[str, Any]] = {}
         for name, defaults in DEFAULTS.items():
             use: Use = getattr(self, name)
@@ -205,12 +242,27 @@ class TacticRanges:
             if unknown:
                 raise ValueError(f"tactic {name!r} has no setting {', '.join(unknown)}; it has {', '.join(settings_of(name))}")
             found[name] = {**defaults, **own}
+            for key, value in ((key, value) for key, what in found[name].items() for value in ends_of(what)):
+                make_tactics({name: {key: value}})
         if self.power_limits_watts:
             found["power_limit"] = {"watts": tuple(self.power_limits_watts)}
         return {name: {"on": True, **settings} for name, settings in found.items()} if self.always else found
 
 
-class Family(Space):
+class Bounded(Space):
+    """What a family is whose annotations have a `Domain`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a field leaves its domain."""
+        hints: dict[str, Any] = {}
+        with suppress(NameError):  # an annotation that cannot be read at run time
+            hints = get_type_hints(type(self), include_extras=True)
+        for name, domain in ((name, one) for name, hint in hints.items() for one in getattr(hint, "__metadata__", ())):
+            if isinstance(domain, Domain):
+                domain.check(f"{type(self).__name__}.{name}", getattr(self, name))
+
+
+class Family(Bounded):
     """What the families of networks share: an architecture is drawn first, then its training, from ``recipe``."""
 
     recipe: RecipeRanges

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from ..search.training.backbone import Backbone, Transfer
 from ..search.training.task import Data, Task
 from ..search.whole_file import sha256_of
 from .pretrained import first_line
-from .recipes import Family, Ints, Options, RecipeRanges, suggest_categorical, suggest_int
+from .recipes import Family, Naturals, Options, RecipeRanges, Sizes, suggest_categorical, suggest_int, words
 from .transfer import ORDINARY_HEAD, images_of, linear_or_hidden
 from .weights import Package, Weights
 
@@ -209,10 +209,10 @@ class Crepe(Family):
     """
 
     weights: Weights
-    hops: Options[int] = (512, 1024, 2048)
-    images_halved: Ints = (0, 2)
-    features: Options[str] = tuple(CREPE_SETS)
-    heads: Options[str] = ("linear", "64")
+    hops: Sizes = (512, 1024, 2048)
+    images_halved: Naturals = (0, 2)
+    features: Annotated[Options[str], words(*CREPE_SETS)] = tuple(CREPE_SETS)
+    heads: Annotated[Options[str], words("linear", units=True)] = ("linear", "64")
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "crepe"
 

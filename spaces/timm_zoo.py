@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from ..search.training.backbone import library
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import (
-    FREEZES,
+    FREEZE,
     SMALL_SIDE,
     Prepare,
     check_forward,
@@ -29,7 +29,7 @@ from .pretrained import (
     unfit,
     weights_file,
 )
-from .recipes import ORDINARY, Family, Floats, Options, RecipeRanges, suggest_categorical, suggest_float
+from .recipes import ORDINARY, Drops, Family, Options, RecipeRanges, suggest_categorical, suggest_float
 from .weights import check_loaded, hub, loading
 
 #: Small models of different families that train on two CPU cores.
@@ -68,8 +68,8 @@ class TimmZoo(Family):
 
     models: tuple[str, ...] = MODELS
     weights: Options[str] = "none"
-    freeze: Options[str | int] = "none"
-    drop_paths: Floats = 0.0
+    freeze: Annotated[Options[str | int], FREEZE] = "none"
+    drop_paths: Drops = 0.0
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "timm"
     of_several: bool = False
@@ -80,8 +80,8 @@ class TimmZoo(Family):
         return {
             "model": suggest_model(trial, self, names_of(self.models)),
             "weights": EARLIER if self.weights == "none" != stored else suggest_categorical(trial, "weights", self.weights),
-            "freeze": suggest_categorical(trial, "freeze", self.freeze, FREEZES),
-            "drop_path": suggest_float(trial, "drop_path", self.drop_paths, share=True),
+            "freeze": suggest_categorical(trial, "freeze", self.freeze),
+            "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
 
     def defaults(self) -> Mapping[str, Any]:

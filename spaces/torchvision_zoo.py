@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from ..search.training.tactics.tactic import evaluating
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import (
-    FREEZES,
+    FREEZE,
     check_forward,
     expand,
     first_few,
@@ -33,7 +33,7 @@ from .pretrained import (
     unfit,
     weights_file,
 )
-from .recipes import ORDINARY, Family, Options, RecipeRanges, suggest_categorical
+from .recipes import ORDINARY, Family, Options, RecipeRanges, suggest_categorical, words
 
 #: The three networks and the head of the paper that `studies/` repeats.
 #: Source: Xu, Martinez-Fernandez, Martinez, Franch, arXiv 2302.00967 (VGG16, VGG19, ResNet50, frozen; two layers of 4,096 units).
@@ -58,17 +58,12 @@ class TorchvisionZoo(Family):
     """
 
     models: tuple[str, ...] = ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5")
-    heads: Options[str] = _OWN
+    heads: Annotated[Options[str], words(_OWN, units=True)] = _OWN
     weights: Options[str] = "none"
-    freeze: Options[str | int] = "none"
+    freeze: Annotated[Options[str | int], FREEZE] = "none"
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "torchvision"
     of_several: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a head that is none."""
-        for head in self.heads if isinstance(self.heads, tuple) else (self.heads,):
-            hidden_units(head)
 
     def architecture(self, trial: Suggest) -> Mapping[str, Any]:
         """Draw a network and its settings; a name or pattern that is unknown to torchvision raises ValueError."""
@@ -76,7 +71,7 @@ class TorchvisionZoo(Family):
             "model": suggest_model(trial, self, names_of(self.models)),
             "head": suggest_categorical(trial, "head", self.heads),
             "weights": suggest_categorical(trial, "weights", self.weights),
-            "freeze": suggest_categorical(trial, "freeze", self.freeze, FREEZES),
+            "freeze": suggest_categorical(trial, "freeze", self.freeze),
         }
 
     def defaults(self) -> Mapping[str, Any]:
@@ -91,7 +86,7 @@ class TorchvisionZoo(Family):
         """Build the network with the task's channels and classes.
 
         Raises:
-            ValueError: If the network cannot take the images, the head or the file of weights.
+            ValueError: If the network cannot take the images or the file of weights.
             FileNotFoundError: If the file of the weights does not exist.
             ConnectionError: If torchvision's weights cannot be fetched.
         """
@@ -101,7 +96,7 @@ class TorchvisionZoo(Family):
         replace_first_convolution(model, shape[0])
         load_weights(model, name, parts["weights"])
         if parts["head"] != _OWN:
-            model = HeadOn(feature_maps(model, name), hidden_units(parts["head"]), shape, task.outputs, name)
+            model = HeadOn(feature_maps(model, name), [int(units) for units in parts["head"].split("-")], shape, task.outputs, name)
         else:
             check_forward(model, name, shape)
         freeze_stages(model, backbone_stages(model), names_within(model, head_of(model)), parts["freeze"])
@@ -120,14 +115,6 @@ def names_of(patterns: tuple[str, ...]) -> tuple[str, ...]:
         return list(models.list_models(module=models, include=pattern))
 
     return expand(patterns, find, find, "torchvision.models")
-
-
-def hidden_units(head: str) -> list[int]:
-    """Read ``4096-4096``, or ``own``, which has none; a text that is not whole numbers >= 1 joined by hyphens raises ValueError."""
-    parts = [] if head == _OWN else head.split("-")
-    if not all(part.isdigit() and int(part) >= 1 for part in parts):
-        raise ValueError(f"head must be 'own' or units such as '4096-4096', got {head!r}")
-    return [int(part) for part in parts]
 
 
 def _create(name: str, shape: tuple[int, int, int], outputs: int) -> Any:

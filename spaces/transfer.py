@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from ..search.training.recipe import Recipe
 from ..search.training.task import Task
 from .layers import image_shape
 from .pretrained import SMALL_SIDE, Prepare, same_area
-from .recipes import Family, Ints, Options, Range, RecipeRanges, suggest_categorical, suggest_float, suggest_int
+from .recipes import Counts, Family, Naturals, Options, Range, RecipeRanges, suggest_categorical, suggest_float, suggest_int, words
 from .timm_zoo import prepare_for
 from .weights import REMEDY, Weights, network
 
@@ -124,15 +124,16 @@ class TransferFamily(Family):
     """
 
     weights: tuple[Weights, ...]
-    sides: Ints = SIDES
-    images_halved: Ints = HALVINGS
-    features: Options[str] = ("pooled", "grid")
-    heads: Options[str] = ("linear", "256")
+    sides: Counts = SIDES
+    images_halved: Naturals = HALVINGS
+    features: Annotated[Options[str], words(*FEATURE_SETS)] = ("pooled", "grid")
+    heads: Annotated[Options[str], words("linear", *SOLVED, units=True)] = ("linear", "256")
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "transfer"
 
     def __post_init__(self) -> None:
-        """Raise ValueError where there are no weights."""
+        """Raise ValueError where there are no weights, or a field leaves its domain."""
+        super().__post_init__()
         if not self.weights:
             raise ValueError(f"transfer.weights must hold pretrained weights, got none; {REMEDY}")
 

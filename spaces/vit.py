@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..search.space import Candidate, Suggest
 from ..search.training.task import Task
 from .layers import Headed, image_shape
-from .recipes import ORDINARY, Family, Floats, Ints, Options, RecipeRanges, parts_of, suggest_categorical, suggest_float, suggest_int
+from .recipes import ORDINARY, Counts, Drops, Family, RecipeRanges, Sizes, parts_of, suggest_categorical, suggest_float, suggest_int
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Vit(Family):
     channels of the tokens. ``drop_paths`` is the rate of stochastic depth of the last block; earlier ones have proportionally less.
     """
 
-    patches: Options[int] = (2, 4)
-    depths: Ints = (1, 6)
-    heads: Ints = (1, 4)
-    head_widths: Options[int] = (8, 16, 32)
-    ratios: Options[int] = (1, 2, 4)
-    drop_paths: Floats = 0.0
+    patches: Sizes = (2, 4)
+    depths: Counts = (1, 6)
+    heads: Counts = (1, 4)
+    head_widths: Sizes = (8, 16, 32)
+    ratios: Sizes = (1, 2, 4)
+    drop_paths: Drops = 0.0
     recipe: RecipeRanges = field(default_factory=RecipeRanges)
     name: str = "vit"
 
@@ -45,7 +45,7 @@ class Vit(Family):
             "heads": suggest_int(trial, "heads", self.heads),
             "head_width": suggest_categorical(trial, "head_width", self.head_widths),
             "ratio": suggest_categorical(trial, "ratio", self.ratios),
-            "drop_path": suggest_float(trial, "drop_path", self.drop_paths, share=True),
+            "drop_path": suggest_float(trial, "drop_path", self.drop_paths),
         }
 
     def defaults(self) -> Mapping[str, Any]:
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
 
 class Transformer(Headed):
-    """A vision transformer, see ``Vit`` for the arguments; a ``drop_path`` that would leave out everything raises ValueError."""
+    """A vision transformer, see ``Vit`` for the arguments."""
 
     def __init__(
         self,
@@ -117,8 +117,6 @@ class Transformer(Headed):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {drop_path}")
         width = heads * head_width
         self.patches = Patches(shape, patch, width)
         self.blocks = nn.Sequential(*(Block(width, heads, ratio, drop_path * (index + 1) / depth) for index in range(depth)))

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -48,8 +48,6 @@ FAMILIES = {
 }
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object", Path: "string"}
 _WANTED = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false", "object": "a table"}
-#: Draws that show whether the bounds of a recipe and a family can be drawn from.
-DRAWS = 16
 
 
 class StudyFileError(ValueError):
@@ -195,7 +193,6 @@ class StudyFile:
             StudyFileError: If they cannot be searched.
         """
         from ..space import RandomTrial
-        from ..training.tactics.tactic import make_tactics
 
         known: dict[str, Any] = {"name": self.path.stem, **self._study}
         if "budget" in known:
@@ -206,10 +203,7 @@ class StudyFile:
             known["first"] = tuple({k: v for k, v in one.items() if k.rpartition(".")[2] not in self._recipe} for one in study.first)
         if self._space or self._recipe:
             known["space"] = space = self._candidates(study)
-            for seed in range(DRAWS):
-                trial = RandomTrial(seed)
-                made = lambda trial=trial: make_tactics(space.sample(trial).recipe.tactics)  # noqa: E731  # a default binds it
-                self._checked(made, "space" if self._space else "recipe")
+            self._checked(lambda: space.sample(RandomTrial(0)), "space" if self._space else "recipe")
         return self._checked(lambda: replace(study, **known))
 
     def _candidates(self, study: Study) -> Space:
@@ -232,7 +226,7 @@ class StudyFile:
 
         kind, at = _class(FAMILIES[name]), ("space", name)
         own = _absolute(self.path.parent, "set", {key: value for key, value in given.items() if key != "recipe"})  # files of weights
-        settings = self._values(own, *at)
+        settings = self._values(kind, own, *at)
         if "kind" in kind.__dataclass_fields__ and not callable(study.task):
             settings["kind"] = study.task.kind
         if "recipe" in kind.__dataclass_fields__:
@@ -241,14 +235,19 @@ class StudyFile:
         return self._checked(lambda: kind(**settings), *at)
 
     def _bounded(self, recipe: Any, given: Mapping[str, Any], *at: str) -> Any:
-        found = self._values({name: value for name, value in given.items() if name != "tactics"}, *at)
+        found = self._values(partial(replace, recipe), {name: value for name, value in given.items() if name != "tactics"}, *at)
         if "tactics" in given:
-            wanted = self._values(given["tactics"], *at, "tactics")
-            found["tactics"] = self._checked(lambda: _class("recipes.TacticRanges")(**wanted).settings(), *at, "tactics")
+            tactics = _class("recipes.TacticRanges")
+            wanted = self._values(lambda **one: tactics(**one).settings(), given["tactics"], *at, "tactics")
+            found["tactics"] = self._checked(tactics(**wanted).settings, *at, "tactics")
         return replace(recipe, **found)
 
-    def _values(self, given: Mapping[str, Any], *at: str) -> dict[str, Any]:
-        return {name: self._checked(lambda value=value: _python(value), *at, name) for name, value in given.items()}  # type: ignore[misc]  # as above
+    def _values(self, make: Callable[..., Any], given: Mapping[str, Any], *at: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in given.items():  # each alone, so that the error names what is wrong
+            found[name] = self._checked(partial(_python, value), *at, name)
+            self._checked(partial(make, **{name: found[name]}), *at, name)
+        return found
 
     def _checked(self, make: Callable[[], G], *at: str) -> G:
         try:

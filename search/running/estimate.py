@@ -49,10 +49,10 @@ BESIDE = (1.0, 1.6)
 #: Complete trainings' energy after which ``freeze-thaw`` has 95 % of the hypervolume that it has after 20: the range over six problems.
 #: Source: studies/results/search.md, the tasks that were kept out of every choice, between its rows by the logarithm of the energy.
 NEEDED = (2.0, 14.0)
-#: An estimate takes at most this share of the needed budget beside the start that every run pays, but so many probes and decisions.
-FRUGAL, LEAST_PROBES, LEAST_DECISIONS = 0.05, 2, 2
-#: Trials of a rehearsal, and how many of them samplers begin with that are drawn at random, at most.
-TRIALS, RANDOM = 20, 10
+#: An estimate takes at most this share of the needed budget, beside the start that every run pays; but it probes so many candidates.
+FRUGAL, LEAST_PROBES = 0.05, 2
+#: Trials of a rehearsal: past the random start of the samplers, so that their models are fitted, too.
+TRIALS = 20
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,12 @@ class Estimate:
         (energy, low, high, overhead, full, probed, features, need, least, most), unit = energies((*named, self.features_joules, *needs))
         needed = f"{need} {unit}{_duration(self.needed_seconds, ' and about ')} (90 %: {least} to {most} {unit})"
         probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}, its start included"
-        once = f"once for all: {features} {unit}" if self.features_joules else "which are kept from earlier studies: nothing more"
         spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
             [
                 f"energy   {energy} {unit} ({spread})",
                 "         of which start and decisions: " + ("unknown, left out" if self.overhead_joules is None else f"{overhead} {unit}"),
-                *([f"         of which features, {once}"] if self.features_joules is not None else []),
+                *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})"
                 + ("" if self.trials else ": a start alone takes as much, give a larger budget"),
                 f"time    {_duration(self.seconds, ' about ') or ' unknown'} with one worker",
@@ -372,19 +371,21 @@ def probe_study(
         return probes, overhead, None if joules is None else before + joules
 
 
-def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float = math.inf) -> float | None:
+def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float | None = None) -> float | None:
     """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
 
     Qualities and energies are made up: they decide what is proposed, not what proposing costs. Once it has taken the most that it may, it
-    ends, but not before models have decided, which takes many times a random draw: these decisions stand for the rest.
+    ends, and is too low: the first decisions are cheap.
     """
     random = np.random.default_rng(study.seed)
     with TemporaryDirectory() as folder:
         store = RunFolder.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
         sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
         optuna_study = store.study(sampler, alone=True)
-        begin_ns, spent, directed = time.monotonic_ns(), [0.0], list(zip(study.objectives, study.directions, strict=True))
-        while len(spent) <= (TRIALS if spent[-1] <= most_joules else RANDOM + LEAST_DECISIONS) and not getattr(sampler, "exhausted", False):
+        begin_ns, asked_for, directed = time.monotonic_ns(), 0, list(zip(study.objectives, study.directions, strict=True))
+        while asked_for < TRIALS and not getattr(sampler, "exhausted", False):
+            if asked_for and most_joules is not None and (ledger.joules(begin_ns) or 0.0) > most_joules:
+                break
             asked = optuna_study.ask()
             study.space.sample(asked)
             epochs = study.draw_epochs(asked)
@@ -393,8 +394,6 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float
             values |= {name: epochs * float(random.uniform(0.5, 2.0)) for name in study.objectives if "energy" in name or "co2" in name}
             asked.set_user_attr(EPOCHS_REACHED, epochs)
             optuna_study.tell(asked, [values[name] for name in study.objectives])
-            spent.append(ledger.joules(begin_ns) or 0.0)
-        known, each = ledger.joules(begin_ns) is not None, np.diff(spent)
-    drawn, decided = each[:RANDOM], each[RANDOM:]
-    all_joules = drawn.sum() + (TRIALS - RANDOM) * decided.mean() if len(decided) else drawn.sum()
-    return float(all_joules / (TRIALS if len(decided) else len(drawn))) if known and len(each) else None
+            asked_for += 1
+        joules = ledger.joules(begin_ns)
+    return None if joules is None or not asked_for else joules / asked_for

@@ -22,8 +22,6 @@ SCHEDULES = ("anytime", "constant", "cosine", "one_cycle")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "bfloat16", "float16")
 AUGMENTATIONS = ("none", "shift", "flip_shift")
-#: Fields that are words, and what they may be.
-CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "augment": AUGMENTATIONS}
 FIXED_HORIZON = frozenset({"cosine", "one_cycle"})
 #: Fields that decide, with the architecture, which kernels ``torch.compile`` makes.
 KERNELS = ("batch_size", "accumulation", "resolution", "precision", "channels_last", "threads", "tactics")
@@ -75,7 +73,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names field, range and value where no training can use the value."""
-        for name, allowed in CHOICES.items():
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS), ("augment", AUGMENTATIONS)):
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")

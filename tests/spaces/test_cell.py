@@ -84,7 +84,7 @@ def test_too_narrow_a_network_for_its_graph_is_rejected():
         CellNetwork((3, 8, 8), 2, graph, width=2, cells=1, stacks=1)
 
 
-@pytest.mark.parametrize(("fields", "said"), [({"vertices": 8}, "2 to 7"), ({"operations": ("skip",)}, "out of conv3x3")])
+@pytest.mark.parametrize(("fields", "said"), [({"vertices": 8}, "one of 2, 3, 4, 5, 6, 7"), ({"operations": ("skip",)}, "one of conv3x3")])
 def test_a_space_that_cannot_be_built_is_refused(fields, said):
     with pytest.raises(ValueError, match=said):
         Cell(**fields)

@@ -181,11 +181,11 @@ def test_an_estimator_that_cannot_serve_the_task_is_named(contract, name, kind):
         estimator(name, kind, contract, regularisation=1.0, contamination=0.1, gamma=0.1, features=1.0)
 
 
-def test_unknown_names_and_no_work_are_refused(contract):
+def test_unknown_names_and_no_work_are_refused():
     with pytest.raises(ValueError, match="got 'forest'"):
-        Classical(estimators=("forest",)).sample(FixedTrial({}))
-    with pytest.raises(ValueError, match="trees=0"):
-        estimator("linear", "classification", contract, regularisation=1.0, space=Classical(trees_per_epoch=0))
+        Classical(estimators=("forest",))
+    with pytest.raises(ValueError, match=r"Classical\.trees_per_epoch must be a whole number >= 1, got 0"):
+        Classical(trees_per_epoch=0)
 
 
 def test_fit_trains_them_epoch_by_epoch_and_continues(contract):

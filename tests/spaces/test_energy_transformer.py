@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefront.spaces.energy_transformer import EnergyBlock, EnergyNetwork, LagrangianNorm
+from joulefront.spaces.energy_transformer import EnergyBlock, EnergyNetwork, EnergyTransformer, LagrangianNorm
 
 SETTINGS = {"patch": 4, "heads": 2, "head_width": 8, "width": 16, "memories": 2, "steps": 8, "size": 0.3}
 
@@ -103,5 +103,5 @@ def test_a_one_pixel_image_has_a_token_to_attend_to():
 
 
 def test_no_steps_are_refused():
-    with pytest.raises(ValueError, match="steps >= 1 and size > 0"):
-        network(steps=0)
+    with pytest.raises(ValueError, match="steps must be a whole number >= 1, got 0"):
+        EnergyTransformer(steps=0)

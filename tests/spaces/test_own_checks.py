@@ -16,9 +16,8 @@ from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.own import Own
-from joulefront.spaces.recipes import Range, RecipeRanges
+from joulefront.spaces.recipes import RecipeRanges
 from joulefront.spaces.union import Union
-from joulefront.spaces.vit import Vit
 
 X = np.random.default_rng(0).normal(size=(120, 4)).astype("float32")
 TASK = arrays(X, X[:, 0] > 0)
@@ -137,15 +136,6 @@ def test_a_model_that_returns_no_tensor_is_refused(answer, kind):
 
     with pytest.raises(ValueError, match=rf"must return a tensor \(examples, 2\), got {kind}; return its logits alone"):
         study(Own(lambda trial: {}, lambda architecture, task: Answers(4, 2), recipe=RECIPE)).load_task()
-
-
-@pytest.mark.parametrize("shares", [2.0, (0.0, 2.0), (-0.1, 0.2, 0.5), Range(0.5, 1.5)])
-def test_a_share_beyond_the_whole_is_refused_although_half_of_the_candidates_could_be(shares):
-    for space in (Mlp(dropouts=shares, recipe=RECIPE), Union(Mlp(dropouts=shares, recipe=RECIPE), Vit(recipe=RECIPE))):
-        with pytest.raises(ValueError, match=r"the shares 'dropout' of a space must be from 0 to 1, got"):
-            study(space).load_task()
-    with pytest.raises(ValueError, match="'drop_path'"):
-        Vit(drop_paths=shares).sample(RandomTrial(0))
 
 
 def test_the_check_of_outputs_leaves_what_it_cannot_run_and_the_generator_alone():

@@ -1,17 +1,35 @@
 """Ranges of a recipe and of its tactics: what is drawn, switches, conditional parameters, and settings that the tactics accept."""
 
+import re
+from typing import get_type_hints
+
 import optuna
 import pytest
 
 from joulefront.search.space import FixedTrial
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.tactics.tactic import TACTICS, make_tactics
+from joulefront.spaces.boosting import Boosting
+from joulefront.spaces.cell import Cell
+from joulefront.spaces.classical import Classical
 from joulefront.spaces.convnet import Convnet
+from joulefront.spaces.early_exit import EarlyExit
+from joulefront.spaces.energy_transformer import EnergyTransformer
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.recipes import DEFAULTS, FIXED, Range, RecipeRanges, TacticRanges, suggest_categorical, suggest_float, suggest_int
+from joulefront.spaces.recipes import (
+    DEFAULTS,
+    FIXED,
+    Range,
+    RecipeRanges,
+    TacticRanges,
+    suggest_categorical,
+    suggest_float,
+    suggest_int,
+)
 from joulefront.spaces.timm_zoo import TimmZoo
 from joulefront.spaces.torchvision_zoo import TorchvisionZoo
 from joulefront.spaces.union import Union
+from joulefront.spaces.vit import Vit
 
 
 def test_every_field_of_a_recipe_can_be_left_open():
@@ -124,7 +142,6 @@ def test_an_explicit_range_keeps_its_own_scale_and_step():
         (lambda: Range(2, 1), "low <= high"),
         (lambda: Range(0, 1, log=True), "low > 0"),
         (lambda: Range(1, 8, log=True, step=1), "either logarithmic or has a step"),
-        (lambda: suggest_int(FixedTrial({}), "depth", (1, 2.5)), "depth needs whole numbers"),
         (lambda: suggest_categorical(FixedTrial({}), "kernel", ()), "kernel needs at least one choice"),
     ],
 )
@@ -221,3 +238,62 @@ def test_families_of_a_union_share_the_parameters_of_the_tactics():
         families.add(candidate.architecture["family"])
         assert trial.params["tactic.sparse_backprop.keep"] == candidate.recipe.tactics["sparse_backprop"]["keep"]
     assert families == {"convnet", "mlp"}
+
+
+WRONG = [
+    (Mlp, {"depths": -1}, "Mlp.depths must be a whole number >= 0, got -1"),
+    (Mlp, {"depths": (1, 2.5)}, "Mlp.depths must be a whole number >= 0, got 2.5"),
+    (Mlp, {"depths": Range(1, 4, step=0.5)}, "Mlp.depths must be a whole number >= 0, got 1.5"),
+    (Mlp, {"depths": (4, 1)}, "a range needs low <= high, both finite, got 4 and 1"),
+    (Mlp, {"widths": Range(-5, 8)}, "Mlp.widths must be a whole number >= 1, got -5"),
+    (Mlp, {"norms": ("batch", "nope")}, "Mlp.norms must be one of batch, group, layer, none, got 'nope'"),
+    (Mlp, {"activations": "swoosh"}, "Mlp.activations must be one of relu, gelu, silu, got 'swoosh'"),
+    (Mlp, {"activations": ()}, "Mlp.activations must be one of relu, gelu, silu, got ()"),
+    (Mlp, {"dropouts": (0.0, 2.0)}, "Mlp.dropouts must be a number >= 0 and < 1, got 2.0"),
+    (Mlp, {"dropouts": (-0.1, 0.2, 0.5)}, "Mlp.dropouts must be a number >= 0 and < 1, got -0.1"),
+    (Mlp, {"widths": "wide"}, "Mlp.widths must be a whole number >= 1, got 'wide'"),
+    (Convnet, {"kernels": (3, 4)}, "Convnet.kernels must be an odd number >= 1, got 4"),
+    (Convnet, {"kernels": Range(3, 5)}, "Convnet.kernels must be an odd number >= 1, got Range"),
+    (Convnet, {"poolings": "x"}, "Convnet.poolings must be one of max, average, stride, got 'x'"),
+    (EarlyExit, {"norms": "x"}, "EarlyExit.norms must be one of batch,"),
+    (EarlyExit, {"thresholds": (0.5, 2.0)}, "EarlyExit.thresholds must be a number >= 0 and <= 1, got 2.0"),
+    (Vit, {"drop_paths": 1.0}, "Vit.drop_paths must be a number >= 0 and < 1, got 1.0"),
+    (Vit, {"patches": 0}, "Vit.patches must be a whole number >= 1, got 0"),
+    (EnergyTransformer, {"sizes": 0.0}, "EnergyTransformer.sizes must be a number > 0, got 0.0"),
+    (Cell, {"stacks": 0}, "Cell.stacks must be a whole number >= 1, got 0"),
+    (TimmZoo, {"freeze": ("none", -1)}, "TimmZoo.freeze must be none, backbone or a whole number >= 0, got -1"),
+    (TorchvisionZoo, {"heads": "4096-x"}, "TorchvisionZoo.heads must be one of own, or units such as 256-64, got '4096-x'"),
+    (Classical, {"features": (0.0, 1.0)}, "Classical.features must be a number > 0 and <= 1, got 0.0"),
+    (Classical, {"estimators": ("linear", "forest")}, "Classical.estimators must be one of None, linear, decision_tree,"),
+    (Classical, {"threads": 0}, "Classical.threads must be a whole number >= 1 or None, got 0"),
+    (Boosting, {"library": "gbm"}, "Boosting.library must be one of lightgbm, xgboost, catboost, got 'gbm'"),
+    (Boosting, {"shrinkage": 1.5}, "Boosting.shrinkage must be a number > 0 and <= 1, got 1.5"),
+    (Boosting, {"leaves": (1, 8)}, "Boosting.leaves must be a whole number >= 2, got 1"),
+    (Boosting, {"l2": float("nan")}, "Boosting.l2 must be a number >= 0, got nan"),
+    (RecipeRanges, {"optimizer": ("adamw", "adamm")}, "recipe.optimizer must be one of adamw, sgd, got 'adamm'"),
+    (RecipeRanges, {"learning_rate": (-1.0, 1.0)}, "a logarithmic range needs low > 0"),
+    (RecipeRanges, {"momentum": (0.5, 1.0)}, "recipe.momentum must be >= 0 and < 1, got 1.0"),
+    (RecipeRanges, {"batch_size": (16, 8.5)}, "a range needs low <= high"),
+]
+
+
+@pytest.mark.parametrize(("family", "fields", "said"), WRONG, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_range_or_a_choice_that_no_model_could_have_is_refused_where_it_is_written(family, fields, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        family(**fields)
+
+
+def test_every_field_of_a_family_that_is_searched_says_what_it_may_be():
+    loose = {"weights", "name", "kind", "recipe", "models", "of_several", "epochs_are_passes", "default_epochs"} | {
+        "depthwise",
+        "whitened",
+        "balanced",
+    }
+    for family in (Mlp, Convnet, EarlyExit, Vit, EnergyTransformer, Cell, TimmZoo, TorchvisionZoo, Classical, Boosting):
+        hints = get_type_hints(family, include_extras=True)
+        assert {name for name, hint in hints.items() if not hasattr(hint, "__metadata__")} <= loose, family.__name__
+
+
+def test_a_setting_that_a_tactic_does_not_take_is_refused_where_it_is_written():
+    with pytest.raises(ValueError, match=r"freeze\.share must be in \[0, 1\], got 2\.0"):
+        TacticRanges(freeze={"share": (0.5, 2.0)}).settings()

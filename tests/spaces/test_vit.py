@@ -44,8 +44,3 @@ def test_the_position_of_a_patch_counts():
     model = Transformer((1, 8, 8), 3, patch=4, depth=2, heads=2, head_width=8, ratio=2).eval()
     x = torch.randn(1, 1, 8, 8)
     assert not torch.allclose(model(x), model(x.flip(3)), atol=1e-4)
-
-
-def test_leaving_out_everything_is_refused():
-    with pytest.raises(ValueError, match=r"drop_path must be in \[0, 1\)"):
-        Transformer((1, 8, 8), 3, patch=4, depth=2, heads=2, head_width=8, ratio=2, drop_path=1.0)
