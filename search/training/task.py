@@ -209,19 +209,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     if classes is not None and (isinstance(classes, str) or len({*map(str, classes)}) < len(classes)):
         raise ValueError(f"classes must be a list of different names, got {classes!r}; give each its own")
     if kind == "multilabel":
-        if values.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{name} of a multilabel task must be 0 and 1, got texts: {_few(np.unique(values.astype(str)))}; write 0 and 1"
-            )
-        if values.ndim != 2 or not np.isin(values.astype(np.float64), (0.0, 1.0)).all():
-            said = f"{name} of a multilabel task must be rows (n, labels) of 0 and 1, got shape {values.shape}"
-            raise ValueError(f"{said} with other values; give one column for values or classes")
-        if len(values) > 1 and values.shape[1] > 1 and (values.sum(axis=1) == 1).all():
-            warnings.warn(f"{name} have one label in each row; if they are classes, give {name}.argmax(1)", stacklevel=3)
-        names = tuple(map(str, classes)) if classes is not None else tuple(f"label_{k}" for k in range(values.shape[1]))
-        if len(names) != values.shape[1]:
-            raise ValueError(f"classes must name the {values.shape[1]} labels of {name}, got {len(names)}; name each of them")
-        return Targets(kind, values.astype(np.float32), names)
+        return _labels(values, classes, name)
     if values.ndim != 1:
         raise ValueError(f"{name} must be one value for each example, got shape {values.shape}; rows of 0 and 1 are kind='multilabel'")
     if values.dtype.kind == "f" and classes is not None and not (values % 1).any():
@@ -246,6 +234,21 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     elif len(levels) < 2:
         raise ValueError(f"{name} must have at least two classes, got only {_few(levels) or 'no examples'}")
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
+
+
+def _labels(values: np.ndarray, classes: Sequence[str] | None, name: str) -> Targets:
+    """Return rows of 0 and 1 as the targets of a multilabel task."""
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} of a multilabel task must be 0 and 1, got texts: {_few(np.unique(values.astype(str)))}; write 0 and 1")
+    if values.ndim != 2 or not np.isin(values.astype(np.float64), (0.0, 1.0)).all():
+        said = f"{name} of a multilabel task must be rows (n, labels) of 0 and 1, got shape {values.shape}"
+        raise ValueError(f"{said} with other values; give one column for values or classes")
+    if len(values) > 1 and values.shape[1] > 1 and (values.sum(axis=1) == 1).all():
+        warnings.warn(f"{name} have one label in each row; if they are classes, give {name}.argmax(1)", stacklevel=4)
+    names = tuple(map(str, classes)) if classes is not None else tuple(f"label_{k}" for k in range(values.shape[1]))
+    if len(names) != values.shape[1]:
+        raise ValueError(f"classes must name the {values.shape[1]} labels of {name}, got {len(names)}; name each of them")
+    return Targets("multilabel", values.astype(np.float32), names)
 
 
 def comparable(values: Any, name: str) -> np.ndarray:
