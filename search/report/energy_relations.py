@@ -16,7 +16,7 @@ from statistics import linear_regression, median
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..energy.intervals import spearman
-from ..formatting import grid, unit_for
+from ..formatting import digits, grid, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -142,7 +142,7 @@ def points_of(run: Run) -> list[Trial]:
         raise ValueError(f"relations need the energies of one machine, got trials of {', '.join(hardware)}; call it once per machine")
     best: dict[tuple[str, str | None], Trial] = {}
     for trial in run.trials:
-        if trial.state == "complete" and trial.train_joules and trial.epochs:
+        if trial.state == "complete" and trial.train_joules and trial.epochs and not trial.members:  # an ensemble is no training
             key = _configuration(trial), trial.hardware_id
             best[key] = max(best.get(key, trial), trial, key=lambda one: one.epochs)
     return list(best.values())
@@ -175,13 +175,13 @@ def to_text(found: Iterable[Relation]) -> str:
     return grid(cells, [False, False, True, True, True])
 
 
-def operation_costs_to_text(found: Iterable[OperationCost]) -> str:
-    """Render the energies of operations as a table."""
+def operation_cells(found: Iterable[OperationCost]) -> list[list[str]]:
+    """The head and one row a family of the energies of operations, as text."""
     cells = [["energy of operations", "n", "J per GFLOP, median", "lowest", "highest", "energy ~ FLOPs^b"]]
     for one in found:
         exponent = "-" if one.exponent is None else f"b = {one.exponent:.2f}"
-        cells.append([one.family, str(one.n), f"{one.joules_per_gflop:.3g}", f"{one.low:.3g}", f"{one.high:.3g}", exponent])
-    return grid(cells, [False, True, True, True, True, True])
+        cells.append([one.family, str(one.n), *map(digits, (one.joules_per_gflop, one.low, one.high)), exponent])
+    return cells
 
 
 def p_text(p_value: float | None) -> str:
@@ -196,7 +196,7 @@ def draw_relations(run: Run, path: str | Path) -> tuple[str, Path]:
         ValueError: If the trials come from different hardware, there is none, or the file has another ending.
     """
     found = relations(run)
-    parts = [to_text(found), by_construction(run), operation_costs_to_text(operation_costs(run))]
+    parts = [to_text(found), by_construction(run), grid(operation_cells(operation_costs(run)), [False, *[True] * 5])]
     return "\n\n".join(text for text in parts if text), save_figure(relations_figure(run, found), path)
 
 
@@ -304,7 +304,7 @@ def importance(front: Front, target: Literal["quality", "energy"]) -> Importance
     """
     import numpy as np
 
-    measured = [trial for trial in front.trials if front.why_not(trial) in (None, "not trained to the last rung")]
+    measured = [one for one in front.trials if front.why_not(one) in (None, "not trained to the last rung") and not one.members]
     trials = _some(measured)
     title = front.objectives[0] if target == "quality" else "log10 training energy"
     groups = [_configuration(trial) for trial in trials]

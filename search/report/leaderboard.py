@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..energy import JOULES_PER_WH
+from ..energy import JOULES_PER_KWH, JOULES_PER_WH
 from ..energy.sources.cpu_time import estimates_in
-from ..formatting import fitted, paragraphs, printable, unit_for
+from ..formatting import fitted, paragraphs, plain, printable, unit_for
 from ..front import Front
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -137,13 +137,21 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
             f"the energies were estimated by different coefficients ({', '.join(sorted(estimates))}): they are not put on one front or "
             "ranked. Give the later study the --cpu-watts of the earlier one to compare them."
         )
+    in_grams = [one.run for one in rows if "train_co2" in one.run.objectives and not one.run.facts.get("carbon")]
+    factors = {run.grams_co2e(JOULES_PER_KWH) for run in in_grams}
+    if elsewhere := len(factors) > 1:
+        each = ", ".join(plain(one) for one in sorted(filter(None, factors)))
+        notes.append(
+            f"the grams are of different places ({each} g/kWh, PUE included): they are not put on one front or ranked. "
+            "joulefront price gives what a search emits elsewhere."
+        )
     if len({one.run.name for one in rows}) > 1 and len(seen) < len(rows):
         notes.append("the studies have different names: their ranks mean something only if they learnt from the same data.")
     if len({one.quality for one in rows if one.quality}) > 1:
         each = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in rows)
         notes.append(f"the energies are known in different ways ({each}).")
     notes += [f"{one.run.path}: {gaps}" for one in rows if (gaps := one.run.bill.gaps()) is not None]
-    if others or len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
+    if others or elsewhere or len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
         return Leaderboard(tuple(rows), tuple(notes), ())
     return _ranked(rows, notes)
 

@@ -18,7 +18,7 @@ from ..records.trial import Trial
 from ..stopping.projection import projection_errors
 from ..training.summary import summary_text
 from .baseline_comparison import BASELINE, cells_of, compare_to_baseline, spread_text
-from .energy_relations import Relation, by_construction, family_of, operation_costs, p_text, relations
+from .energy_relations import Relation, by_construction, family_of, operation_cells, operation_costs, p_text, relations
 from .facts import flatten, hardware_lines
 from .replication_text import legend, sentences, table_of
 
@@ -198,21 +198,8 @@ def relations_section(run: Run) -> Section | None:
 
 
 def _operation_costs(run: Run) -> list[Table]:
-    found = operation_costs(run)
-    if not found:
-        return []
-    rows = [
-        [
-            one.family,
-            str(one.n),
-            digits(one.joules_per_gflop),
-            f"{digits(one.low)} to {digits(one.high)}",
-            "-" if one.exponent is None else f"{one.exponent:.2f}",
-        ]
-        for one in found
-    ]
-    head = ["family", "n", "J per GFLOP of training, median", "range", "b of energy ~ FLOPs^b"]
-    return [Table(head, rows, (1, 2, 3, 4))]
+    head, *rows = operation_cells(operation_costs(run))
+    return [Table(head, rows, tuple(range(1, len(head))))] if rows else []
 
 
 def baseline_section(run: Run) -> Section | None:
@@ -244,13 +231,18 @@ def anchor_section(run: Run, unit: Unit = WH) -> Section | None:
     middle = median(joules)
     parts = [f"n = {len(joules)}", f"median {unit.number(middle)} {unit.name}"]
     if len(joules) > 1:
-        parts.append(f"standard deviation {100 * stdev(joules) / fmean(joules):.1f} %")
-        parts.append(f"last against first {100 * (joules[-1] / joules[0] - 1):+.1f} %")
+        parts += [f"standard deviation {100 * stdev(joules) / fmean(joules):.1f} %"] if any(joules) else []
+        parts.append(f"last against first {_change(joules[-1], joules[0])}")
     described = ", ".join(f"{name} {value}" for name, value in flatten(anchor.get("params") or {}).items()) if anchor else ""
-    rows = [[str(place), unit.number(value), f"{100 * (value / middle - 1):+.1f} %"] for place, value in enumerate(joules, 1)]
+    rows = [[str(place), unit.number(value), _change(value, middle)] for place, value in enumerate(joules, 1)]
     text = f"The same configuration, trained repeatedly through the study: what changes is the machine. {'; '.join(parts)}."
     lines = [text, described] if described else [text]
     return Section("Drift of the anchor", lines, [Table(["repeat", unit.name, "against the median"], rows, (0, 1, 2))])
+
+
+def _change(value: float, before: float) -> str:
+    """A change in percent; unknown against a meter's 0."""
+    return f"{100 * (value / before - 1):+.1f} %" if before else "-"
 
 
 def carbon_section(run: Run, unit: Unit = WH) -> Section | None:

@@ -169,6 +169,14 @@ def _same(study: Study, params: Mapping[str, Any], default: Mapping[str, Any]) -
     return own == other and _within(study, params.get("epochs", 0)) == default["epochs"]
 
 
+def with_earlier(facts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the baselines of a session, its anchors behind those of earlier ones, which the folder's facts hold: a study drifts as one."""
+    before, anchor = facts.get("anchor") or {}, own.get("anchor") or {}
+    same = before and anchor and before["params"] == anchor["params"]
+    joined = {"anchor": {**anchor, **{name: [*before[name], *anchor[name]] for name in ("seconds", "joules")}}} if same else {}
+    return {**own, **joined}
+
+
 @dataclass
 class BaselineController:
     """Measures the baselines of a session and keeps the conditions of its trials equal.

@@ -27,7 +27,7 @@ from ..stopping.rules import Limits, StopGain, StopRules, limits_of, refuse_wron
 from ..study import Budget, Study
 from ..training.evaluate import targets_of
 from ..training.task import Task
-from .baselines import PLAIN, MeasurementProtocol, beginning
+from .baselines import PLAIN, MeasurementProtocol, beginning, with_earlier
 from .carbon_session import ALONE, CarbonSession, check_grams, grams_as_joules, keep_place
 from .clean_hours import CarbonTime
 from .endings import Endings
@@ -363,7 +363,7 @@ def _tell_end(runner: TrialRunner, *, shown: bool) -> None:
     session, study, optuna_study, rules = runner.session, runner.study, runner.optuna_study, runner.rules
     reporter, hourly, member = runner.reporter, runner.carbon, runner.member
     session.reason = rules.reason or session.reason
-    session.end_facts |= session.baseline_facts
+    session.end_facts |= with_earlier(session.folder.facts, session.baseline_facts)
     if noted := sorted(reporter.expectations.items()):
         session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
     if hourly is not None:

@@ -19,8 +19,8 @@ from joulefront.search.report.energy_relations import (
     cpu_utilisation,
     draw_relations,
     family_of,
+    operation_cells,
     operation_costs,
-    operation_costs_to_text,
     p_text,
     relations,
     relations_figure,
@@ -84,6 +84,8 @@ def test_energy_is_taken_by_epoch_and_from_the_longest_training_of_a_model(fake_
         for epochs, per_epoch in ((1, 100.0 - width), (30 - 5 * width, 10.0 * width)):  # start-up dominates the first epoch
             facts = {"values": (0.5, 1.0), "train_joules": per_epoch * epochs, "flops": width, "hardware_id": "a"}
             trials.append(make_trial(len(trials), "complete", {"width": width}, epochs, **facts))
+    members = {"values": (0.9, 1e9), "train_joules": 1e9, "flops": 1, "extra": {"members": [0, 1]}, "hardware_id": "a"}
+    trials.append(make_trial(len(trials), "complete", {"family": "ensemble"}, 9, **members))  # several trainings are none
     (flops,) = [one for one in relations(replace(fake_run, trials=tuple(trials))) if one.predictor.startswith("FLOPs")]
     assert (flops.n, flops.rho) == (5, pytest.approx(1.0))
 
@@ -119,7 +121,7 @@ def test_the_energy_of_an_operation_is_given_by_family_and_its_growth_is_the_exp
     assert found["linear"].joules_per_gflop == found["linear"].high == pytest.approx(1e9)
     assert found["flat"].exponent == pytest.approx(0.5)
     assert found["flat"].low == pytest.approx(1e9 * 15_000_000**-0.5)
-    assert "b = 0.50" in operation_costs_to_text(found.values())
+    assert [row[-1] for row in operation_cells(found.values()) if row[0] == "flat"] == ["b = 0.50"]
     assert operation_costs(replace(fake_run, trials=(unknown,))) == ()
 
 

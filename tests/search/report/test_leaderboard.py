@@ -68,6 +68,19 @@ def test_energies_by_different_coefficients_are_never_put_on_one_front_and_a_not
     assert leaderboard([estimated(two[0], 2.8), estimated(two[1], 2.8)]).notes == ()
 
 
+def test_grams_of_different_places_are_never_put_on_one_front_and_a_note_explains_it(two: list[Run]) -> None:
+    at = lambda run, grams, name: replace(  # noqa: E731
+        run,
+        objectives=("accuracy", name),
+        facts={**run.facts, "intensity": {"grams_per_kwh": grams, "zone": None, "source": "given"}, "pue": 1.0},
+    )
+    board = leaderboard([at(two[0], 56.0, "train_co2"), at(two[1], 700.0, "train_co2")])
+    assert board.front == ()
+    assert any("the grams are of different places (56, 700 g/kWh, PUE included)" in said for said in board.notes)
+    assert leaderboard([at(run, 56.0, "train_co2") for run in two]).front
+    assert leaderboard([at(two[0], 56.0, "train_energy"), at(two[1], 700.0, "train_energy")]).front
+
+
 def test_runs_on_different_data_are_listed_and_not_ranked(two: list[Run]) -> None:
     seen = [{"fingerprint": {"data": {"examples": {"train": 70}, "digest": digest}}} for digest in "ab"]
     found = leaderboard([replace(run, facts={**run.facts, **one}) for run, one in zip(two, seen, strict=True)])

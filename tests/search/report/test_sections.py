@@ -17,6 +17,7 @@ from joulefront.search.records.run_folder import Run
 from joulefront.search.records.trial import Trial
 from joulefront.search.report.sections import (
     Section,
+    anchor_section,
     carbon_section,
     data_section,
     estimate_section,
@@ -145,6 +146,8 @@ def test_estimate_and_anchor_appear_when_the_run_holds_them(fake_run: Run) -> No
     assert trials[-2:] == ["4.00", "no"]  # 40 trials against 10
     assert "n = 3" in written(found["Drift of the anchor"])
     assert "last against first +4.0 %" in written(found["Drift of the anchor"])
+    for nothing, said in (([0.0, 1.0], "last against first -"), ([0.0, 0.0], "median 0 Wh; last against first -")):
+        assert said in written(anchor_section(replace(run, facts={"anchor": {"joules": nothing}})))  # below what the meter tells
 
 
 def test_failed_trials_are_grouped_by_their_reason_with_what_they_cost(fake_run: Run) -> None:

@@ -14,7 +14,7 @@ from joulefront.search.energy import Record
 from joulefront.search.energy.journal import lines
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.running import baselines as module
-from joulefront.search.running.baselines import BaselineController, MeasurementProtocol
+from joulefront.search.running.baselines import BaselineController, MeasurementProtocol, with_earlier
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,16 @@ def test_anchors_and_idle_baselines_are_measured_kept_and_billed_to_nobody(rings
     paid = sum(trial.increment_joules or 0.0 for trial in result.trials)
     assert result.bill.by_state["complete"] == pytest.approx(paid, rel=1e-3)
     assert sum(result.bill.by_state.values()) == pytest.approx(result.bill.total_joules, rel=1e-3)
+
+
+def test_the_anchors_of_a_study_are_those_of_all_its_sessions() -> None:
+    first = {"anchor": {"params": {"width": 4}, "seconds": [0.1, 9.0], "joules": [1.0, 2.0]}}
+    second = {"anchor": {"params": {"width": 4}, "seconds": [0.2], "joules": [3.0]}, "idle_watts": {"cpu": 5.0}}
+    found = with_earlier(first, second)
+    assert found["anchor"] == {"params": {"width": 4}, "seconds": [0.1, 9.0, 0.2], "joules": [1.0, 2.0, 3.0]}
+    assert found["idle_watts"] == {"cpu": 5.0}
+    other = {"anchor": {**second["anchor"], "params": {"width": 5}}}
+    assert (with_earlier(first, other), with_earlier({}, second), with_earlier(first, {})) == (other, second, {})
 
 
 def test_nothing_is_measured_again_unless_it_is_asked_for(rings: Maker, tmp_path: Path) -> None:
