@@ -167,7 +167,7 @@ def _model_facts(front: Front, trial: Trial) -> dict[str, Any]:
 def latex(found: Mapping[str, Any]) -> str:
     """A paragraph and a table for a paper; every text of the run is escaped."""
     trials, models = found["trials"], found["models"]
-    made = f"{sum(trials.values())} trainings ({trials['failed']} failed)"
+    made = f"{sum(trials.values())} trials ({trials['failed']} failed)"
     if found["kwh"] is None:
         return f"The energy of the search is unknown: nothing could be measured or estimated. It made {made}.\n"
     unit = unit_for([found["kwh"] * JOULES_PER_KWH])
@@ -221,7 +221,7 @@ def bibtex(found: Mapping[str, Any]) -> str:
         f"  title = {{{{Energy-aware search {escaped(found['study'])}}}}}",
         f"  howpublished = {{joulefront {escaped(version)}}}",
         *([f"  year = {{{year[0]}}}"] if year else []),
-        f"  note = {{{sum(found['trials'].values())} trainings, {escaped(energy)}}}",
+        f"  note = {{{sum(found['trials'].values())} trials, {escaped(energy)}}}",
     ]
     how = [
         "  title = {Towards the Systematic Reporting of the Energy and Carbon Footprints of Machine Learning}",
@@ -271,7 +271,7 @@ def report(run: Run, found: Mapping[str, Any]) -> dict[str, Any] | None:
             "algorithms": _algorithms(run, software),
             "dataset": [_dataset(run)],
             **({"measuredAccuracy": accuracy} if accuracy is not None else {}),
-            "taskDescription": f"Search over {sum(found['trials'].values())} trainings, all of them included; study {found['study']}",
+            "taskDescription": f"Search over {sum(found['trials'].values())} trials, all of them included; study {found['study']}",
         },
         "measures": [measure],
         "system": {"os": str(machine.get("system") or "unknown")},
@@ -322,7 +322,7 @@ def _dataset(run: Run) -> dict[str, Any]:
 def _algorithms(run: Run, software: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One entry a family that was trained, with its largest model and longest training."""
     families: dict[str, list[Trial]] = {}
-    for trial in run.trials:
+    for trial in (one for one in run.trials if not one.members):  # an ensemble was not trained itself
         families.setdefault(str(trial.params.get("family") or run.name), []).append(trial)
     rows = []
     for name, trials in sorted(families.items()):

@@ -201,6 +201,18 @@ def test_all_forms_name_the_same_energy_and_the_sensible_model(fake_run: Run) ->
     assert [part["how"] for part in found["components"]] == ["measured", "estimated", "absent", "absent"]
 
 
+def test_copies_and_ensembles_are_trials_and_no_trainings(fake_run: Run) -> None:
+    ensemble = replace(fake_run.trials[0], number=99, params={"family": "ensemble"}, extra={"members": [0, 1]})
+    run = replace(fake_run, trials=(*fake_run.trials, ensemble))
+    found = facts(run)
+    assert f"{len(run.trials)} trials" in latex(found)
+    assert f"{len(run.trials)} trials" in bibtex(found)
+    told = report(run, found)
+    assert told is not None
+    assert told["task"]["taskDescription"].startswith(f"Search over {len(run.trials)} trials, all")
+    assert "ensemble" not in {one["algorithmName"] for one in told["task"]["algorithms"]}
+
+
 def test_no_text_of_a_run_is_a_command_of_latex(fake_run: Run) -> None:
     found = facts(hostile(fake_run))
     found["study"] = "\\input{/etc/passwd} % $x_1^2$ {#}"
