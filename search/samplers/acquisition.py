@@ -13,9 +13,11 @@ Dinkelbach 1967, "On nonlinear fractional programming", for the fixed point of a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -205,12 +207,25 @@ def dominated_volume(points: Array, reference: Array) -> float:
 
 def added_volumes(points: Array, reference: Array) -> Array:
     """Return what each of ``(n, d)`` points, to be maximised, adds to the volume that those before it dominate, ``(n,)``."""
-    added, volume, front = np.zeros(len(points)), 0.0, points[:0]
-    for row in np.flatnonzero((points > reference).all(1)):
-        if not (front >= points[row]).all(1).any():
-            front = np.vstack([front[~(front <= points[row]).all(1)], points[row]])
-            added[row], volume = -volume, dominated_volume(front, reference)
-            added[row] += volume
+    added, above = np.zeros(len(points)), np.flatnonzero((points > reference).all(1))
+    if points.shape[1] != 2:
+        volume, best = 0.0, points[:0]
+        for row in above:
+            if not (best >= points[row]).all(1).any():
+                best = np.vstack([best[~(best <= points[row]).all(1)], points[row]])
+                added[row], volume = -volume, dominated_volume(best, reference)
+                added[row] += volume
+        return added
+    # Each decision asks for this: along a front of two objectives it is ten times faster, or more.
+    front = [(float(reference[0]), np.inf), (np.inf, float(reference[1]))]  # the first objective rises, the second falls
+    for row, (x, y) in zip(above, points[above].tolist(), strict=True):
+        begin = end = bisect_right(front, (x, np.inf))
+        while front[begin - 1][1] <= y:  # steps of the front that the point covers
+            begin -= 1
+        if front[end][1] < y:
+            edges = pairwise([*(left for left, _ in front[begin - 1 : end]), x])
+            added[row] = sum((right - left) * (y - floor) for (left, right), (_, floor) in zip(edges, front[begin : end + 1], strict=True))
+            front[begin:end] = [(x, y)]
     return added
 
 
