@@ -1,15 +1,19 @@
-"""Several families in one study: they compete for the same front."""
+"""Spaces of other spaces: several families that compete for the same front, or each candidate several times, to measure chance."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ..search.hints import Hints
+from ..search.hints import Hints, Wrapper
 from ..search.space import Candidate, FrozenPart, Space, Suggest
 from ..search.training.task import Task
 from .recipes import TACTIC, RecipeRanges
+
+#: The parameter that numbers the repeats.
+REPEAT = "repeat"
 
 
 @dataclass(frozen=True, init=False)
@@ -186,6 +190,58 @@ class Prefixed:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Suggest under the full name."""
         return self.trial.suggest_categorical(self._name(name), choices)
+
+
+@dataclass(frozen=True)
+class Repeated(Wrapper):
+    """Adds the parameter ``repeat``, which changes nothing but the seed of a training.
+
+    With ``sampler="grid"`` each candidate is trained ``times`` times. To a sampler that learns, it is a parameter without effect.
+    """
+
+    times: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if ``times`` is less than 1."""
+        if self.times < 1:
+            raise ValueError(f"repeated.times must be >= 1, got {self.times}; 1 trains every candidate once")
+
+    def inner(self, candidate: Candidate) -> Candidate:
+        """Return the candidate without its number."""
+        return replace(candidate, architecture={name: value for name, value in candidate.architecture.items() if name != REPEAT})
+
+    def sample(self, trial: Suggest) -> Candidate:
+        """Draw a candidate and the number of its repeat."""
+        candidate = self.space.sample(trial)
+        return replace(candidate, architecture={**candidate.architecture, REPEAT: trial.suggest_int(REPEAT, 1, self.times)})
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the ordinary choice of the space that is repeated, the first time; empty where it has none."""
+        return _first(Hints(self.space).defaults())
+
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the ordinary choices of its families, the first time."""
+        return tuple(map(_first, Hints(self.space).starts()))
+
+    def going_on(self, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what goes on from the candidate inside, the first time."""
+        return _first(Hints(self.space).going_on(_unnumbered(params)) or {}) or None
+
+    def further(self, params: Mapping[str, Any], larger: bool) -> Mapping[str, Any] | None:
+        """Return the next step of the candidate inside, the first time."""
+        return _first(Hints(self.space).further(_unnumbered(params), larger) or {}) or None
+
+    def key(self, candidate: Candidate) -> str:
+        """Return canonical text; repeats differ in it, and so in the seed that is made of it."""
+        return json.dumps({"candidate": super().key(candidate), REPEAT: candidate.architecture[REPEAT]}, sort_keys=True)
+
+
+def _unnumbered(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in params.items() if name != REPEAT}
+
+
+def _first(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**wanted, REPEAT: 1} if wanted else {}
 
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from dataclasses import replace
 from ..search.study import Study
 from ..spaces.convnet import Convnet
 from ..spaces.recipes import RecipeRanges, TacticRanges
-from ..spaces.repeated import Repeated
-from ..spaces.union import Union
+from ..spaces.union import Repeated, Union
 from ._parts import pictures
 
 #: Settings of all families together; ``test_the_grid_of_the_tactics_is_complete`` counts them.

@@ -93,7 +93,7 @@ def compare_to_baseline(run: Run) -> tuple[BaselineComparison, ...]:
     """Compare every setting of every family with the baseline, the baseline itself included.
 
     Between the baseline's numbers of epochs the logarithm of its energy is taken as linear in the quality; beyond them nothing is compared.
-    A run with repeats (``spaces.repeated.Repeated``) is best; without them there is no uncertainty.
+    A run with repeats (``spaces.union.Repeated``) is best; without them there is no uncertainty.
 
     Raises:
         ValueError: If the run has no measured trial of that family.
@@ -234,7 +234,7 @@ def times_text(times: float) -> str:
 def spread_text(found: Sequence[BaselineComparison]) -> str:
     """Explain the intervals and the columns."""
     quality_sd, log_sd = _spreads([group for one in found for group in one.groups])
-    known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.repeated)."
+    known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.union.Repeated)."
     if quality_sd is not None and log_sd is not None:
         known = (
             f"In brackets the 95 % interval; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "

@@ -12,8 +12,7 @@ from joulefront.search.hints import Hints, Wrapper
 from joulefront.search.space import Candidate, FixedTrial, FrozenPart, RandomTrial, Space
 from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.repeated import Repeated
-from joulefront.spaces.union import Union
+from joulefront.spaces.union import Repeated, Union
 
 ATTRIBUTES = ("epochs_are_passes", "after", "steps", "staged", "shares_features")
 

@@ -10,8 +10,7 @@ from joulefront.search.training.evaluate import qualities, quality
 from joulefront.spaces.classical import Classical
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import RecipeRanges
-from joulefront.spaces.repeated import Repeated
-from joulefront.spaces.union import Union
+from joulefront.spaces.union import Repeated, Union
 
 GOOD = Study(name="s", task=lambda: None, space=Mlp(), trials=1)  # type: ignore[arg-type,return-value]
 

@@ -20,10 +20,9 @@ from joulefront.spaces.energy_transformer import EnergyTransformer
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.own import Own
 from joulefront.spaces.recipes import RecipeRanges
-from joulefront.spaces.repeated import Repeated
 from joulefront.spaces.timm_zoo import MODELS, TimmZoo
 from joulefront.spaces.torchvision_zoo import TorchvisionZoo
-from joulefront.spaces.union import Union
+from joulefront.spaces.union import Repeated, Union
 from joulefront.spaces.vit import Vit
 
 

@@ -9,8 +9,7 @@ from joulefront.search.space import Candidate, FixedTrial, RandomTrial, SpaceErr
 from joulefront.search.training.recipe import Recipe
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
-from joulefront.spaces.repeated import REPEAT, Repeated
-from joulefront.spaces.union import Union
+from joulefront.spaces.union import REPEAT, Repeated, Union
 
 
 def test_repeats_differ_in_their_seed_and_in_nothing_else(contract):

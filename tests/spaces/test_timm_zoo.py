@@ -11,9 +11,8 @@ from joulefront.search.space import FixedTrial, RandomTrial
 from joulefront.search.study import Study
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED
-from joulefront.spaces.repeated import Repeated
 from joulefront.spaces.timm_zoo import ANY_SIZE, MODELS, Prepared, TimmZoo, create, names_of, stages
-from joulefront.spaces.union import Union
+from joulefront.spaces.union import Repeated, Union
 
 
 def built(contract, model="test_resnet", shape=(3, 32, 32), **fields):

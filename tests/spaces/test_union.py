@@ -10,8 +10,7 @@ from joulefront.spaces.classical import Classical
 from joulefront.spaces.convnet import Convnet
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.recipes import FIXED, RecipeRanges
-from joulefront.spaces.repeated import Repeated
-from joulefront.spaces.union import Union
+from joulefront.spaces.union import Repeated, Union
 
 
 def test_parameters_of_a_family_carry_its_name_and_equal_recipe_fields_are_shared(contract):

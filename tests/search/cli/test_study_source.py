@@ -114,7 +114,7 @@ def test_the_text_of_an_option_is_read_as_its_declared_type(tmp_path: Path) -> N
 
 
 def test_the_bundled_studies_take_numbers_from_the_command_line() -> None:
-    from joulefront.spaces.repeated import Repeated
+    from joulefront.spaces.union import Repeated
 
     study = find_study("tactics", {"repeats": "2", "examples": "100"})
     assert isinstance(study.space, Repeated)
