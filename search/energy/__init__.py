@@ -13,18 +13,13 @@ uncertainties, the second one common to all windows of a meter. This package sta
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+from .calibrations import with_wall
 from .discover import Discovery, discover
 from .ledger import Ledger
 from .measure import measure
 from .record import Component, Record, add
 from .sources.source import JOULES_PER_KWH, JOULES_PER_WH, SECONDS_PER_HOUR, Capability, Quality, Reading, Source
 from .windows import Window
-
-if TYPE_CHECKING:
-    from .calibrations import with_wall
 
 __all__ = [
     "JOULES_PER_KWH",
@@ -44,10 +39,3 @@ __all__ = [
     "measure",
     "with_wall",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the calibrations only when they are asked for: most programs do not need them."""
-    if name == "with_wall":
-        return importlib.import_module(".calibrations", __name__).with_wall
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

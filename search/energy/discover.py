@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from .calibrations import calibrated_coefficients, calibrated_lag
 from .sources import cpu_coefficients, cpu_time
 from .sources.nvml import Nvml
 from .sources.rapl import HWMON, POWERCAP, Grace, Rapl
@@ -74,21 +74,14 @@ def discover(
     """
 
     def estimate(parts: str | None) -> cpu_time.CpuTime:
-        from .calibrations import calibrated_coefficients  # fits and loads, which only a machine without counters needs
-
         known, processor = coefficients, cpu_coefficients.identify()
         if known is None and cpu_watts is not None:
             known = cpu_coefficients.from_cpu_watts(cpu_watts)
         known = known or calibrated_coefficients(calibrations) or cpu_coefficients.public_coefficients(processor)
         return cpu_time.CpuTime(known or cpu_coefficients.DEFAULT, clock, standing=cpu_coefficients.standing(parts, processor))
 
-    def lag_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
-        from .calibrations import calibrated_lag  # which only a machine with a GPU needs
-
-        return calibrated_lag(facts, calibrations)
-
     makers: dict[str, Callable[[str | None], Source]] = {
-        "nvml": lambda _: Nvml(clock=clock, environment=environment, used=used, lag_of=lag_of),
+        "nvml": lambda _: Nvml(clock=clock, environment=environment, used=used, lag_of=lambda facts: calibrated_lag(facts, calibrations)),
         "rapl": lambda _: Rapl(powercap, clock=clock, watch_seconds=WATCH_SECONDS),
         "grace": lambda _: Grace(hwmon, clock),
         "cpu_time": estimate,

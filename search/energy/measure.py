@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from .calibrations import with_wall
 from .discover import Discovery, discover
 from .ledger import Ledger
 from .record import Record
@@ -43,6 +44,4 @@ def measure(
         with ledger.window(name or str(getattr(function, "__name__", "function")), synchronize=synchronize) as window:
             result = function()
         record = window.close(settle=True)
-    from .calibrations import with_wall  # after the measurement: importing costs more than a window
-
     return result, with_wall(record)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..argument_types import refuse_wrong_types
 from ..carbon.intensity import Intensity, check_pue, grams_co2e
-from ..energy import JOULES_PER_KWH, Discovery, Ledger, Record, discover
+from ..energy import JOULES_PER_KWH, Discovery, Ledger, Record, discover, with_wall
 from ..formatting import digits, grams_text, joules_text, plain
 from ..threads import ADDED
 from .metering import remedy
@@ -141,8 +141,6 @@ def measure_command(
         window = ledger.open(os.path.basename(words[0]))
         code = _run(words)
         record = window.close("ok" if code == 0 else "stopped" if code > _BY_SIGNAL else "failed", settle=True)
-    from ..energy.calibrations import with_wall  # after the measurement: importing costs more than a window
-
     help_with = remedy(found) if record.joules is None else None
     return MeasuredCommand(tuple(words), code, with_wall(record), help_with, intensity, pue)
 
