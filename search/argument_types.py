@@ -39,7 +39,7 @@ def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], pre
     for name in wanted.keys() & values.keys():
         value, default = values[name], defaults[name]
         if value is not default and not _fits(value, wanted[name]):
-            remedy = "give one" if default is inspect.Parameter.empty else f"leave it out for {default!r}"
+            remedy = "give one" if default is inspect.Parameter.empty else f"leave it out for {default!r}".removesuffix(" for <factory>")
             if isinstance(value, str) and re.fullmatch(r"\s*[\d.eE+-]+\s*", value) and _fits(1, wanted[name]):
                 remedy = f"write {value.strip()} without quotes"
             got = " ".join(f"{value!r} ({type(value).__name__})".split())
@@ -48,12 +48,12 @@ def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], pre
 
 
 def plain_values(value: Any) -> Any:
-    """Return a value as files of JSON can hold it: numbers and arrays of NumPy as Python's numbers and lists, also deep inside."""
+    """Return a value as files of JSON can hold it: numbers of NumPy as Python's, also deep inside."""
     if isinstance(value, Mapping):
         return {plain_values(key): plain_values(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return (list if isinstance(value, list) else tuple)(map(plain_values, value))
-    return value.tolist() if hasattr(value, "tolist") else value
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 class _Unknown(type):

@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Real
+from difflib import get_close_matches
+from math import isclose, isfinite
+from numbers import Integral, Real
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from .argument_types import plain_values
 from .formatting import own_place
 from .training.recipe import Recipe
 from .training.task import Task
 
 Number = TypeVar("Number", int, float)
+#: Random candidates that show whether a space can be searched; enough to meet the rarer of nested choices.
+CHECKED = 60
 
 
 def canonical(space: Space, params: Mapping[str, Any]) -> str:
@@ -234,7 +238,7 @@ def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
     """
     if isinstance(choices, str | Set) or not hasattr(choices, "__iter__"):
         raise SpaceError(f"the choices of {name!r} must be a list, got {choices!r}; write them in [] in an order that stays")
-    plain = tuple(choice.item() if isinstance(choice, np.generic) else choice for choice in choices)
+    plain = tuple(map(plain_values, choices))
     if not plain:
         raise SpaceError(f"the parameter {name!r} needs at least one choice, got none")
     first: dict[Any, Any] = {}
@@ -247,15 +251,15 @@ def plain_choices(name: str, choices: Sequence[Any]) -> tuple[Any, ...]:
     return plain
 
 
-def check_space(space: Space, *, finite: bool = False) -> None:
-    """Draw some candidates before anything is paid for; a ``finite`` space has no continuous range.
+def check_space(space: Space, *, finite: bool = False) -> set[str]:
+    """Draw some candidates before anything is paid for, and return the names of their parameters; a ``finite`` space is all choices.
 
     Raises:
         SpaceError: If the space draws what would break the search or mislead it, or never draws at all; other errors of a space belong to
             their candidates.
     """
-    failed = 0
-    for seed in range(20):
+    failed, names = 0, set[str]()
+    for seed in range(CHECKED):
         try:
             drawn = space.sample(trial := _Checked(seed, finite=finite))
             again = space.sample(FixedTrial(trial.params))
@@ -263,14 +267,36 @@ def check_space(space: Space, *, finite: bool = False) -> None:
             raise
         except (Exception, SystemExit) as error:  # e.g. a candidate that cannot be: it is rejected when it is proposed
             failed += 1
-            if failed == 20:
+            if failed == CHECKED:
                 said = f"the space {space.name!r} must draw candidates, got {type(error).__name__}: {error}{own_place(error)} each time"
                 raise SpaceError(f"{said}; correct what draws them") from error
             continue
+        names |= trial.params.keys()
         if again != drawn:
             got = f"{drawn.architecture} and {again.architecture}"
             said = f"the space {space.name!r} must give one candidate for one set of parameters, got {got}"
             raise SpaceError(f"{said}; draw all that differs by trial.suggest_...")
+    return names
+
+
+def check_first(space: Space, first: Sequence[Mapping[str, Any]], known: Set[str]) -> None:
+    """Check the parameters of the trials that a study begins with; what they leave out is drawn. ``known`` are names of the space.
+
+    Raises:
+        SpaceError: If one is none of the space's, or has a value that it never draws: it would be dropped, or trained beside the study.
+    """
+    for k, wanted in enumerate(first):
+        candidate = space.sample(drawn := NearestTrial(wanted))
+        fixed = {**vars(candidate.recipe), **candidate.architecture}
+        for name, value in wanted.items():
+            near = drawn.params.get(name, value)
+            if name == "epochs" and not (isinstance(value, Integral) and int(value) >= 1):
+                raise SpaceError(f"study.first[{k}].epochs must be a whole number >= 1, got {value!r}; correct it or leave it out")
+            if near != value and not (isinstance(near, float) and isinstance(value, Real) and isclose(near, value)):
+                raise SpaceError(f"study.first[{k}].{name} must be a value that the space draws, got {value!r}; the nearest is {near!r}")
+            if name not in {*drawn.params, *known, "epochs"} and fixed.get(name.rpartition(".")[2], fixed) != value:
+                meant = get_close_matches(name, {*drawn.params, *known}, 1) or [f"one of {', '.join(sorted(known))}"]
+                raise SpaceError(f"study.first[{k}].{name} must be a parameter of the space, got an unknown name; write {meant[0]}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from .energy import SECONDS_PER_HOUR
 from .formatting import read_amount, read_number, unit_for
 from .hints import Hints
 from .records.trial import Trial
-from .space import Candidate, RandomTrial, Space, Suggest, check_space, weightless
+from .space import Candidate, RandomTrial, Space, Suggest, check_first, check_space, weightless
+from .training.recipe import require_precision
 from .training.task import Task
 
 Direction = Literal["maximize", "minimize"]
@@ -65,10 +66,9 @@ class Budget:
         """Refuse, with a ValueError, anything but one positive amount."""
         refuse_wrong_types(Budget, vars(self), "budget.", money="write (2.0, 'EUR')")
         given = [x for x in (self.joules, self.grams_co2e, self.money[0] if self.money else None) if x is not None]
-        if len(given) != 1 or not given[0] > 0:
-            raise ValueError(
-                f"a budget needs exactly one amount > 0, got joules={self.joules}, grams_co2e={self.grams_co2e}, money={self.money}"
-            )
+        if len(given) != 1 or not 0 < given[0] < math.inf:
+            got = f"joules={self.joules}, grams_co2e={self.grams_co2e}, money={self.money}"
+            raise ValueError(f"a budget needs exactly one amount > 0, and finite, got {got}")
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -83,20 +83,15 @@ class Budget:
         amount = read_amount(text, "--budget", "--budget 5Wh")
         if amount.kind == "joules":
             return cls(joules=amount.value)
-        if amount.kind == "grams_co2e":
-            return cls(grams_co2e=amount.value)
-        return cls(money=(amount.value, amount.kind))
+        return cls(grams_co2e=amount.value) if amount.kind == "grams_co2e" else cls(money=(amount.value, amount.kind))
 
     def to_text(self) -> str:
         """Return text that ``parse`` reads back."""
-        if self.joules is not None:
-            unit = unit_for([self.joules])
-            return f"{unit.of(self.joules):.10g}{unit.name}"
-        if self.grams_co2e is not None:
-            unit = unit_for([self.grams_co2e], "gCO2e")
-            return f"{unit.of(self.grams_co2e):.10g}{unit.name}"
-        amount, currency = self.money or (0.0, "EUR")
-        return f"{amount:.10g}{currency}"
+        if self.money is not None:
+            return f"{self.money[0]:.10g}{self.money[1]}"
+        value, unit = (self.joules, "Wh") if self.joules is not None else (self.grams_co2e or 0.0, "gCO2e")
+        found = unit_for([value], unit)
+        return f"{found.of(value):.10g}{found.name}"
 
 
 #: Units of time -> seconds.
@@ -198,9 +193,8 @@ class Study:
             raise ValueError(f"study.objectives needs one of {', '.join(ENERGY_OBJECTIVES)}, got {self.objectives}")
         if self.objectives[0] in (*ENERGY_OBJECTIVES, "inference_energy", "parameters"):
             raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
-        rungs = self.rungs
-        if rungs is not None and not _ascending(rungs):
-            raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {rungs}")
+        if self.rungs is not None and not _ascending(self.rungs):
+            raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {self.rungs}")
         if not hasattr(self.space, "sample"):
             said = f"study.space must be a space, got {type(self.space).__name__}"
             raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
@@ -286,7 +280,7 @@ class Study:
         """
         from .training.evaluate import qualities
 
-        check_space(self.space, finite=self.sampler == "grid")
+        check_first(self.space, self.first, check_space(self.space, finite=self.sampler == "grid"))
         task = self.task() if callable(self.task) else self.task
         if not hasattr(task, "kind"):
             said = f"study.task must be a Task or a function without arguments that returns one, got {type(task).__name__}"
@@ -355,8 +349,6 @@ def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[flo
 def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "cpu") -> str | None:
     """Return which limit on size a candidate breaks, or which precision the device lacks, or None; costs no training."""
     if candidate.recipe.precision != "float32":
-        from .training.recipe import require_precision
-
         try:
             require_precision(candidate.recipe.precision, device)
         except ValueError as error:

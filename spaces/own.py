@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from ..search.argument_types import refuse_wrong_types
+from ..search.argument_types import plain_values, refuse_wrong_types
 from ..search.model_check import check_models
 from ..search.space import Candidate, SpaceError, Suggest, plain_choices
 from ..search.training.recipe import Recipe
@@ -68,7 +66,7 @@ class Own(Family):
         drawn = self.draw(_OwnNames(trial))
         if not isinstance(drawn, Mapping):
             raise SpaceError(f"what draws an architecture must return a dictionary, got {type(drawn).__name__}; return one")
-        found = {name: value.item() if isinstance(value, np.generic) else value for name, value in drawn.items()}
+        found: dict[str, Any] = plain_values(drawn)
         for name, value in found.items():
             if not isinstance(name, str):
                 raise SpaceError(f"the names in an architecture must be texts, got {name!r}; write them in quotes")

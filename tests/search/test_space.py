@@ -1,15 +1,18 @@
 """Candidates: random draws without a sampler, and their sizes before training."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search.samplers.factory import make_sampler
-from joulefront.search.space import FixedTrial, RandomTrial, Sizes
+from joulefront.search.space import FixedTrial, RandomTrial, Sizes, SpaceError, check_first, check_space
 from joulefront.search.study import Study
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.cost import count
 from joulefront.spaces.mlp import Mlp
+from joulefront.spaces.recipes import RecipeRanges
 
 
 @given(st.integers(0, 10**6), st.integers(1, 50), st.integers(0, 50), st.booleans())
@@ -107,3 +110,38 @@ def test_a_stored_choice_must_be_one_of_the_space_and_a_stored_number_a_number()
     ):
         with pytest.raises(ValueError, match=r"must be a (whole|finite) number, got .*the space has changed"):
             draw()
+
+
+OPEN = Mlp(depths=(1, 3), recipe=RecipeRanges(optimizer=("adamw", "sgd"), momentum=(0.5, 0.9), batch_size=64))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"batch_sise": 64, "depht": 2}, r"study.first\[1\].batch_sise must be a parameter of the space"),
+        ({"depht": 2}, r"depht must be a parameter of the space, got an unknown name; write depth"),
+        ({"depth": 9}, r"study.first\[1\].depth must be a value that the space draws, got 9; the nearest is 3"),
+        ({"depth": "two"}, r"depth must be a value that the space draws, got 'two'"),
+        ({"optimizer": "lion"}, r"optimizer must be a value that the space draws, got 'lion'; the nearest is 'adamw'"),
+        ({"learning_rate": float("nan")}, r"learning_rate must be a value that the space draws, got nan"),
+        ({"batch_size": 32}, r"batch_size must be a parameter of the space"),
+        ({"epochs": 0}, r"study.first\[1\].epochs must be a whole number >= 1, got 0"),
+        ({"epochs": "3"}, r"epochs must be a whole number >= 1, got '3'"),
+    ],
+)
+def test_trials_to_begin_with_that_the_space_never_draws_are_refused(wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpaceError, match=said):
+        check_first(OPEN, [{}, wanted], check_space(OPEN))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"depth": 2},
+        {"depth": 2.0, "learning_rate": 3e-2, "epochs": 3},
+        {"optimizer": "adamw", "momentum": 0.6},  # of another choice
+        {"batch_size": 64},  # which the space has fixed
+    ],
+)
+def test_trials_to_begin_with_may_leave_out_and_name_what_other_choices_have(wanted: dict[str, Any]) -> None:
+    check_first(OPEN, [wanted], check_space(OPEN))

@@ -1,10 +1,11 @@
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from joulefront.search.study import OBJECTIVES, Study, parse_rungs, seconds_of
+from joulefront.search.study import OBJECTIVES, Budget, Study, parse_rungs, seconds_of
 from joulefront.search.training.arrays import arrays
 from joulefront.search.training.evaluate import qualities, quality
 from joulefront.spaces.classical import Classical
@@ -156,3 +157,18 @@ def test_durations_need_a_unit() -> None:
     for text in ("30", "m", "-3m", "", "infm", "1e999s", "nanh"):
         with pytest.raises(ValueError, match="--timeout"):
             seconds_of(text)
+
+
+def test_numbers_of_numpy_in_what_a_study_begins_with_are_plain() -> None:
+    made = replace(GOOD, first=({"width": np.int64(4), "rate": np.float32(0.5)},), weights=({"bytes": np.int64(3)},))
+    assert json.dumps([made.first, made.weights]) == '[[{"width": 4, "rate": 0.5}], [{"bytes": 3}]]'
+
+
+@pytest.mark.parametrize(
+    "amount", [{"joules": float("inf")}, {"grams_co2e": float("nan")}, {"money": (float("inf"), "EUR")}, {"joules": 0.0}, {}]
+)
+def test_a_budget_is_one_finite_amount_that_is_written_as_it_is_read(amount: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="exactly one amount > 0, and finite"):
+        Budget(**amount)
+    for text in ("5Wh", "12.5mgCO2e", "2EUR"):
+        assert Budget.parse(text).to_text() == text
