@@ -13,7 +13,6 @@ from typing import Any
 from .energy.record import sum_known
 from .formatting import energies, fitted, paragraphs, plain, read_number
 from .front import Front
-from .records.replicates import Repeats
 from .records.trial import Trial
 
 #: What a spreadsheet would compute: an objective of somebody else may be called anything.
@@ -49,7 +48,10 @@ def with_use(front: Front, predictions: int) -> Front:
     """
     trials = tuple(_with_use(trial, predictions) for trial in front.trials)
     use = {trial.number: per_1000 * predictions / 1000 for trial in front.trials if (per_1000 := _per_1000(trial)) is not None}
-    run = front.run and replace(front.run, repeats=_repeats_with_use(front.run.repeats, use))
+    run = front.run
+    if run is not None:
+        trained = (replace(one, train_joules=sum_known((one.train_joules, use.get(one.trial)))) for one in run.repeats.trainings)
+        run = replace(run, repeats=replace(run.repeats, trainings=tuple(trained)))
     names, directions = (front.objectives[0], "train_energy"), (front.directions[0], "minimize")
     found = replace(front, trials=trials, objectives=names, directions=directions, run=run)
     if not any(_per_1000(trial) is not None and trial.values for trial in front.trials):
@@ -120,11 +122,6 @@ def _with_use(trial: Trial, predictions: int) -> Trial:
     parts = energy.train_u_joules, energy.inference_u_joules_per_1000
     known = None if None in parts else math.hypot(parts[0] or 0.0, (parts[1] or 0.0) * predictions / 1000)
     return replace(trial, energy=replace(energy, train_joules=total, train_u_joules=known), values=(trial.values[0], total))
-
-
-def _repeats_with_use(repeats: Repeats, use: Mapping[int, float]) -> Repeats:
-    found = (replace(one, train_joules=sum_known((one.train_joules, use.get(one.trial)))) for one in repeats.trainings)
-    return replace(repeats, trainings=tuple(found))
 
 
 def _row(front: Front, used: Front, trial: Trial, predictions: int) -> dict[str, Any]:

@@ -147,7 +147,11 @@ def take_devices(
         return Devices((device,) * workers)
     if workers > 1 and device.startswith("cuda:"):
         raise ValueError(f"--device must be cuda with --workers {workers}, got {device}: CUDA_VISIBLE_DEVICES says which GPUs they take")
-    there = _gpus() if count is None else count()
+    if count is None:
+        import torch.cuda
+
+        count = torch.cuda.device_count
+    there = count()
     if workers > there:
         raise ValueError(f"--workers {workers}: there are {there} CUDA devices, and two trainings on one cannot be told apart")
     given = device.removeprefix("cuda:") if workers == 1 else ""
@@ -186,12 +190,6 @@ def _used(leases: Sequence[Lease]) -> tuple[str, ...] | None:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
         return None
     return tuple(lease.domain for lease in leases)
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def pick_device(device: str) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..argument_types import refuse_wrong_types
 from ..energy import Ledger
 from ..energy.host import idle_watts
 from ..energy.record import Record
@@ -99,6 +100,7 @@ class MeasurementProtocol:
 
     def __post_init__(self) -> None:
         """Refuse lengths that nobody can wait for, and baselines too short for any meter, with a ``ValueError``."""
+        refuse_wrong_types(MeasurementProtocol, vars(self))
         for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
             if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
                 raise ValueError(f"{name} must be between 0 and {LONGEST_SECONDS:,} (a day), got {getattr(self, name)}")

@@ -218,18 +218,11 @@ class _Named(torch.utils.data.Dataset[Any]):
         return torch.from_numpy(values) if self._kind == "multilabel" else target
 
 
-def builtin(
-    name: str,
-    root: str | Path = "data",
-    *,
-    download: bool = True,
-    validation_share: float = 0.15,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> Task:
+def builtin(name: str, root: str | Path = "data", *, download: bool = True, **options: Any) -> Task:
     """Make a task from one of torchvision's sets: its test split is the test split, validation is drawn from its training split.
 
-    The name is one of ``SETS``; ``root`` is the folder of the set, to which one that is missing is downloaded.
+    The name is one of ``SETS``; ``root`` is the folder of the set, to which one that is missing is downloaded. The options are those of
+    ``arrays``.
 
     Raises:
         ValueError: If the name is not one of ``SETS``.
@@ -242,8 +235,7 @@ def builtin(
     make = getattr(library("torchvision").datasets, SETS[name])
     inputs, targets, classes = _load(make, Path(root), train=True, name=name, download=download)
     test_inputs, test_targets, _ = _load(make, Path(root), train=False, name=name, download=download)
-    how: dict[str, Any] = {"classes": classes, "validation_share": validation_share, "seed": seed, "device": device}
-    return arrays(inputs, targets, name=name, kind="classification", test=(test_inputs, test_targets), **how)
+    return arrays(inputs, targets, name=name, kind="classification", classes=classes, test=(test_inputs, test_targets), **options)
 
 
 def task_of_arrays(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.util import Finalize
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from ..argument_types import refuse_wrong_types
 from ..threads import cores
 
 if TYPE_CHECKING:
@@ -73,18 +73,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names field, range and value where no training can use the value."""
+        refuse_wrong_types(Recipe, vars(self), "recipe.")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS), ("augment", AUGMENTATIONS)):
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name, optional in (("batch_size", False), ("accumulation", False), ("resolution", True), ("threads", True), ("patience", True)):
-            value = getattr(self, name)
-            if not (optional and value is None) and not (isinstance(value, Integral) and int(value) >= 1):
-                raise ValueError(f"recipe.{name} must be a whole number >= 1{' or None' if optional else ''}, got {value!r}")
-        for name, optional in (("learning_rate", False), ("head_learning_rate", True)):
-            value = getattr(self, name)
-            if not (optional and value is None) and not 0 < value < math.inf:
-                raise ValueError(f"recipe.{name} must be > 0{' or None' if optional else ''}, got {value!r}")
+        for name in ("batch_size", "accumulation", "resolution", "threads", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"recipe.{name} must be a whole number >= 1, got {value!r}")
+        for name in ("learning_rate", "head_learning_rate"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"recipe.{name} must be > 0, got {value!r}")
         for name, below in (("weight_decay", math.inf), ("momentum", 1.0), ("label_smoothing", 1.0)):
             value = getattr(self, name)
             if not 0 <= value < below:
@@ -167,8 +166,6 @@ def available_precisions(device: torch.device | str) -> tuple[str, ...]:
         # NVIDIA CUDA programming guide, arithmetic instructions: fast float16 from compute capability 5.3, bfloat16 from 8.0
         half = ("float16",) if (major, minor) >= (5, 3) else ()
         return ("float32", *(("bfloat16",) if major >= 8 else ()), *half)
-    if kind.type == "mps":
-        return ("float32", "float16")
     return ("float32",)
 
 
