@@ -87,7 +87,8 @@ def read_amount(text: str, name: str, example: str, kinds: Sequence[str] = ("jou
         raise ValueError(f"{name} {text!r} has no unit; write one of {units}, for example {_proposed(example, value)}")
     if amount is not None:
         raise ValueError(f"{name} must be in one of {units}, got {text!r}; for example {example}")
-    near = [known for known in (*JOULES_BY_UNIT, *GRAMS_BY_UNIT) if known.casefold().replace("μ", "µ") == _folded(unit)]
+    folded = unit.casefold().replace("μ", "µ")
+    near = [known for known in (*JOULES_BY_UNIT, *GRAMS_BY_UNIT) if known.casefold().replace("μ", "µ") == folded]
     meant = f" (do you mean {' or '.join(near)}?)" if near else ""
     raise ValueError(f"{name} {text!r} has the unknown unit {unit!r}{meant}; write one of {units}, for example {example}")
 
@@ -100,10 +101,6 @@ def read_number(text: str) -> float | None:
     """
     found = re.fullmatch(rf"\s*([-+]?)({_NUMBER})\s*", text)
     return None if found is None else float(found[1] + found[2].replace(",", ""))
-
-
-def _folded(unit: str) -> str:
-    return unit.casefold().replace("μ", "µ")
 
 
 def _proposed(example: str, value: float) -> str:

@@ -159,7 +159,8 @@ def with_features(
             worth = sum(split.data.stands_for if isinstance(split.data, Excerpt) else split.rows for split in splits)
             run = _Run.of(model, model.feature_set, device, splits[0], worth)
         with phases("features", PASS):
-            found = [_in_memory(split, run) for split in splits]
+            blocks = (zip(*split.blocks(run), strict=True) for split in splits)
+            found = [Entry(np.concatenate(features), np.concatenate(targets)) for features, targets in blocks]
         used = FeaturesUsed(None, most, computed, slower=run.way.slower)
         mean, deviation = statistics(found[0].features) if standardised else UNCHANGED
     else:
@@ -294,8 +295,3 @@ def _parts(old: Entry | None, new: Iterator[tuple[np.ndarray, np.ndarray]], rows
         features, targets = next(new)
         done += len(features)
         yield features, targets
-
-
-def _in_memory(split: _Split, run: _Run) -> Entry:
-    features, targets = zip(*split.blocks(run), strict=True)
-    return Entry(np.concatenate(features), np.concatenate(targets))
