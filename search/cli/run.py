@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -325,7 +325,7 @@ def estimate(
     from ..running.estimate import estimate as estimate_cost
     from ..running.estimate import probe_study
     from ..running.progress import progress_line
-    from ..stopping.rules import limits_of
+    from ..stopping.rules import joules_of, limits_of
     from ..study import Budget
     from .study_source import adapt, find_study
     from .study_toml import with_session
@@ -340,7 +340,8 @@ def estimate(
     if callable(found.task):
         found = replace(found, task=cache(found.task))  # loaded once, under the meters: its size decides the rungs as well
     grams = None if intensity is None else intensity.grams_per_kwh
-    bounds, _ = limits_of(found, budget, limits.trials, None, None, 0, grams, place.pue, price_per_kwh)
+    worth = partial(joules_of, grams_per_kwh=grams, pue=place.pue, price_per_kwh=price_per_kwh)
+    bounds = limits_of(found, budget, limits.trials, None, worth)
     show = progress_line(sys.stderr)
     known = [trial for folder in earlier or [] for trial in RunFolder.open(folder).run().trials]
     file = _estimate_file(out.expanduser() if out is not None else Path("runs") / found.name)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ..report.facts import over_default
 from ..report.front_view import FrontView
 from ..samplers.factory import keep_apart, make_sampler
 from ..samplers.frozen_features import StoredFeatures
-from ..stopping.rules import Limits, StopGain, StopRules, limits_of, refuse_wrong_limits
+from ..stopping.rules import Limits, StopGain, StopRules, joules_of, limits_of, refuse_wrong_limits
 from ..study import Budget, Study
 from ..training.evaluate import targets_of
 from ..training.task import Task
@@ -207,11 +208,9 @@ def run(
     prior = [one.stored_trials(one.study(read_only=True))[0] for one in earlier]
     if carbon is not None and storage is not None and not RunFolder.exists(path):
         raise StoreError(ALONE)
+    forecast = carbon is not None
     place = study_folder(
-        *(path, study, storage, intensity, pue, price_per_kwh, origin),
-        forecast=carbon is not None,
-        artifacts=artifacts,
-        beat_seconds=save_seconds,
+        path, study, storage, intensity, pue, price_per_kwh, origin, forecast=forecast, artifacts=artifacts, beat_seconds=save_seconds
     )
     with open_session(options, place) as opened:
         terms = Terms.of(opened, study, carbon, intensity, pue, price_per_kwh, wanted, trials, timeout_seconds)
@@ -276,7 +275,8 @@ class Terms:
         grams = None if intensity is None else intensity.grams_per_kwh
         chosen = budget or (study.budget if trials is None else None)
         spent = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
-        limits, raised = limits_of(study, budget, trials, timeout_seconds, spent, opened.trials_before, grams, pue, price_per_kwh)
+        worth = partial(joules_of, grams_per_kwh=grams, pue=pue, price_per_kwh=price_per_kwh)
+        limits, raised = limits_of(study, budget, trials, timeout_seconds, worth).continued(spent, opened.trials_before)
         return cls(folder, limits, raised, chosen, carbon, intensity, pue, member)
 
 

@@ -48,12 +48,14 @@ class Limits:
     """Totals of a study; None is no limit.
 
     The joules are those of the whole search, the seconds the wall time of this session; the label is the budget as the user wrote it.
+    Limits that are the study's ``own`` grow when it goes on.
     """
 
     joules: float | None = None
     trials: int | None = None
     seconds: float | None = None
     label: str = ""
+    own: bool = False
 
     def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
         """Return which limit is reached, or None.
@@ -67,6 +69,22 @@ class Limits:
         if self.seconds is not None and seconds >= self.seconds:
             return f"the timeout of {self.seconds:g} s has passed"
         return None
+
+    def continued(self, spent_joules: float | None, finished: int) -> tuple[Limits, str | None]:
+        """Return the limits of a session that goes on: a study that has reached its own may take as much again, as the sentence says.
+
+        Raises:
+            LimitReachedError: If a limit that was given for this session is reached already.
+        """
+        reached = self.reached(joules=spent_joules, trials=finished, seconds=0.0)
+        if reached is None:
+            return self, None
+        if not self.own:
+            raise LimitReachedError(f"{reached} already (limits count the whole study); give a larger one to continue")
+        joules = None if self.joules is None else self.joules + (spent_joules or 0.0)
+        trials = None if self.trials is None else self.trials + finished
+        label = "" if joules is None else joules_text(joules)
+        return replace(self, joules=joules, trials=trials, label=label), f"{reached}; continuing for as much again"
 
 
 def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, price_per_kwh: tuple[float, str] | None = None) -> float:
@@ -109,42 +127,21 @@ def refuse_wrong_limits(
 
 
 def limits_of(
-    study: Study,
-    budget: Budget | None,
-    trials: int | None,
-    timeout_seconds: float | None,
-    spent_joules: float | None,
-    finished: int,
-    grams_per_kwh: float | None,
-    pue: float,
-    price_per_kwh: tuple[float, str] | None,
-) -> tuple[Limits, str | None]:
-    """Return the limits of a session, which are totals of the study, and a sentence for the user when they were raised.
-
-    A study that has reached its own limits continues for as much again, unless a limit was given for this session.
+    study: Study, budget: Budget | None, trials: int | None, timeout_seconds: float | None, worth: Callable[[Budget], float]
+) -> Limits:
+    """Return the limits of a session: those that were given for it, or else the study's own; ``worth`` tells the joules of a budget.
 
     Raises:
-        ValueError: If there is no limit at all, or a limit that was given is reached already.
+        ValueError: If there is no limit at all.
     """
-    given = budget is not None or trials is not None
-    chosen = budget if budget is not None else None if trials is not None else study.budget
-    count = trials if trials is not None else None if budget is not None else study.trials
-    joules = None if chosen is None else joules_of(chosen, grams_per_kwh=grams_per_kwh, pue=pue, price_per_kwh=price_per_kwh)
-    if joules is None and count is None and timeout_seconds is None:
+    own = budget is None and trials is None
+    if own:
+        budget, trials = study.budget, study.trials
+    if budget is None and trials is None and timeout_seconds is None:
         raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
-    limits = Limits(joules, count, timeout_seconds, "" if chosen is None else chosen.to_text())
-    reached = limits.reached(joules=spent_joules, trials=finished, seconds=0.0)
-    if reached is None:
-        return limits, None
-    if given:
-        raise LimitReachedError(f"{reached} already (limits count the whole study); give a larger one to continue")
-    further = replace(
-        limits,
-        joules=None if joules is None else joules + (spent_joules or 0.0),
-        trials=None if count is None else count + finished,
-        label="" if joules is None else joules_text(joules + (spent_joules or 0.0)),
-    )
-    return further, f"{reached}; continuing for as much again"
+    if budget is None:
+        return Limits(None, trials, timeout_seconds, own=own)
+    return Limits(worth(budget), trials, timeout_seconds, budget.to_text(), own)
 
 
 def share_of(text: str) -> float:
