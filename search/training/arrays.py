@@ -301,10 +301,10 @@ def channel_statistics(inputs: np.ndarray) -> tuple[list[float], list[float]]:
     scale = 255.0 if inputs.dtype == np.uint8 else 1.0
     count = inputs.size / inputs.shape[1]
     mean = inputs.sum(axis=axes, dtype=np.float64) / count / scale
-    # In slices: the float64 copy of a whole image set would be eight times the set.
-    square = np.zeros(inputs.shape[1])
-    for first in range(0, len(inputs), 1024):
-        part = inputs[first : first + 1024].astype(np.float64) / scale
+    # In slices of at most so many values, 128 MB: the float64 copy of a whole image set would be eight times the set.
+    square, size = np.zeros(inputs.shape[1]), min(1024, 1 + 2**24 // max(1, inputs[:1].size))
+    for first in range(0, len(inputs), size):
+        part = inputs[first : first + size].astype(np.float64) / scale
         square += ((part - mean.reshape(1, -1, *[1] * (inputs.ndim - 2))) ** 2).sum(axis=axes)
     deviation = np.sqrt(square / count)
     # Rounding leaves a tiny deviation in a constant feature of large numbers.

@@ -31,6 +31,8 @@ from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 MEMORY_LIMIT_BYTES = 4 * 2**30
 #: Mean and deviation are taken from this many training examples at most, so that they are equal in memory and streamed.
 STATISTICS_FROM = 4096
+#: Of large examples fewer, so that they take no more memory than this.
+STATISTICS_BYTES = 2**30
 #: Of the training examples that becomes a split that is missing.
 SHARE = 0.15
 #: Fewer files with a value are chance.
@@ -91,12 +93,13 @@ def task_of_files(
     everything = [entry for entries in splits.values() for entry in entries]
     threads = workers if workers is not None else cores()
     in_memory = len(everything) * int(np.prod(shape)) * dtype.itemsize <= memory_limit_bytes
-    wanted = everything if in_memory else [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
+    most = min(STATISTICS_FROM, 1 + STATISTICS_BYTES // (int(np.prod(shape)) * dtype.itemsize))
+    wanted = everything if in_memory else [splits["train"][k] for k in spaced(len(splits["train"]), most)]
     how: dict[str, Any] = {"shape": shape, "dtype": dtype, "threads": threads, "skip_unreadable": skip_unreadable, "progress": progress}
     if not in_memory and skip_unreadable:
         _, readable = decode_all(files, everything, decode, keep=False, **how)
         splits = _split(_without(found, everything, readable), validation_share, test_share, seed)
-        wanted = [splits["train"][k] for k in spaced(len(splits["train"]), STATISTICS_FROM)]
+        wanted = [splits["train"][k] for k in spaced(len(splits["train"]), most)]
     marks: dict[int, bytes] = {}
     decoded, readable = decode_all(files, wanted, decode, marks=marks, **how)
     parts: dict[str, Data] = {}
@@ -106,7 +109,7 @@ def task_of_files(
         places = {entry: k for k, entry in enumerate(everything)}
         kept = {split: np.array([places[entry] for entry in entries], dtype=int) for split, entries in splits.items()}
         _warn_of_copies(files, everything, {int(k): split for split, rows in kept.items() for k in rows}, marks)
-        mean, deviation = channel_statistics(decoded[kept["train"][spaced(len(kept["train"]), STATISTICS_FROM)]].numpy())
+        mean, deviation = channel_statistics(decoded[kept["train"][spaced(len(kept["train"]), most)]].numpy())
         for split, rows in kept.items():
             # A split is contiguous, so that a slice does without a second copy of it, unless files were left out.
             joined = len(rows) > 0 and bool((np.diff(rows) == 1).all())

@@ -205,8 +205,8 @@ def _probe(
         tones["ground"] = max((255, 0, 128), key=lambda tone: np.quantile(np.abs(np.subtract(opaque, tone)), 0.05))
     channels = 1 if grey and sizes else 3
     if resolution is not None:
-        if resolution < 1:
-            raise ValueError(f"resolution must be >= 1 pixel, got {resolution}")
+        if not 1 <= resolution <= 2**14:
+            raise ValueError(f"resolution must be from 1 to {2**14:,} pixels, got {resolution}")
         return (channels, resolution, resolution), tones, sizes, modes
     if len(set(sizes)) == 1:
         return (channels, *sizes[0]), tones, sizes, modes

@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_statistics_equal_numpys():
         mean, deviation = channel_statistics(array)
         np.testing.assert_allclose(mean, scaled.mean(axis=axes))
         np.testing.assert_allclose(deviation, scaled.std(axis=axes))
+
+
+@pytest.mark.slow
+def test_statistics_of_large_examples_take_little_memory_beside_them():
+    array = np.tile(np.arange(256, dtype=np.uint8), (12, 3, 1024, 4))
+    tracemalloc.start()
+    mean, deviation = channel_statistics(array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * array.size * 8  # two copies of all as float64 would be 2
+    np.testing.assert_allclose([mean[1], deviation[1]], [0.5, np.arange(256).std() / 255], rtol=1e-9)
 
 
 def test_classes_have_one_number_in_all_splits():

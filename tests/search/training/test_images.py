@@ -97,8 +97,9 @@ def test_the_seed_draws_the_splits(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_and_stream_give_the_same_batches(make):
+def test_memory_and_stream_give_the_same_batches(make, monkeypatch):
     path = make(classes(12))
+    monkeypatch.setattr(file_task, "STATISTICS_BYTES", 1_000)  # of fewer than all
     memory, stream = images(path), images(path, memory_limit_bytes=100, workers=2)
     assert isinstance(memory.train, MemoryData)
     assert isinstance(stream.train, StreamData)
