@@ -63,13 +63,13 @@ def shares_differ(one: float, two: float, n: int) -> bool:
     return high - low - sqrt((high - high_from) ** 2 + (low_to - low) ** 2) > 0
 
 
-def resampled(examples: Examples) -> np.ndarray:
-    """Return the metric of all examples, then of each resample; those of two models of as many examples are the same resamples."""
-    random, n = np.random.default_rng(SEED), len(examples.given)
-    return np.array([examples.value(), *(examples.value(random.integers(0, n, n)) for _ in range(RESAMPLES))])
+def resampled(examples: Examples, swapped: bool = False) -> np.ndarray:
+    """Return the metric of all examples, then of each resample of these and what ``Examples.doubted`` adds; equal draws for all models."""
+    random, n, doubted = np.random.default_rng(SEED), len(examples.given), examples.doubted(swapped)
+    return np.array([examples.value(), *(doubted.value(random.integers(0, len(doubted.given), n)) for _ in range(RESAMPLES))])
 
 
-def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float = 1.0, centre: float | None = None) -> tuple[float, float] | None:
+def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float, centre: float) -> tuple[float, float] | None:
     """Ends of the interval of what `resampled` returned, or of a difference of two.
 
     Where more examples count than are kept it shrinks, around the ``centre`` that all of them give.
@@ -79,8 +79,8 @@ def _ends(one: np.ndarray, two: np.ndarray | None, shrink: float = 1.0, centre: 
     if len(known) < RESAMPLES // 2:
         return None
     low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
-    around = middle if centre is None else centre
-    return float(around + (low - middle) * shrink), float(around + (high - middle) * shrink)
+    low, high = min(low, middle), max(high, middle)  # what was measured is one of the possible
+    return float(centre + (low - middle) * shrink), float(centre + (high - middle) * shrink)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Evidence:
     repeats: ReplicateComparison | None = None
     folds: int = 0
     _known: dict[int, Examples | None] = field(default_factory=dict, repr=False, compare=False)
-    _resampled: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _resampled: dict[tuple[int, bool], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, trial: Trial) -> Examples | None:
         """Return the results of a trial for each example where they fit what was told of it; None otherwise."""
@@ -169,20 +169,19 @@ class Evidence:
     def bootstrap(self, trial: Trial, other: Trial | None = None) -> tuple[float, float] | None:
         """Return the percentile interval of the metric of a trial, or of its difference to another's on the same examples.
 
-        None where it is undefined. Each trial is resampled once, however often it is asked for.
+        None where it is undefined. Each trial is resampled once for each of the two, however often it is asked for.
 
         Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapters 13 and 16.
         """
-        kept = [(one.number, self.of(one)) for one in (trial, other) if one is not None]
-        for number, examples in kept:
-            if examples is not None and number not in self._resampled:
-                self._resampled[number] = resampled(examples)
+        kept = [((one.number, one is other), self.of(one)) for one in (trial, other) if one is not None]
+        for key, examples in kept:
+            if examples is not None and key not in self._resampled:
+                self._resampled[key] = resampled(examples, swapped=key[1])
         first = kept[0][1]
-        if first is None or any(number not in self._resampled for number, _ in kept):
+        if first is None or any(key not in self._resampled for key, _ in kept):
             return None
-        one, two = self._resampled[trial.number], None if other is None else self._resampled[other.number]
-        if len(first.given) == first.count:
-            return _ends(one, two)
+        one, *others = (self._resampled[key] for key, _ in kept)
+        two = others[0] if others else None
         return _ends(one, two, sqrt(len(first.given) / first.count), trial.values[0] - (0.0 if other is None else other.values[0]))
 
     def standing(self, trial: Trial, best: Trial) -> Standing:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
@@ -111,6 +111,27 @@ class Examples:
         alike = self.metric == other.metric and self.given.shape == other.given.shape and self.count == other.count
         return alike and np.array_equal(self.targets, other.targets)
 
+    def doubted(self, swapped: bool = False) -> Examples:
+        """Return these with a right and a wrong example more of each class, in resamples of which also those without a mistake have some.
+
+        ``swapped`` is for the other of two models: each is right once where the other is wrong. A wrong score is one in the middle. Shares
+        and R2 stay as they are.
+
+        Source: Agresti and Min 2005, Statistics in Medicine 24, who add such pairs to the four cells of a table of matched proportions.
+        """
+        if self.metric in ("r2", *SHARES):
+            return self
+        columns = np.arange(self.given.shape[1]) if self.given.ndim == 2 else np.zeros(1)
+        classes = np.unique(self.targets) if self.targets.ndim == 1 else np.array([columns < 0, columns >= 0])
+        wanted = np.repeat(classes, 2, axis=0)
+        wrong = np.arange(len(wanted)) % 2 != swapped
+        if self.metric == "auc":
+            high = wanted if wanted.ndim == 2 else wanted[:, None] == (columns if len(columns) > 1 else 1)
+            given: np.ndarray = np.where(wrong[:, None], np.median(self.given, axis=0), np.where(high, np.inf, -np.inf))
+        else:
+            given = wanted != wrong[:, None] if wanted.ndim == 2 else np.where(wrong, np.repeat(np.roll(classes, 1), 2), wanted)
+        return replace(self, given=np.concatenate([self.given, given]), targets=np.concatenate([self.targets, wanted]))
+
     def value(self, chosen: np.ndarray | None = None) -> float:
         """Return the metric on the examples of these places, all by default; NaN where they leave it undefined."""
         given = self.given if chosen is None else self.given[chosen]
@@ -149,8 +170,8 @@ def standard_error(metric: str, quality: Mapping[str, float], n: int, file: Path
     examples = None if file is None else Examples.load(file)
     if examples is None:
         return None
-    random, kept = np.random.default_rng(SEED), len(examples.given)
-    drawn = np.array([examples.value(random.integers(0, kept, kept)) for _ in range(FEW_RESAMPLES)])
+    random, kept, doubted = np.random.default_rng(SEED), len(examples.given), examples.doubted()
+    drawn = np.array([doubted.value(random.integers(0, len(doubted.given), kept)) for _ in range(FEW_RESAMPLES)])
     known = drawn[np.isfinite(drawn)]
     return float(known.std() * sqrt(kept / examples.count)) if len(known) > FEW_RESAMPLES // 2 else None
 

@@ -8,6 +8,7 @@ import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from helpers.trials import TWO, complete
 from scipy.stats import binomtest
 from sklearn import metrics
 
+from joulefront.search import certainty
 from joulefront.search.certainty import (
     Evidence,
     _ends,
@@ -44,7 +46,8 @@ def test_the_interval_of_a_share_is_wilsons(right: int, n: int) -> None:
 
 
 def bootstrap(one: Examples, two: Examples | None = None) -> tuple[float, float] | None:
-    return _ends(resampled(one), None if two is None else resampled(two), math.sqrt(len(one.given) / one.count))
+    other, centre = None if two is None else resampled(two, swapped=True), one.value() - (0.0 if two is None else two.value())
+    return _ends(resampled(one), other, math.sqrt(len(one.given) / one.count), centre)
 
 
 def test_the_paired_test_is_the_exact_binomial_one() -> None:
@@ -279,6 +282,42 @@ def test_other_metrics_are_compared_on_the_same_examples_too(metric: str, kind: 
         assert ends is not None
         assert evidence.bootstrap(members[n], members[2]) == pytest.approx(ends)
         assert evidence.ties(members[n], members[2]) == (ends[0] <= 0 <= ends[1])
+
+
+def of_two_classes(metric: str, positives: int, share: float, random: np.random.Generator) -> Examples:
+    """Results of a model for so many examples of one class and ten times as many of the other; ``share``: its area or its recalls."""
+    targets = np.repeat([1, 0], [positives, 10 * positives])
+    if metric == "auc":
+        scores = random.normal(math.sqrt(2) * NormalDist().inv_cdf(share) * targets)
+    else:
+        scores = np.where(random.random(len(targets)) < share, targets, 1 - targets) * 2.0 - 1.0
+    chances = 1 / (1 + np.exp(-scores))
+    found = Examples.of(metric, "classification", np.stack([1 - chances, chances], axis=1), targets)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("metric", "share"), [("auc", 0.8), ("auc", 0.99), ("balanced_accuracy", 0.95)])
+def test_intervals_cover_the_truth_with_three_examples_of_a_class_too(metric: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certainty, "RESAMPLES", 60)
+    random = np.random.default_rng(0)
+    ends = [bootstrap(of_two_classes(metric, 3, share, random)) for _ in range(40)]
+    assert all(one is not None and one[0] < one[1] for one in ends)
+    assert sum(one is not None and one[0] <= share <= one[1] for one in ends) >= 36
+
+
+@pytest.mark.parametrize("metric", ["auc", "balanced_accuracy", "macro_f1"])
+def test_no_mistake_with_three_examples_of_a_class_does_not_make_the_best(metric: str) -> None:
+    perfect = of_two_classes(metric, 3, 1 - 1e-12, np.random.default_rng(0))
+    low, high = bootstrap(perfect) or (1.0, 1.0)
+    assert low < 0.85
+    assert high == 1.0
+    near = replace(perfect, given=perfect.given.copy())
+    near.given[0] = near.given.min()
+    members = [complete(0, near.value(), 1.0), complete(1, perfect.value(), 2.0)]
+    evidence = Evidence(metric, examples=33, results=lambda trial: (near, perfect)[trial.number])
+    assert choose(members, evidence).pick == 0
+    assert (evidence.shortfall(members[0], members[1]) or 0.0) > 0.1
 
 
 def test_examples_of_folds_are_named_so() -> None:
