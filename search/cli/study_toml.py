@@ -195,7 +195,7 @@ class StudyFile:
         from ..space import RandomTrial
 
         known: dict[str, Any] = {"name": self.path.stem, **self._study}
-        if "budget" in known:
+        if known.get("budget") is not None:
             known["budget"] = self._checked(lambda: Budget.parse(known["budget"]), "budget")
         if self._space:
             known |= {"first": (), "weights": (), "notice": ""}  # of the study's own candidates
@@ -293,6 +293,7 @@ def read_study_file(path: str | Path) -> StudyFile:
         source = f"{path.parent.resolve() / file}{source[len(file) :]}"
     own = {name: given.pop(name) for name in (*OF_STUDY, *SHARED) if name in given}
     study = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    study = {"trials": None, "budget": None, **study} if study.keys() & {"trials", "budget"} else study  # in place of that study's own
     study |= {"seed": given["seed"]} if "seed" in given else {}  # a study whose function takes none has one, too
     settings = given.pop("set", {})
     values = {one.name: given.pop(one.name) for one in fields(StudyOptions) if one.name in given}
@@ -350,11 +351,14 @@ def with_session(context: typer.Context, path: str, *groups: Any) -> tuple[Any, 
     Raises:
         StudyFileError: If the file cannot be read.
     """
-    session = read_study_file(path).session
+    file = read_study_file(path)
 
     def typed(name: str) -> bool:
         source = context.get_parameter_source(name)
         return source is not None and source.name == "COMMANDLINE"
+
+    limits = {name: file._study.get(name) for name in ("trials", "budget")} if typed("trials") or typed("budget") else {}
+    session = {**file.session, **limits}  # one of the file holds beside the other that is typed
 
     def filled(group: Any) -> Any:
         given = {one.name: session[one.name] for one in fields(group) if one.name in session and not typed(one.name)}

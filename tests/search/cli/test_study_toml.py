@@ -4,14 +4,16 @@ import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from joulefront.search.cli import app
+from joulefront.search.cli.options import SessionLimitOptions
 from joulefront.search.cli.study_source import StudyError, find_study
-from joulefront.search.cli.study_toml import FAMILIES, StudyFileError, read_study_file, schema
+from joulefront.search.cli.study_toml import FAMILIES, StudyFileError, read_study_file, schema, with_session
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.space import RandomTrial
 from joulefront.spaces.recipes import Range
@@ -110,7 +112,7 @@ WRONG = {
     ),
     'study = "digits"\n[space.mlp.recipe]\nlearning_rate = [0.1, -0.1]': (3, "a range needs low <= high, both finite, got 0.1 and -0.1"),
     'study = "digits"\n[recipe.tactics]\nfreez = true': (3, "did you mean freeze?"),
-    'study = "digits"\n[recipe.tactics.freeze]\nshares = 0.5': (2, "tactic 'freeze' has no setting shares"),
+    'study = "digits"\n[recipe.tactics.freeze]\nshares = 0.5': (2, "tactic 'freeze' takes share,"),
     'study = "digits"\n[recipe.tactics]\nalways = true\nsparse_backprop = {schedule = "wavy"}': (4, "schedule must be one of interleave,"),
     'study = "digits"\n[recipe]\nschedule = ["anytime", "cosin"]': (3, "recipe.schedule: recipe.schedule must be one of anytime,"),
     'study = "digits"\n[space.mlp]\nnorms = ["none", "btch"]': (
@@ -195,6 +197,30 @@ def test_paths_are_relative_to_the_file_and_what_is_typed_wins(
     assert f"--study {path}" in done.out
     again = call("run", path, "--zone", "DE", "--seed", "4")
     assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    ("written", "typed", "held"),
+    [
+        ("trials = 3", {"budget": "5Wh"}, (3, "5Wh")),
+        ('budget = "2Wh"', {"trials": 4}, (4, "2Wh")),
+        ("trials = 3", {"trials": 4}, (4, None)),
+        ('trials = 3\nbudget = "2Wh"', {"budget": "5Wh"}, (3, "5Wh")),
+        ("trials = 3", {}, (None, None)),  # the study has them
+    ],
+)
+def test_a_limit_in_the_file_holds_unless_the_same_one_is_typed(
+    written: str, typed: dict[str, Any], held: tuple[Any, ...], write: Callable[[str], str]
+) -> None:
+    context: Any = SimpleNamespace(get_parameter_source=lambda name: SimpleNamespace(name="COMMANDLINE") if name in typed else None)
+    (limits,) = with_session(context, write(f'study = "digits"\n{written}'), SessionLimitOptions(**typed))
+    assert (limits.trials, limits.budget) == held
+
+
+def test_the_limits_of_a_file_stand_in_place_of_those_of_the_study_that_it_is_based_on(write: Callable[[str], str]) -> None:
+    assert find_study("digits", {}).trials is not None
+    study = find_study(write('study = "digits"\nbudget = "2Wh"'), {})
+    assert (study.trials, study.budget and study.budget.to_text()) == (None, "2Wh")
 
 
 @pytest.mark.parametrize("word", ["auto", "hub", "no", "none", "weights.pth"])
