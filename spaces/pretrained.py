@@ -149,12 +149,11 @@ def freeze_stages(model: nn.Module, groups: Sequence[Sequence[str]], head: Colle
     ``none``, ``backbone`` or the number of stages to freeze, the stem being the first.
 
     Raises:
-        ValueError: If ``freeze`` is none of these, or nothing would be left to train.
+        ValueError: If nothing would be left to train.
     """
     from timm.layers import BatchNormAct2d
     from timm.utils.model import freeze_batch_norm_2d
 
-    FREEZE.check("freeze", freeze)
     count = {"none": 0, "backbone": len(groups)}[freeze] if isinstance(freeze, str) else freeze
     frozen = {name for group in groups[:count] for name in group if name not in head}
     for name, parameter in model.named_parameters():

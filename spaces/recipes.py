@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, get_type_hint
 
 from ..search.space import Candidate, Space, Suggest
 from ..search.training.recipe import Recipe
-from ..search.training.tactics.tactic import make_tactics, settings_of
+from ..search.training.tactics.tactic import make_tactics
 
 T = TypeVar("T")
 
@@ -238,9 +238,6 @@ class TacticRanges:
             if use is False:
                 continue
             own = {} if use is True else dict(use)
-            unknown = sorted(set(own) - set(settings_of(name)))
-            if unknown:
-                raise ValueError(f"tactic {name!r} has no setting {', '.join(unknown)}; it has {', '.join(settings_of(name))}")
             found[name] = {**defaults, **own}
             for key, value in ((key, value) for key, what in found[name].items() for value in ends_of(what)):
                 make_tactics({name: {key: value}})

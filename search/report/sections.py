@@ -194,12 +194,9 @@ def relations_section(run: Run) -> Section | None:
     method = "Spearman's rank correlation with the training energy of an epoch; each configuration is one point. Few points prove little."
     warning = by_construction(run)
     lines = [method + (f" {warning}" if warning else "")]
-    return Section("Size, operations and energy", lines, [Table(["family", *predictors], rows), *_operation_costs(run)])
-
-
-def _operation_costs(run: Run) -> list[Table]:
-    head, *rows = operation_cells(operation_costs(run))
-    return [Table(head, rows, tuple(range(1, len(head))))] if rows else []
+    head, *each = operation_cells(operation_costs(run))
+    costs = [Table(head, each, tuple(range(1, len(head))))] if each else []
+    return Section("Size, operations and energy", lines, [Table(["family", *predictors], rows), *costs])
 
 
 def baseline_section(run: Run) -> Section | None:

@@ -208,7 +208,7 @@ def test_own_settings_replace_default_ranges_and_a_fixed_value_is_no_parameter()
 
 
 def test_an_unknown_setting_is_refused_before_anything_is_trained():
-    with pytest.raises(ValueError, match=r"'freeze' has no setting layers; it has share, from_epoch"):
+    with pytest.raises(ValueError, match=r"'freeze' takes share, from_epoch"):
         TacticRanges(freeze={"layers": 2}).settings()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
 
 from torch import nn
 
@@ -82,7 +81,7 @@ class Freeze(NoOp):
             parameter.requires_grad_(False)
             parameter.grad = None  # a left-over gradient would be applied once more
         for norm in self._norms:
-            norm.__dict__["train"] = MethodType(_stay_in_evaluation, norm)  # survives the model.train() of every epoch
+            norm.__dict__["train"] = MethodType(lambda self, mode=True: type(self).train(self, False), norm)  # whatever model.train() says
             norm.eval()
         self._is_frozen = True
 
@@ -119,8 +118,3 @@ def _norms_before(model: nn.Module, last: nn.Module) -> list[nn.Module]:
     """Normalisations with running statistics up to the last frozen layer, those without parameters included."""
     modules = list(model.modules())
     return [module for module in modules[: modules.index(last) + 1] if isinstance(module, nn.modules.batchnorm._NormBase)]
-
-
-def _stay_in_evaluation(self: Any, mode: bool = True) -> nn.Module:
-    result: nn.Module = type(self).train(self, False)
-    return result

@@ -67,11 +67,6 @@ def make_tactics(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Tactic, ...
     return tuple(_make(name, dict(values)) for name, values in settings.items())
 
 
-def settings_of(name: str) -> tuple[str, ...]:
-    """Names of the settings of a tactic; one that is unknown or cannot be imported raises ValueError."""
-    return tuple(inspect.signature(_factory(name)).parameters)
-
-
 @contextmanager
 def attached(tactics: Sequence[Tactic], model: torch.nn.Module) -> Iterator[dict[str, float]]:
     """Attach tactics to a model, and detach them whatever happens; the dictionary holds the columns of all tactics after the block."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from joulefront.search.training.tactics.tactic import TACTICS, NoOp, attached, make_tactics, settings_of, total_penalty, training_resolution
+from joulefront.search.training.tactics.tactic import TACTICS, NoOp, attached, make_tactics, total_penalty, training_resolution
 
 MINIMAL = {"power_limit": {"watts": 200.0}}
 
@@ -61,7 +61,6 @@ def test_every_known_tactic_is_made_from_json_settings_and_does_all_that_a_tacti
     for step in ("attach", "start_epoch", "penalty", "resolution", "detach"):
         assert callable(getattr(tactic, step))
     assert all(isinstance(value, (int, float)) for value in tactic.detach().values())
-    assert settings_of(name)
 
 
 def test_no_settings_make_no_tactics():
