@@ -120,7 +120,8 @@ class WorkerProcess:
         self._study = study  # with it what it has mapped lives as long as this
         self._compiles = may_compile(study.space, study.seed)
         self._pickled = cloudpickle.dumps(study)
-        self._devices = gpu_components(device)
+        #: The GPU that its trainings hold; the CPU is shared between the workers by CPU-seconds.
+        self.devices = gpu_components(device)
         self._device = device
         self._start()
 
@@ -133,11 +134,6 @@ class WorkerProcess:
                 self._process.start()
         theirs.close()
         self._ready = False
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Return the GPU that its trainings hold; the CPU is shared between the workers by CPU-seconds."""
-        return self._devices
 
     @property
     def pid(self) -> int:
@@ -156,13 +152,13 @@ class WorkerProcess:
             self._hear("warm", overdue)
 
     def _hear(self, wanted: str, overdue: Callable[[], str | None]) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while not (wanted == "ready" and self._ready) and overdue() is None:
-                if self._pipe.poll(POLL_SECONDS):
-                    kind, _ = self._pipe.recv()
-                    self._ready = True
-                    if kind == wanted:
-                        return
+        while not (wanted == "ready" and self._ready) and overdue() is None:
+            kind, _ = _told(self._pipe, overdue)
+            if kind in ("overdue", "died"):
+                return
+            self._ready = True
+            if kind == wanted:
+                return
 
     def revive(self) -> None:
         """Start the worker again where it has died."""
@@ -174,6 +170,11 @@ class WorkerProcess:
         """Train a job in the worker; a worker that dies, or is killed because its training is overdue, is a failed outcome."""
         epochs, used, since_ns = 0, _Used(), time.monotonic_ns()
         window: Any = None
+
+        def overdue() -> str | None:
+            used.note(self.pid)
+            return watch.overdue()
+
         self.revive()
         try:
             self._pipe.send(("train", replace(job, device=self._device)))
@@ -181,36 +182,34 @@ class WorkerProcess:
             return Outcome(0, failed="the worker process died before it began", excused=True, cpu_seconds=0.0)
         with ExitStack() as open_phases:
             while True:
-                try:
-                    while not self._pipe.poll(POLL_SECONDS):
-                        used.note(self.pid)
-                        if (reason := watch.overdue()) is not None:
-                            self._kill()
-                            return Outcome(epochs, failed=reason, cpu_seconds=used.seconds)
-                    kind, payload = self._pipe.recv()
-                except (EOFError, OSError):
-                    return replace(self._died(), epochs=epochs, cpu_seconds=used.seconds)
-                if kind in ("ready", "warm"):
-                    self._ready = True
-                elif kind == "enter":
-                    used.note(self.pid, begin=True)
-                    *phase, began_ns = payload
-                    since_ns = _instant(began_ns, since_ns)  # the child's: this process is late when it has other work
-                    window = open_phases.enter_context(phases(*phase))
-                    window.t0_ns = since_ns
-                elif kind == "exit":
-                    window.cpu_seconds, ended_ns = payload
-                    window.ended_ns = since_ns = _instant(ended_ns, since_ns)
-                    open_phases.close()  # phases of a training do not nest
-                elif kind == "epoch":
-                    epochs = int(payload["epoch"])
-                    go_on = should_continue(payload)
-                    with contextlib.suppress(OSError):  # a worker that has died meanwhile is noticed when it is read from
-                        self._pipe.send(go_on)
-                else:
-                    if kind == "spoiled":
+                kind, payload = _told(self._pipe, overdue)
+                match kind:
+                    case "ready" | "warm":
+                        self._ready = True
+                    case "enter":
+                        used.note(self.pid, begin=True)
+                        *phase, began_ns = payload
+                        since_ns = _instant(began_ns, since_ns)  # the child's: this process is late when it has other work
+                        window = open_phases.enter_context(phases(*phase))
+                        window.t0_ns = since_ns
+                    case "exit":
+                        window.cpu_seconds, ended_ns = payload
+                        window.ended_ns = since_ns = _instant(ended_ns, since_ns)
+                        open_phases.close()  # phases of a training do not nest
+                    case "epoch":
+                        epochs = int(payload["epoch"])
+                        go_on = should_continue(payload)
+                        with contextlib.suppress(OSError):  # a worker that has died meanwhile is noticed when it is read from
+                            self._pipe.send(go_on)
+                    case "overdue":
                         self._kill()
-                    return payload  # type: ignore[no-any-return]  # "done": the child sends an Outcome
+                        return Outcome(epochs, failed=payload, cpu_seconds=used.seconds)
+                    case "died":
+                        return replace(self._died(), epochs=epochs, cpu_seconds=used.seconds)
+                    case "done" | "spoiled":
+                        if kind == "spoiled":
+                            self._kill()
+                        return cast(Outcome, payload)
 
     @property
     def alive(self) -> bool:
@@ -235,6 +234,18 @@ class WorkerProcess:
     def _kill(self) -> None:
         self._process.kill()
         self._process.join(5.0)  # one that waits for a device cannot even be killed at once
+
+
+def _told(pipe: Connection, overdue: Callable[[], str | None]) -> tuple[str, Any]:
+    """Return what the worker tells next, or that it is ``overdue``, with the reason, or has ``died``."""
+    try:
+        while not pipe.poll(POLL_SECONDS):
+            if (reason := overdue()) is not None:
+                return "overdue", reason
+        kind, payload = pipe.recv()
+    except (EOFError, OSError):
+        return "died", None
+    return kind, payload
 
 
 def _instant(told_ns: int, since_ns: int) -> int:
