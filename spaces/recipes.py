@@ -239,10 +239,11 @@ class TacticRanges:
                 continue
             own = {} if use is True else dict(use)
             found[name] = {**defaults, **own}
-            for key, value in ((key, value) for key, what in found[name].items() for value in ends_of(what)):
-                make_tactics({name: {key: value}})
         if self.power_limits_watts:
             found["power_limit"] = {"watts": tuple(self.power_limits_watts)}
+        for name, given in found.items():
+            for key, value in ((key, value) for key, what in given.items() for value in ends_of(what)):
+                make_tactics({name: {key: value}})
         return {name: {"on": True, **settings} for name, settings in found.items()} if self.always else found
 
 

@@ -56,6 +56,8 @@ def test_environments_searches_settings_of_the_machine_and_power_limits_only_whe
     drawn_params = [params for _, params in drawn(limited.space)]
     assert {"tactic.power_limit", "tactic.power_limit.watts"} <= {name for params in drawn_params for name in params} - names
     assert {params.get("tactic.power_limit.watts") for params in drawn_params} == {None, 200.0, 300.0}
+    with pytest.raises(ValueError, match=r"power_limit\.watts must be > 0, got -1"):
+        find_study("environments", {"power_limits_watts": "200,-1"})
 
 
 def test_the_networks_of_the_environments_take_the_enlarged_digits() -> None:
