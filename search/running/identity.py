@@ -11,8 +11,8 @@ import platform
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,41 +97,50 @@ def study_folder(
     Raises:
         StoreError: If the folder holds another study, or cannot be used.
     """
-    fresh, made = not RunFolder.exists(path), [parent for parent in path.parents if not parent.exists()]
-    if fresh:
-        guess = estimate_file(path)
-        facts = {
-            "estimate": read_json(guess, Guess, "delete it, or make it again: joulefront estimate") if guess.exists() else None,
-            "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
-            "study": described(study),
-            "origin": dict(origin) if origin else None,
-            "intensity": None if intensity is None else asdict(intensity),
-            "pue": pue,
-            "price_per_kwh": None if price_per_kwh is None else list(price_per_kwh),
-            "carbon": [] if forecast else None,
-            "sessions": [],
-        }
-        if storage is not None:
-            place = check_place(artifacts or str(path / "shared"))
-            facts |= {"shared": study.name, "worker": new_worker(), "artifacts": place, "beat_seconds": beat_seconds}
-        store = RunFolder.create(path, facts, storage=storage)
-    else:
-        store = RunFolder.open(path, storage=storage)
-        refuse_other_study(store, study)
-        _refuse_other_factor(store, intensity, forecast=forecast)
+    with ExitStack() as kept:
+        if RunFolder.exists(path):
+            store = RunFolder.open(path, storage=storage)
+            refuse_other_study(store, study)
+            _refuse_other_factor(store, intensity, forecast=forecast)
+        else:
+            missing = [parent for parent in path.parents if not parent.exists()]
+            guess = estimate_file(path)
+            facts = {
+                "estimate": read_json(guess, Guess, "delete it, or make it again: joulefront estimate") if guess.exists() else None,
+                "run_id": f"{study.name}-{uuid.uuid4().hex[:8]}",
+                "study": described(study),
+                "origin": dict(origin) if origin else None,
+                "intensity": None if intensity is None else asdict(intensity),
+                "pue": pue,
+                "price_per_kwh": None if price_per_kwh is None else list(price_per_kwh),
+                "carbon": [] if forecast else None,
+                "sessions": [],
+            }
+            if storage is not None:
+                place = check_place(artifacts or str(path / "shared"))
+                facts |= {"shared": study.name, "worker": new_worker(), "artifacts": place, "beat_seconds": beat_seconds}
+            store = RunFolder.create(path, facts, storage=storage)
+            kept.enter_context(_removed_if_refused(store, missing))
+            if storage is not None:
+                _join(store, study)
+        kept.enter_context(store.lock())
+        store = RunFolder.open(path, storage=storage).cleaned()
+        if artifacts is not None and "shared" in store.facts:  # where this machine reaches what the others may reach elsewhere
+            store = store.save_facts({**store.facts, "artifacts": check_place(str(artifacts))})
+        yield store
+
+
+@contextmanager
+def _removed_if_refused(store: RunFolder, made: Sequence[Path]) -> Iterator[None]:
+    """Remove a new folder, and those ``made`` around it, after an error before its first session."""
     try:
-        if fresh and "shared" in store.facts:
-            _join(store, study)
-        with store.lock():
-            store = RunFolder.open(path, storage=storage).cleaned()
-            own = artifacts is not None and "shared" in store.facts  # where this machine reaches what the others may reach elsewhere
-            yield store.save_facts({**store.facts, "artifacts": check_place(str(artifacts))}) if own else store
+        yield
     except Exception:  # not when the user broke it off: what that cost is on the study's bill
-        if fresh and RunFolder.exists(path) and not RunFolder.open(path).facts["sessions"]:
+        if RunFolder.exists(store.path) and not RunFolder.open(store.path).facts["sessions"]:
             if "shared" in store.facts:
                 with suppress(Exception):  # where the storage is the reason
                     SharedStudy(store.study()).note(WorkerState(store.facts["worker"], "", ended=True))
-            shutil.rmtree(path)  # it would count as a run
+            shutil.rmtree(store.path)  # it would count as a run
             with suppress(OSError):  # something else is in them
                 for parent in made:
                     parent.rmdir()
@@ -223,8 +232,9 @@ def refuse_other_study(store: RunFolder, study: Study) -> None:
             f"Give --sampler {before['sampler']} (Python: sampler={before['sampler']!r}), or a new --out (Python: out)"
         )
     known = store.facts.get("fingerprint", {}).get("space")
-    if known is not None:
-        _refuse(store, "candidates of another space", differences(known, of_space(study.space)))
+    if known is not None and (found := differences(known, of_space(study.space))):
+        shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+        raise StoreError(f"{folder} holds candidates of another space ({shown}); {REMEDY}")
 
 
 def refuse_other_meters(store: RunFolder, trials: Iterable[Trial], ledger: Ledger) -> None:
@@ -374,12 +384,6 @@ def _not_in_sizes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     found = [name for name in before.get("contents", {}) if not alike(before["contents"][name], now.get("contents", {}).get(name))]
     what = f"the values of the {' and '.join(found)} rows" if found else "how the columns are read, or the folds"
     return f", alike in size; {what} differ"
-
-
-def _refuse(store: RunFolder, what: str, found: list[str]) -> None:
-    if found:
-        shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-        raise StoreError(f"{str(store.path)!r} holds {what} ({shown}); {REMEDY}")
 
 
 def _epochs_of(sampler: str) -> str:
