@@ -180,8 +180,7 @@ class Evidence:
         first = kept[0][1]
         if first is None or any(key not in self._resampled for key, _ in kept):
             return None
-        one, *others = (self._resampled[key] for key, _ in kept)
-        two = others[0] if others else None
+        one, two = self._resampled[kept[0][0]], None if other is None else self._resampled[kept[1][0]]
         return _ends(one, two, sqrt(len(first.given) / first.count), trial.values[0] - (0.0 if other is None else other.values[0]))
 
     def standing(self, trial: Trial, best: Trial) -> Standing:
@@ -359,10 +358,10 @@ def written(facts: Mapping[str, Any], metric: str, value: float) -> str:
 
 
 def decimals_of(n: int | None, standard_error: float | None = None) -> int:
-    """Return how many decimals of a quality mean anything: those that one example, or the standard error, can change; 4 when unknown.
+    """Return how many decimals of a quality mean anything: two or more: what one example or the standard error changes; 4 when unknown.
 
     >>> decimals_of(359), decimals_of(2000), decimals_of(None), decimals_of(None, 0.02)
     (3, 4, 4, 2)
     """
     step = 1.0 / n if n else standard_error
-    return 4 if not step else min(4, max(1, ceil(-log10(step) - 1e-9)))
+    return 4 if not step else min(4, max(2, ceil(-log10(step) - 1e-9)))

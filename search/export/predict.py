@@ -239,8 +239,6 @@ class Model:
             warnings.warn(source + said, stacklevel=2)
         for column in self.used:
             name, values, how = column["name"], frame[column["name"]], reading.from_json(column)
-            for said in new.surprises(column, values) if column["type"] != "text" else ():
-                warnings.warn(source + said, stacklevel=2)
             if column["type"] == "text":
                 feed[name] = _text_features(column, values)
             elif column["type"] == "numeric":
@@ -254,6 +252,8 @@ class Model:
                 feed[name] = np.array([text or "" for text in new.as_levels(column, texts)], dtype=object)[:, None]
                 if "words" in column:
                     feed[f"{name} words"] = _reading("table_encodings").word_features(column["words"], list(texts)).astype(np.float32)
+            for said in new.surprises(column, values) if column["type"] != "text" else ():
+                warnings.warn(source + said, stacklevel=2)
         return feed
 
     @property

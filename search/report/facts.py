@@ -126,7 +126,8 @@ def over_default(front: Front) -> str | None:
     ratio = front.joules(pick) / default.train_joules
     energy = f"{1 - ratio:.0%} less" if ratio < 1 else f"{ratio - 1:.0%} more" if ratio < 2 else f"{plain(ratio)} times the"
     energy = "the same" if abs(ratio - 1) < 0.005 or front.alike(pick, default) else energy  # "0% less" is no news, nor is a tie
-    shown = front.quality_text(abs(change))
+    best, least = (round(trial.values[0], front.decimals) for trial in (pick, default))  # as they are printed
+    shown = front.quality_text(abs(best - least if repeats is None else change))
     return (
         f"Against the default model (trial {default.number}: {front.describe(default)}) trial {pick.number} {what} "
         f"({'+' if change >= 0 else '-'}{shown}{'' if repeats is None else ' in repeats'}) for {energy} energy."

@@ -80,7 +80,7 @@ def add_ensemble(study: Study, task: Task, session: Session, search: optuna.Stud
         named = ", ".join(f"{pool[k].number}" + (f" ({count} times)" if count > 1 else "") for k, count in sorted(counts.items()))
         if len(counts) == 1 or not beats(evidence, trial, best):
             said = "one model alone" if len(counts) == 1 else f"{metric} {trial.values[0]:.4f} of the mean of trials {named}"
-            reporter.tell("end", f"no ensemble: {said} is not above the {best.values[0]:.4f} of trial {best.number} beyond noise")
+            reporter.tell("end", f"no ensemble: {said} is not better than the {best.values[0]:.4f} of trial {best.number} beyond noise")
             return
         _add(study, task, session, search, [(pool[k], count) for k, count in counts.items()], trial, fair, targets)
     added = session.folder.run(search).trials[-1]

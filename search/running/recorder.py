@@ -231,7 +231,7 @@ def recent_gain(front: Front) -> str | None:
 
 
 def course(front: Front, spent_joules: float | None, overhead: Mapping[str, float] | None = None, *, shown: bool = False) -> list[str]:
-    """Return which share of the energy trained models and what the rest was for, and when the quality last rose, as clauses.
+    """Return which share of the energy trained models and what the rest was for, and when the quality last improved, as clauses.
 
     ``overhead`` is in joules by what it was for; what of the rest is not in it is left out. ``shown`` is whether the front is to be shown,
     which is spent later.
@@ -251,7 +251,7 @@ def course(front: Front, spent_joules: float | None, overhead: Mapping[str, floa
         said[-1] += f" ({rest})" if rest and overhead else ""
         said += ["showing the front comes on top"] if shown else []
     best = max(done, key=lambda trial: (front.gain(trial), -trial.number))
-    return [*said, f"{front.objectives[0]} last rose at trial {best.number} of {len(front.trials)}"]
+    return [*said, f"{front.objectives[0]} last improved at trial {best.number} of {len(front.trials)}"]
 
 
 def features_text(trials: Sequence[Trial], paid_joules: float) -> str | None:

@@ -160,7 +160,7 @@ def alike_neighbours(frame: pd.DataFrame, how: Mapping[str, Reading], targets: T
     few, answers = frame.iloc[:LOOKED_AT], targets.values[:LOOKED_AT]
     if targets.kind == "regression":
         answers = np.searchsorted(np.quantile(answers, np.linspace(0, 1, BINS + 1)[1:-1]), answers)
-    slow, seen, counted = [], 0, [str(name) for name, dtype in few.dtypes.items() if dtype.kind in "iufM"]
+    slow, seen, counted = [], 0, [str(name) for name, dtype in few.dtypes.items() if dtype.kind in "iufM" and few[name].notna().any()]
     for name in counted[:COLUMNS] if len(few) >= 100 and answers.ndim == 1 else ():
         values = numbers(few[name], how.get(name, Reading()))
         values = values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nanmedian(values))

@@ -97,6 +97,14 @@ def test_one_value_is_one_and_two_are_two(exported, tmp_path, capfd):
     assert "2 values of 'size' were not seen in training, e.g. 'a': no number, counted as missing" in said
 
 
+def test_a_column_that_is_refused_is_not_counted_as_missing_before(exported, tmp_path, capfd):
+    (tmp_path / "odd.csv").write_text("when,town,size\n3 Nones 2024,Rome,1\n4 Nones 2024,Rome,2\n", encoding="utf-8")
+    assert predict.run(predict.Model(exported(0.2)[1]), [str(tmp_path / "odd.csv")]) == 2
+    said = capfd.readouterr().err
+    assert "the column 'when' must hold dates as in training, got '3 Nones 2024'" in said
+    assert "counted as missing" not in said
+
+
 def test_every_kind_of_value_that_training_had_not_is_counted_by_file_and_column(exported, tmp_path, capfd):
     """Unparsable and infinite numbers, dates, rare and unknown categories, missing values where there were none, and columns."""
     texts = "when,town,size\nnever,Rome,1e200\n2024-13-45,Bonn,inf\n,Ulm,\n"

@@ -97,6 +97,11 @@ def test_what_the_search_gained_over_the_default_model_is_said() -> None:
     better = Front((default, complete(1, 0.95, 4000.0)), *TWO)
     better.__dict__["evidence"] = Evidence("accuracy", examples=1000)
     assert "is better in accuracy (+0.150) for 4 times the energy" in (over_default(better) or "")
+    few = Front((complete(0, 0.8047, 1000.0, extra={BASELINE: DEFAULT}), complete(1, 0.9554, 4000.0)), *TWO)
+    few.__dict__["evidence"] = Evidence("accuracy", examples=99)
+    said = over_default(few) or ""
+    assert "0.80, " in said
+    assert "(+0.16)" in said, "0.96 less 0.80, not 0.1507"
     same = Front((default, complete(1, 0.95, 998.0)), *TWO)
     assert (over_default(same) or "").endswith("for the same energy.")
     noisy = (replace(default, energy=replace(default.energy, train_u_joules=50.0)), complete(1, 0.95, 930.0, train_u_joules=50.0))

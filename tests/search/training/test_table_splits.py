@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,6 +119,14 @@ def test_a_target_that_goes_on_in_time_gets_a_warning_with_its_date(order, targe
 def test_a_target_that_is_drawn_anew_each_day_or_on_few_days_gets_none(order):
     assert said_of_sales(order=order, target="drawn") is None
     assert said_of_sales(order=order, count=45) is None
+
+
+def test_a_column_of_nothing_but_gaps_is_no_neighbour_and_no_warning_of_numpy():
+    frame = pd.DataFrame({"gone": np.full(200, np.nan), "size": np.random.default_rng(0).random(200)})
+    targets = encode(np.random.default_rng(1).random(200), kind="regression")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert alike_neighbours(frame, {}, targets) is None
 
 
 def test_a_year_in_numbers_is_a_time_and_what_comes_again_each_day_or_year_is_none():
