@@ -29,10 +29,8 @@ from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 
 #: Data sets up to this size are held in memory.
 MEMORY_LIMIT_BYTES = 4 * 2**30
-#: Mean and deviation are taken from this many training examples at most, so that they are equal in memory and streamed.
-STATISTICS_FROM = 4096
-#: Of large examples fewer, so that they take no more memory than this.
-STATISTICS_BYTES = 2**30
+#: Mean and deviation are taken from so many training examples, and bytes, at most, so that they are equal in memory and streamed.
+STATISTICS_FROM, STATISTICS_BYTES = 4096, 2**30
 #: Of the training examples that becomes a split that is missing.
 SHARE = 0.15
 #: Fewer files with a value are chance.

@@ -313,15 +313,17 @@ def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarra
             named = {truth: Counter(plain[truths == truth]).most_common(1)[0][0] for truth in named}
             warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=4)
         return np.array([named.get(truth) for truth in truths], dtype=object)
+    values = parse(plain, reading) if reading.kind in ("number", "duration") else None
+    coded = reading.kind == "number" and (reading.how[2:] or reading.note) and kind != "regression"  # 2WD and 4WD stay
+    if values is not None and not (coded and infer_kind(values[np.isfinite(values)]) == "classification"):
+        return values  # however they are spelt
+    if reading.kind == "date" and kind == "regression":
+        return parse(plain, reading) / 86_400.0
     for said in spellings({*found} - {None}, str(column.name)):
         warnings.warn(f"{source}: {said}", stacklevel=4)
-    if reading.kind in ("number", "duration"):
-        values = parse(plain, reading)
-        coded = reading.kind == "number" and (reading.how[2:] or reading.note) and kind != "regression"  # 2WD and 4WD stay
-        return plain if coded and infer_kind(values[np.isfinite(values)]) == "classification" else values
+    if values is not None:
+        return plain
     if reading.kind == "date":
-        if kind == "regression":
-            return parse(plain, reading) / 86_400.0
         amounts = "seconds" if reading.how in OF_DAY else "days since 1970"
         said = f"the target {column.name!r} is dates, taken for {different} classes; --kind regression predicts them as {amounts}"
         warnings.warn(f"{source}: {said}", stacklevel=4)

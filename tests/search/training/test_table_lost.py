@@ -81,6 +81,14 @@ def test_a_table_in_a_folder_is_read_as_it_is_alone(tmp_path):
     assert prepare({"columns": [{"name": "X", "type": "dropped"}], "file": learnt}, tmp_path).shape == (1, 0)
 
 
+@pytest.mark.parametrize("spelt", [("{:.3e}", "{:.3E}"), ("{:.0f} kg", "{:.0f} KG")])
+def test_amounts_are_no_classes_however_they_are_spelt(spelt):
+    amounts = [1_000.0 + 37 * (k // 2) for k in range(ROWS)]
+    frame = pd.DataFrame({"x": range(ROWS), "y": [spelt[k % 2].format(one) for k, one in enumerate(amounts)]})
+    task, said = said_of(frame)
+    assert (task.kind, "two classes" in said) == ("regression", False)
+
+
 def test_new_rows_in_a_folder_may_spell_names_otherwise_and_lack_what_folders_are_named(tmp_path):
     written(tmp_path / "site=A" / "t.csv", {"Age": range(ROWS)})
     assert [*read(tmp_path, ["age", "site"]).columns] == ["x", "Age", "y", "site"]
