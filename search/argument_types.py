@@ -38,7 +38,8 @@ def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], pre
     told, wanted, defaults = _declared(owner)
     for name in wanted.keys() & values.keys():
         value, default = values[name], defaults[name]
-        if value is not default and not _fits(value, wanted[name]):
+        empty = isinstance(value, str) and not value.strip() and "Path" in told[name]  # which pathlib takes for the current folder
+        if value is not default and (empty or not _fits(value, wanted[name])):
             remedy = "give one" if default is inspect.Parameter.empty else f"leave it out for {default!r}".removesuffix(" for <factory>")
             if isinstance(value, str) and re.fullmatch(r"\s*[\d.eE+-]+\s*", value) and _fits(1, wanted[name]):
                 remedy = f"write {value.strip()} without quotes"
@@ -93,4 +94,4 @@ def _fits(value: Any, wanted: Any) -> bool:
     if getattr(kind, "_is_protocol", False):  # what it has is seen when it is used
         return kind is _Anything or not isinstance(value, _PLAIN)
     kind = {int: Integral, float: Real, Path: os.PathLike, Literal: str}.get(kind, kind)
-    return not isinstance(kind, type) or isinstance(value, kind)
+    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)

@@ -188,11 +188,6 @@ class Curve:
                     least = low
         return None if math.isinf(most) else (most, least)
 
-    def _lagging(self, t_ns: int) -> float:
-        """Return the variance of a value at an instant that comes from a power sensor behind its load, in J^2."""
-        around = self.watts_around(t_ns, 2 * self.lag_ns)
-        return (max(around[1] - around[0], 0.0) * self.lag_ns / NANO) ** 2 / 3 if around else 0.0
-
     def change(self, segment: int) -> float:
         """Return by how much the power surely differs between a segment and the one before, in watts."""
         bounds = []
@@ -259,7 +254,8 @@ class Curve:
             watts = gained / (self.t[i + 1] - self.t[i]) * NANO
             inside = (max(self.spread(i, RECENT), 0.5 * watts) * away) ** 2
             placed = (watts * self.half[i if share < 0 else i + 1] / NANO) ** 2 / 3
-        lagging = self._lagging(t_ns) if self.lag_ns else 0.0
+        around = self.watts_around(t_ns, 2 * self.lag_ns) if self.lag_ns else None  # the sensor may be behind its load
+        lagging = (max(around[1] - around[0], 0.0) * self.lag_ns / NANO) ** 2 / 3 if around else 0.0
         return Point(joules, inside + placed + lagging + self.resolution**2 / 12, grown, i)
 
     def _value(self, t_ns: int, reach_seconds: float) -> float | None:

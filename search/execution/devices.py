@@ -192,29 +192,6 @@ def _used(leases: Sequence[Lease]) -> tuple[str, ...] | None:
     return tuple(lease.domain for lease in leases)
 
 
-def pick_device(device: str) -> str:
-    """Resolve ``auto`` and refuse a device that is not there.
-
-    Raises:
-        ValueError: If the device is unknown or absent.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        named = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
-    if named.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}: nothing here measures a {named.type} device")
-    if named.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: no CUDA device here; use --device cpu, or install a driver and a CUDA build of torch")
-    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
-    return device
-
-
 def check_executor(name: str) -> None:
     """Refuse an executor that there is not, before anything is loaded.
 

@@ -114,7 +114,8 @@ def energy_trial(
                     failed.add_note(f"closing the energy window failed too: {later!r}")
                 failed = failed or later
             energy.record = record = window.record
-            whole = record if inner else _with_earlier(trial, record)
+            earlier = None if inner else _own_record(trial)  # of its blocks before
+            whole = record if earlier is None else replace(add([Record.from_json(earlier), record]), state=record.state)
             for name, value in {} if inner else {**facts_of(whole), RECORD: whole.to_json() | {"hardware": {}}}.items():
                 trial.set_user_attr(name, value)
             if failed is not None:
@@ -129,12 +130,6 @@ def _state(error: BaseException | None) -> str:
     if error is None:
         return "ok"
     return "pruned" if type(error).__name__ == "TrialPruned" else "failed" if isinstance(error, Exception) else "stopped"
-
-
-def _with_earlier(trial: optuna.trial.BaseTrial, record: Record) -> Record:
-    """Add what earlier blocks of a trial took."""
-    earlier = _own_record(trial)
-    return record if earlier is None else replace(add([Record.from_json(earlier), record]), state=record.state)
 
 
 def _own_record(trial: Any) -> dict[str, Any] | None:

@@ -21,7 +21,6 @@ from ..billing.trial_energy import price_of_features, trial_energy
 from ..certainty import written
 from ..energy import Ledger, Record
 from ..energy.journal import fitted
-from ..execution.devices import pick_device
 from ..execution.job import Executor, Job, Outcome, reason_of
 from ..execution.watch import TimeLimit, Watch, pace_of, slowest_epoch
 from ..formatting import for_stream, joules_text
@@ -34,6 +33,7 @@ from ..records.trial import INTERRUPTED, Trial
 from ..space import FixedTrial, Space
 from ..study import Study
 from ..threads import cores
+from ..training.recipe import pick_device
 from .baselines import PLAIN, MeasurementProtocol
 from .endings import Endings, noted_on
 from .identity import existing_folder, refuse_other_data, timestamp

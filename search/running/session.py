@@ -35,7 +35,7 @@ from ..energy import Ledger, discover
 from ..energy.calibrations import WallCalibration, load_calibration
 from ..energy.discover import Discovery
 from ..energy.sources.cpu_time import BLIND, CpuTime, Tree
-from ..execution.devices import check_executor, make_executors, pick_device, take_devices, torch_threads
+from ..execution.devices import check_executor, make_executors, take_devices, torch_threads
 from ..execution.job import WARM_UP_SECONDS, Executor, Job, WarmUp, warm_up_seconds
 from ..execution.watch import Watch, within
 from ..formatting import for_stream, joules_text
@@ -48,7 +48,7 @@ from ..stopping.rules import BROKEN_OFF
 from ..study import Study
 from ..threads import cores
 from ..training.feature_cache import FeatureCache
-from ..training.recipe import synchronizer
+from ..training.recipe import pick_device, synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings, stop_on_interrupt

@@ -13,6 +13,7 @@ import torch
 
 from ..argument_types import refuse_wrong_types
 from ..formatting import own_place
+from .recipe import pick_device
 from .splits_data import ItemError, MemoryData, StreamData
 from .table_checks import LOOKED_AT, classes_of, warn_of_examples, warn_of_scales, warn_of_shared
 from .task import Kind, Targets, Task, comparable, complete_splits, encode, target_scale, unmasked, warn_of_absent_classes
@@ -275,6 +276,7 @@ def task_in_memory(
     device: str | torch.device = "cpu",
 ) -> Task:
     """Split inputs and targets, the values of a regression standardised by the training split; see ``MemoryData`` for the rest."""
+    device = pick_device(device)
     scale = target_scale(targets.values[parts[0]]) if targets.kind == "regression" else None
     if targets.kind in ("classification", "anomaly"):
         named = zip(("training", "validation", "test"), parts, strict=True)

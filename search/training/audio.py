@@ -56,6 +56,10 @@ class Spectrogram:
         for name in ("seconds", "sample_rate", "mels", "window", "hop"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if self.hop > self.window:
+            raise ValueError(f"hop must be at most the window, {self.window}, got {self.hop:,}; what is between windows would be lost")
+        if self.mels > (bins := self.window // 2 + 1):
+            raise ValueError(f"mels must be at most the {bins} frequencies of a window, got {self.mels:,}; the rest would be empty")
         if self.samples < self.window:
             raise ValueError(f"seconds must be at least one window, {self.window / self.sample_rate:.3f} s, got {self.seconds}")
 
@@ -90,7 +94,7 @@ def audio(
         FileNotFoundError: If ``path`` does not exist.
         ValueError: If there are no classes or a recording cannot be read; the message names the folder or file.
     """
-    refuse_wrong_types(audio, {"path": path, "seconds": seconds, "sample_rate": sample_rate, "mels": mels})
+    refuse_wrong_types(audio, locals())
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise ValueError(
             f"sample_rate must be from {RATES[0]:,} to {RATES[1]:,}, got {sample_rate:,}; give samples per second, 16 kHz is 16000"

@@ -21,9 +21,11 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
+from ..argument_types import refuse_wrong_types
 from ..threads import cores
 from .arrays import channel_statistics
 from .file_tree import Files, Found, unreadable
+from .recipe import pick_device
 from .splits_data import ItemError, MemoryData, StreamData
 from .task import Data, Raw, Task, complete_splits, warn_of_absent_classes
 
@@ -87,6 +89,8 @@ def task_of_files(
 
     ``preprocessing`` is how a file becomes ``decode``'s result; ``mean`` and ``std`` are added. See ``FileOptions`` for the options.
     """
+    refuse_wrong_types(task_of_files, locals())
+    device = pick_device(device)
     splits = _split(found, validation_share, test_share, seed)
     everything = [entry for entries in splits.values() for entry in entries]
     threads = workers if workers is not None else cores()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -147,6 +148,26 @@ def thread_choices(most: int | None = None) -> tuple[int, ...]:
     """
     most = cores() if most is None else most
     return tuple(sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most}))
+
+
+def pick_device(device: torch.device | str) -> str:
+    """Return the name of a device, the best one for ``auto``; what is no device of this machine is refused.
+
+    Raises:
+        ValueError: If the device is unknown or absent.
+    """
+    import torch
+
+    device = str(device)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"(cpu|cuda)(:[0-9]+)?", device):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}: nothing here trains on, or measures, another one")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: no CUDA device here; use --device cpu, or install a driver and a CUDA build of torch")
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    return device
 
 
 def available_precisions(device: torch.device | str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..argument_types import refuse_wrong_types
 from ..formatting import read_names
 from .arrays import task_in_memory
 from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, spellings, texts, without_markers
@@ -89,6 +90,7 @@ def table(
         FileNotFoundError: If the file does not exist.
         ValueError: If it cannot be read, lacks a column, or no feature is left.
     """
+    refuse_wrong_types(table, locals(), target="give the name of a column, or several")
     if max_levels < 1:
         raise ValueError(f"max_levels must be at least 1, got {max_levels}; --set max_levels=32 is the default")
     if hasattr(target, "dtype"):

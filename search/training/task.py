@@ -206,7 +206,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         return Targets(kind, _numbers(values, name), ())
     if values.dtype.kind == "f" and (missing := int(np.isnan(values).sum())):
         raise ValueError(f"{name} must not be missing, got {missing} missing values; leave out their examples")
-    if classes is not None and (isinstance(classes, str) or len({*map(str, classes)}) < len(classes)):
+    if classes is not None and (isinstance(classes, str) or not hasattr(classes, "__len__") or len({*map(str, classes)}) < len(classes)):
         raise ValueError(f"classes must be a list of different names, got {classes!r}; give each its own")
     if kind == "multilabel":
         return _labels(values, classes, name)
@@ -320,6 +320,8 @@ def split_indices(
             raise ValueError(f"{name} must be in [0, 1), got {share}")
     if validation_share + test_share >= 1:
         raise ValueError(f"validation_share + test_share must be < 1, got {validation_share} + {test_share}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}; 0 is the usual one")
     random = np.random.default_rng(seed)
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if stratified else [np.arange(len(labels))]
     parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]] = ([], [], [])
