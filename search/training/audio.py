@@ -228,7 +228,8 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
     for name, label in (found.splits["train"][k] for k in spaced(len(found.splits["train"]), PROBED)):
         with suppress(*unreadable()):  # decoding reports it
             samples, rate = read_sound(data := files.read(name))  # not by the header, which may name more samples than there are
-            cut += [name] if _is_cut(data) else []
+            size = int.from_bytes(data[4:8], "little" if data[:4] == b"RIFF" else "big")  # of a pipe none, or the greatest
+            cut += [name] if data[:4] in (b"RIFF", b"FORM") and len(data) + 1 < size + 8 < 2**31 - 2**16 else []
             lengths.append(len(samples) / rate)
             rates[str(rate)] += 1
             speeds.append((f"{rate:,}", label))
@@ -247,12 +248,6 @@ def _lengths(files: Files, found: Found) -> tuple[list[float], Counter[str], dic
         said = f"{len(cut)} of {len(peaks)} recordings end before the end that their header names, e.g. {cut[0]}"
         warnings.warn(f"{files.path}: {said}; copy them again, or leave them out", stacklevel=4)
     return lengths, rates, sounds
-
-
-def _is_cut(data: bytes) -> bool:
-    """Whether a WAV or AIFF file is shorter than its header says; one that was written to a pipe names no length, or the greatest."""
-    size = int.from_bytes(data[4:8], "little" if data[:4] == b"RIFF" else "big")
-    return data[:4] in (b"RIFF", b"FORM") and len(data) + 1 < size + 8 < 2**31 - 2**16
 
 
 def _warn_of_length(where: str, lengths: list[float], sounds: Mapping[str, float], seconds: float | None) -> None:

@@ -106,7 +106,9 @@ class Ridge(_Linear):
         if classes:
             fitted = (inputs[checked] @ weights + mean).double()
             share = (leverage + 1.0 / count).clamp(max=0.999)[:, None].double()
-            scale = _best_scale((fitted - share * wanted[checked]) / (1.0 - share), targets[checked])
+            left_out = (fitted - share * wanted[checked]) / (1.0 - share)
+            losses = [nn.functional.cross_entropy(float(one) * left_out, targets[checked]) for one in SCALES]
+            scale = float(SCALES[int(torch.stack(losses).argmin())])  # which makes logits of scores
         self.linear.weight.copy_(scale * weights.T)
         self.linear.bias.copy_(scale * (mean - centre @ weights))
         return float(_loss(scale * (inputs @ weights + mean), targets))
@@ -178,12 +180,6 @@ class Neighbours(SolvedHead):
 def _joined(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return inputs.float(), targets.float() if targets.is_floating_point() else targets.long()
-
-
-def _best_scale(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """Return the factor that makes logits of scores ``(n, outputs)``, by the cross-entropy of their classes."""
-    losses = [nn.functional.cross_entropy(float(scale) * scores, targets) for scale in SCALES]
-    return float(SCALES[int(torch.stack(losses).argmin())])
 
 
 def _loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

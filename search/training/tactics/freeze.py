@@ -49,7 +49,9 @@ class Freeze(NoOp):
         own = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
         self._parameters = [parameter for parameter in own if parameter.requires_grad and id(parameter) not in kept]
         self._model = model
-        self._norms = _norms_before(model, layers[-1]) if self.batchnorm_eval and layers else []
+        modules = list(model.modules())
+        before = modules[: modules.index(layers[-1]) + 1] if self.batchnorm_eval and layers else []
+        self._norms = [module for module in before if isinstance(module, nn.modules.batchnorm._NormBase)]  # also those without parameters
         self._total = sum(parameter.numel() for parameter in model.parameters())
         if self.from_epoch == 1:
             self._freeze()
@@ -112,9 +114,3 @@ def frozen_layers(model: nn.Module, share: float) -> list[nn.Module]:
 
 def _layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
-
-
-def _norms_before(model: nn.Module, last: nn.Module) -> list[nn.Module]:
-    """Normalisations with running statistics up to the last frozen layer, those without parameters included."""
-    modules = list(model.modules())
-    return [module for module in modules[: modules.index(last) + 1] if isinstance(module, nn.modules.batchnorm._NormBase)]
