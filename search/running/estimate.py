@@ -49,10 +49,10 @@ BESIDE = (1.0, 1.6)
 #: Complete trainings' energy after which ``freeze-thaw`` has 95 % of the hypervolume that it has after 20: the range over six problems.
 #: Source: studies/results/search.md, the tasks that were kept out of every choice, between its rows by the logarithm of the energy.
 NEEDED = (2.0, 14.0)
-#: An estimate takes at most this share of the needed budget, beside the start that every run pays; but it probes so many candidates.
-FRUGAL, LEAST_PROBES = 0.05, 2
-#: Trials of a rehearsal: past the random start of the samplers, so that their models are fitted, too.
-TRIALS = 20
+#: An estimate takes at most this share of the needed budget beside the start that every run pays, but so many probes and decisions.
+FRUGAL, LEAST_PROBES, LEAST_DECISIONS = 0.05, 2, 2
+#: Trials of a rehearsal, and how many of them samplers begin with that are drawn at random, at most.
+TRIALS, RANDOM = 20, 10
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class Estimate:
         probes: Number of probed candidates that could be trained; ``failed_probes`` could not.
         earlier: Number of trials of earlier runs on this hardware that entered; ``elsewhere`` those on other hardware, which did not.
         probe_joules: What the probing itself has cost.
-        features_joules: What features of frozen networks are expected to cost of ``joules``: once for all trials that share them, and
-            nothing where they are kept from earlier studies. None where no candidate has any.
+        features_joules: What features of frozen networks, which trials share, cost of ``joules``; 0 where they are kept, None without any.
         needed_joules: What is needed for 95 % of what a long search brings, start and decisions included, with the ends of its 90 %
             interval and ``needed_seconds`` beside it; None for Optuna's samplers, of which it is not known.
     """
@@ -118,12 +117,13 @@ class Estimate:
         (energy, low, high, overhead, full, probed, features, need, least, most), unit = energies((*named, self.features_joules, *needs))
         needed = f"{need} {unit}{_duration(self.needed_seconds, ' and about ')} (90 %: {least} to {most} {unit})"
         probing = "" if self.probe_joules is None else f"; probing took {probed} {unit}, its start included"
+        once = f"once for all: {features} {unit}" if self.features_joules else "none: kept by earlier studies, or few trials need any"
         spread = "the budget: candidates fill it" if low == high else f"90 %: {low} to {high} {unit}"
         return "\n".join(
             [
                 f"energy   {energy} {unit} ({spread})",
                 "         of which start and decisions: " + ("unknown, left out" if self.overhead_joules is None else f"{overhead} {unit}"),
-                *([f"         of which features, once for all: {features} {unit}"] if self.features_joules is not None else []),
+                *([f"         of which features, {once}"] if self.features_joules is not None else []),
                 f"trials   {self.trials:.0f} (90 %: {self.low_trials:.0f} to {self.high_trials:.0f})"
                 + ("" if self.trials else ": a start alone takes as much, give a larger budget"),
                 f"time    {_duration(self.seconds, ' about ') or ' unknown'} with one worker",
@@ -371,21 +371,19 @@ def probe_study(
         return probes, overhead, None if joules is None else before + joules
 
 
-def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float | None = None) -> float | None:
+def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float = math.inf) -> float | None:
     """Return what asking for one trial and storing its result costs on this machine, or None when energy is unknown.
 
     Qualities and energies are made up: they decide what is proposed, not what proposing costs. Once it has taken the most that it may, it
-    ends, and is too low: the first decisions are cheap.
+    ends, but not before models have decided, which takes many times a random draw: these decisions stand for the rest.
     """
     random = np.random.default_rng(study.seed)
     with TemporaryDirectory() as folder:
         store = RunFolder.create(Path(folder) / "rehearsal", {"study": described(study), "sessions": [], "run_id": "rehearsal"})
         sampler = make_sampler(study.sampler, rungs=study.rungs, seed=study.seed, study=study, task=task)
         optuna_study = store.study(sampler, alone=True)
-        begin_ns, asked_for, directed = time.monotonic_ns(), 0, list(zip(study.objectives, study.directions, strict=True))
-        while asked_for < TRIALS and not getattr(sampler, "exhausted", False):
-            if asked_for and most_joules is not None and (ledger.joules(begin_ns) or 0.0) > most_joules:
-                break
+        begin_ns, spent, directed = time.monotonic_ns(), [0.0], list(zip(study.objectives, study.directions, strict=True))
+        while len(spent) <= (TRIALS if spent[-1] <= most_joules else RANDOM + LEAST_DECISIONS) and not getattr(sampler, "exhausted", False):
             asked = optuna_study.ask()
             study.space.sample(asked)
             epochs = study.draw_epochs(asked)
@@ -394,6 +392,8 @@ def decision_joules(study: Study, task: Task, ledger: Ledger, most_joules: float
             values |= {name: epochs * float(random.uniform(0.5, 2.0)) for name in study.objectives if "energy" in name or "co2" in name}
             asked.set_user_attr(EPOCHS_REACHED, epochs)
             optuna_study.tell(asked, [values[name] for name in study.objectives])
-            asked_for += 1
-        joules = ledger.joules(begin_ns)
-    return None if joules is None or not asked_for else joules / asked_for
+            spent.append(ledger.joules(begin_ns) or 0.0)
+        known, each = ledger.joules(begin_ns) is not None, np.diff(spent)
+    decided = each[RANDOM:]
+    mean = (each[:RANDOM].sum() + (TRIALS - RANDOM) * decided.mean()) / TRIALS if len(decided) else each.sum() / max(1, len(each))
+    return float(mean) if known and len(each) else None

@@ -1,7 +1,10 @@
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from helpers.trials import make_trial
 
@@ -52,7 +55,9 @@ def test_features_are_paid_by_the_first_trial_that_needs_them_and_once(monkeypat
 
 def test_features_that_are_kept_cost_nothing_and_models_without_any_say_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BESIDE", (1.0, 1.0))
-    assert estimate(STUDY, [head("96", kept=1.0)] * 4, trial_limit=10).joules == pytest.approx(260.0)
+    kept = estimate(STUDY, [head("96", kept=1.0)] * 4, trial_limit=10)
+    assert (kept.joules, kept.features_joules) == (pytest.approx(260.0), 0.0)
+    assert "of which features, none: kept by earlier studies, or few trials need any" in kept.to_text()
     assert estimate(STUDY, [head("96", kept=0.5)] * 4, trial_limit=10).joules == pytest.approx(500.0 + 260.0)
     plain = estimate(STUDY, [probe(3.0, 2.0)] * 4, trial_limit=10)
     assert plain.features_joules is None
@@ -209,6 +214,25 @@ def test_probing_ends_where_more_would_take_more_than_a_twentieth_of_what_is_nee
     monkeypatch.setattr(module, "FRUGAL", 1e6)
     monkeypatch.setattr(module, "probe", lambda *given, **where: replace(real(*given, **where), params={}))
     assert len(module.probe_study(study, count=3, meter="cpu_time", device="cpu")[0]) == 3
+
+
+@pytest.mark.parametrize(("most", "asked"), [(-1.0, 12), (150.0, 12), (1e9, 20)])
+def test_decisions_are_rehearsed_past_the_random_ones_whatever_probing_has_left(
+    rings: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, most: float, asked: int
+) -> None:
+    spent = [0.0]
+
+    class Dear(optuna.samplers.RandomSampler):
+        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            spent.append(spent[-1] + (1.0 if trial.number < 10 else 100.0))
+
+    monkeypatch.setattr(module, "make_sampler", lambda *given, **options: Dear(seed=0))
+    ledger: Any = SimpleNamespace(joules=lambda begin_ns: spent[-1])
+    study = rings()
+    assert module.decision_joules(study, study.load_task(), ledger, most) == pytest.approx((10 * 1.0 + 10 * 100.0) / 20)
+    assert len(spent) - 1 == asked
+    unknown: Any = SimpleNamespace(joules=lambda begin_ns: None)
+    assert module.decision_joules(study, study.load_task(), unknown, most) is None
 
 
 def test_earlier_trials_on_other_hardware_are_left_out_and_counted() -> None:
