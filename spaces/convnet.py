@@ -14,8 +14,7 @@ from ..search.training.task import Task
 from .layers import Activations, Headed, Norms, activation, image_shape, norm
 from .recipes import ORDINARY, Counts, Domain, Family, Options, RecipeRanges, parts_of, suggest_categorical, suggest_int, words
 
-POOLINGS = ("max", "average", "stride")
-Poolings: TypeAlias = Annotated[Options[str], words(*POOLINGS)]
+Poolings: TypeAlias = Annotated[Options[str], words("max", "average", "stride")]
 Kernels: TypeAlias = Annotated[Options[int], Domain("an odd number >= 1", lambda n: n > 0 and n % 2 == 1, choices=True)]
 #: Images and patches that the filters are computed from, and what is added to the variances of standardised pixels before the division.
 WHITENED_FROM, WHITENED_PATCHES, WHITENED_FLOOR = 256, 50_000, 1e-2
@@ -26,7 +25,7 @@ class BlockFamily(Family):
     """The ranges of networks made of blocks of convolution, norm and activation; channels double where the image is halved.
 
     ``depths`` are numbers of blocks, ``widths`` channels of the first one, ``kernels`` the side of the kernels in pixels, odd.
-    ``depthwise`` splits convolutions after the first into a depthwise and a pointwise one. ``poolings``, one of ``POOLINGS``, is how a
+    ``depthwise`` splits convolutions after the first into a depthwise and a pointwise one. ``poolings``, max, average or stride, is how a
     block halves the image. ``whitened`` starts the first convolution with filters that whiten patches of the training images, see
     ``start_whitened``. Norms are ``batch``, ``group``, ``layer`` or ``none``; activations ``relu``, ``gelu`` or ``silu``.
     """
@@ -35,7 +34,7 @@ class BlockFamily(Family):
     widths: Counts = (8, 64)
     kernels: Kernels = (3, 5)
     depthwise: Options[bool] = (False, True)
-    poolings: Poolings = POOLINGS
+    poolings: Poolings = ("max", "average", "stride")
     norms: Norms = ("batch", "group")
     activations: Activations = ("relu", "silu")
     whitened: Options[bool] = True

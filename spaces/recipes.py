@@ -121,8 +121,7 @@ Count: TypeAlias = Annotated[int, Domain("a whole number >= 1", lambda n: 1 <= n
 Some: TypeAlias = Annotated[Options[int | None], Domain("a whole number >= 1 or None", lambda n: n is None or 1 <= n == n // 1, True)]
 
 
-_WHOLE = ("batch_size",)
-_NUMBERS = ("learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
+_NUMBERS = ("batch_size", "learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
 _LOG = frozenset({"learning_rate", "weight_decay", "batch_size", "head_learning_rate"})
 #: The recipe that somebody takes who does not search: PyTorch's own rate and weight decay of AdamW.
 ORDINARY: Mapping[str, Any] = {"learning_rate": 1e-3, "weight_decay": 1e-2, "batch_size": 64, "augment": "none", "precision": "float32"}
@@ -175,7 +174,7 @@ class RecipeRanges:
         """Raise ValueError where an end of a range, or a choice, is none that ``Recipe`` allows."""
         for name in self.__dataclass_fields__.keys() - {"tactics"}:
             what = getattr(self, name)
-            for value in ends_of(_pair(what, log=name in _LOG) if name in _WHOLE + _NUMBERS else what):
+            for value in ends_of(_pair(what, log=name in _LOG) if name in _NUMBERS else what):
                 Recipe(**{name: value})
 
     def sample(self, trial: Suggest) -> Recipe:
@@ -187,10 +186,8 @@ class RecipeRanges:
                 values[name] = {key: drawn for key, settings in what.items() if (drawn := _tactic(trial, key, settings)) is not None}
             elif name == "momentum" and values["optimizer"] != "sgd":
                 continue
-            elif name in _WHOLE:
-                values[name] = suggest_int(trial, name, what, log=name in _LOG)
             elif name in _NUMBERS and what is not None:
-                values[name] = suggest_float(trial, name, what, log=name in _LOG)
+                values[name] = (suggest_int if name == "batch_size" else suggest_float)(trial, name, what, log=name in _LOG)
             else:
                 values[name] = suggest_categorical(trial, name, what)
         return Recipe(**values)
@@ -201,12 +198,9 @@ def _tactic(trial: Suggest, name: str, settings: Mapping[str, Any]) -> dict[str,
         return None
     drawn: dict[str, Any] = {}
     for key, what in settings.items():
-        if key == "on":
-            continue
-        draw = suggest_categorical
-        if isinstance(what, Range):
-            draw = suggest_int if isinstance(what.low, int) and isinstance(what.high, int) else suggest_float
-        drawn[key] = draw(trial, f"{TACTIC}{name}.{key}", what)
+        whole = isinstance(what, Range) and isinstance(what.low, int) and isinstance(what.high, int)
+        draw: Any = suggest_int if whole else suggest_float if isinstance(what, Range) else suggest_categorical
+        drawn |= {} if key == "on" else {key: draw(trial, f"{TACTIC}{name}.{key}", what)}
     return drawn
 
 
@@ -232,13 +226,8 @@ class TacticRanges:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return the ranges by tactic, for ``RecipeRanges.tactics``; a setting that a tactic does not have or take raises ValueError."""
-        found: dict[str, dict[str, Any]] = {}
-        for name, defaults in DEFAULTS.items():
-            use: Use = getattr(self, name)
-            if use is False:
-                continue
-            own = {} if use is True else dict(use)
-            found[name] = {**defaults, **own}
+        uses: dict[str, Any] = {name: getattr(self, name) for name in DEFAULTS}
+        found = {name: {**DEFAULTS[name], **({} if use is True else use)} for name, use in uses.items() if use is not False}
         if self.power_limits_watts:
             found["power_limit"] = {"watts": tuple(self.power_limits_watts)}
         for name, given in found.items():

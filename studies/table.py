@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from ..search.space import NearestTrial, Space
-from ..search.study import Study
+from ..search.study import OBJECTIVES, Study
+from ..search.training.evaluate import qualities
 from ..search.training.table import table
 from ..search.training.table_features import MAX_LEVELS
 from ..search.training.task import Kind
@@ -80,6 +82,10 @@ def study(
         "missing": missing,
     }
     task = table(data, target, kind=kind, seed=seed, drop=drop, keep=keep, categorical=categorical, text=text, split=split, **shares)
+    known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
+    if metric and metric not in known:
+        near = get_close_matches(metric, known, n=1, cutoff=0.4) or known
+        raise ValueError(f"--metric must be {' or '.join(known)} for {task.kind}, got {metric!r}; do you mean {near[0]}?")
     embedded = [column["name"] for column in task.preprocessing["columns"] if column["type"] == "text"]
     weights = (False, True) if metric in EVEN and task.kind != "regression" else False
     boosted = boosting(task.kind, rows=(1.0, 0.3, 0.1) if len(task.train) >= MANY else 1.0, balanced=weights)

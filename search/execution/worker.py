@@ -182,32 +182,34 @@ class WorkerProcess:
             return Outcome(0, failed="the worker process died before it began", excused=True, cpu_seconds=0.0)
         with ExitStack() as open_phases:
             while True:
-                match _told(self._pipe, overdue):
-                    case "ready" | "warm", _:
+                kind, payload = _told(self._pipe, overdue)
+                match kind:
+                    case "ready" | "warm":
                         self._ready = True
-                    case "enter", (*phase, began_ns):
+                    case "enter":
                         used.note(self.pid, begin=True)
+                        *phase, began_ns = payload
                         since_ns = _instant(began_ns, since_ns)  # the child's: this process is late when it has other work
                         window = open_phases.enter_context(phases(*phase))
                         window.t0_ns = since_ns
-                    case "exit", (cpu_seconds, ended_ns):
-                        window.cpu_seconds = cpu_seconds
+                    case "exit":
+                        window.cpu_seconds, ended_ns = payload
                         window.ended_ns = since_ns = _instant(ended_ns, since_ns)
                         open_phases.close()  # phases of a training do not nest
-                    case "epoch", entry:
-                        epochs = int(entry["epoch"])
-                        go_on = should_continue(entry)
+                    case "epoch":
+                        epochs = int(payload["epoch"])
+                        go_on = should_continue(payload)
                         with contextlib.suppress(OSError):  # a worker that has died meanwhile is noticed when it is read from
                             self._pipe.send(go_on)
-                    case "overdue", reason:
+                    case "overdue":
                         self._kill()
-                        return Outcome(epochs, failed=reason, cpu_seconds=used.seconds)
-                    case "died", _:
+                        return Outcome(epochs, failed=payload, cpu_seconds=used.seconds)
+                    case "died":
                         return replace(self._died(), epochs=epochs, cpu_seconds=used.seconds)
-                    case "done" | "spoiled" as kind, outcome:
+                    case "done" | "spoiled":
                         if kind == "spoiled":
                             self._kill()
-                        return cast(Outcome, outcome)
+                        return cast(Outcome, payload)
 
     @property
     def alive(self) -> bool:

@@ -288,11 +288,9 @@ def empty_text(front: Front) -> str:
         return f"The front of {front.name!r} is empty: no trial has started. Start or continue the search with joulefront run."
     reasons = [reason for trial in front.trials if (reason := front.why_not(trial))]
     counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
-    remedy = (
-        "Models that were stopped early count without complete_only."
-        if front.complete_only and "not trained to the last rung" in reasons
-        else "Continue the search with joulefront run; joulefront report shows why trials failed."
-    )
+    remedy = "joulefront report shows why trials failed; joulefront run continues the search where that has been put right."
+    if front.complete_only and "not trained to the last rung" in reasons:
+        remedy = "Models that were stopped early count without complete_only."
     return f"The front of {front.name!r} is empty: of {len(front.trials)} trials {counted}. {remedy}"
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Why a session ended that did not come to its end.
 BROKEN_OFF = "broken off by an error"
-#: So many rejected or failed candidates in a row end a study: the space holds nothing that can be trained.
-MAX_FAILURES_IN_A_ROW = 25
+#: So many rejected or failed candidates in a row end a study, and so many first trials with the same error, which comes of its settings.
+MAX_FAILURES_IN_A_ROW, ALIKE = 25, 3
 #: Share of an energy budget that the default model may take; then it is measured as it is. Then that of the first of another family.
 DEFAULT_SHARE, BEGINNER_SHARE = 0.1, 0.03
 #: After the timeout, an epoch has this long, or twice what an epoch takes, to end by itself.
@@ -283,11 +283,19 @@ class StopRules:
             return "interrupted"
         if failures >= MAX_FAILURES_IN_A_ROW:
             return f"{failures} candidates in a row failed or were refused; see the reasons with joulefront report"
+        if failures >= ALIKE and (error := self._only_error()) is not None:
+            return f"all trials failed of their settings: {error}; correct these and start anew"
         if getattr(self.optuna_study.sampler, "exhausted", False):
             return "every combination has been tried"
         reason = self._reached(self.finished()) or (self.carbon and self.carbon.ended())
         self.update_remaining()
         return reason or self.stop_gain.not_worth_it(None if self.limits.trials is None else self.limits.trials - self.finished())
+
+    def _only_error(self) -> str | None:
+        """Return the one error by which every trial of the study has failed so far, where it comes of the settings; else None."""
+        done = [trial for trial in self.optuna_study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        errors = {str(trial.user_attrs.get(ATTRIBUTE, {}).get("reason")) if trial.state.name == "FAIL" else "" for trial in done}
+        return next((error for error in errors if len(errors) == 1 and error.startswith(("ValueError", "TypeError"))), None)
 
     def is_full(self, under_way: int) -> bool:
         """Whether the trials under way are the last ones that the limits allow."""
@@ -346,9 +354,11 @@ class Overdue(TimeLimit):
         self.rules, self.excused = rules, False
 
     def _found(self) -> str | None:
-        outside = self._outside()
-        self.excused = outside is not None
-        return super()._found() if outside is None else outside
+        self.excused = True
+        if (outside := self._outside()) is not None:
+            return outside
+        self.excused = False
+        return super()._found()
 
     def _outside(self) -> str | None:
         """Look at what ends the session; features have no epoch whose end could be waited for, and what is stored of them stays."""

@@ -96,7 +96,7 @@ def test_an_empty_front_gives_the_reason_and_the_remedy() -> None:
     failed = FrontView((Trial(0, "failed", {}, 1), complete(1, 0.9, None)), *TWO)
     assert failed.to_text() == (
         "The front of 'front' is empty: of 2 trials 1 a value is unknown, 1 failed. "
-        "Continue the search with joulefront run; joulefront report shows why trials failed."
+        "joulefront report shows why trials failed; joulefront run continues the search where that has been put right."
     )
     assert "<Front" not in failed._repr_html_()
     early = FrontView((complete(0, 0.9, 5.0),), *TWO, complete_only=True)

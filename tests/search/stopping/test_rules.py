@@ -1,5 +1,6 @@
 """What remains of a budget, in the unit that the sampler compares."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.records.trial import ATTRIBUTE
 from joulefront.search.samplers.marginal_gain import RemainingGain
-from joulefront.search.stopping.rules import StopGain
+from joulefront.search.stopping.rules import Limits, StopGain, StopRules
 from joulefront.spaces.mlp import Mlp
 
 FRANCE = Intensity(56.0, "FR", "table")
@@ -75,3 +76,37 @@ def test_looking_ahead_is_rare_and_says_nothing_before_there_is_something_to_see
         seen += [count] if view._looked != before else []
     assert seen[0] == 24
     assert 8 <= len(seen) <= 20
+
+
+def trials_that_ended(*reasons):
+    """The rules of a study whose trials failed of these reasons, None for one that did not."""
+    done = [
+        SimpleNamespace(
+            state=SimpleNamespace(name="COMPLETE" if reason is None else "FAIL", is_finished=lambda: True),
+            user_attrs={ATTRIBUTE: {} if reason is None else {"reason": reason}},
+        )
+        for reason in reasons
+    ]
+    search = SimpleNamespace(get_trials=lambda deepcopy: done, sampler=None)
+    nothing = SimpleNamespace(not_worth_it=lambda left: None, update_remaining=lambda *rest: None)
+    account = SimpleNamespace(spent_joules=lambda: 1.0)
+    return StopRules(SimpleNamespace(), search, Limits(seconds=1e9), account, threading.Event(), nothing)
+
+
+def test_three_trials_that_fail_of_one_error_of_the_settings_end_the_study_with_it():
+    error = "ValueError: the family 'convnet' needs images, got a table of 7 columns"
+    said = trials_that_ended(error, error, error).end_of_study(3)
+    assert said == f"all trials failed of their settings: {error}; correct these and start anew"
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        ("ValueError: a", "ValueError: a"),
+        ("ValueError: a", "ValueError: b", "ValueError: a"),
+        (None, "ValueError: a", "ValueError: a", "ValueError: a"),
+        ("out of memory: 3 GiB",) * 4,
+    ],
+)
+def test_few_failures_others_and_those_of_the_machine_end_nothing(reasons):
+    assert trials_that_ended(*reasons).end_of_study(len(reasons) - reasons.count(None)) is None
