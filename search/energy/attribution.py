@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import add
 from typing import Any
 
 from .record import NUMBERS, Component
@@ -194,9 +195,8 @@ def _device(found: Split, meter: MeteredPart, joules: float, holders: list[Windo
     # Threads that name no devices may each have used this one, or none of them.
     untold = len({usage.opener for usage in holders}) > 1 and any(usage.opener and usage.devices is None for usage in holders)
     for usage in holders:
-        _give(found, usage, meter.name, part, part, part if len(holders) > 1 else 0.0)
-        if untold:
-            _doubt(found, usage, meter.name, joules, joules, joules - part)
+        share = Share(part, part, part if len(holders) > 1 else 0.0)
+        _give(found, usage, meter.name, replace(share, beside=joules, untold=joules, doubt=joules - part) if untold else share)
 
 
 def _without_trials(found: Split, meter: MeteredPart, work: float, resting: float, piece: _Slice) -> None:
@@ -219,15 +219,16 @@ def _among_trials(found: Split, meter: MeteredPart, work: float, resting: float,
     untold = work - worth(piece.apart) if untold_seconds is None else worth(untold_seconds)
     tree = work if untold_seconds is None else worth(piece.clocked + untold_seconds)
     alone = untold_seconds is None and len(piece.trials) == 1
-    shares, rest = _shares(piece, equal=untold_seconds is None)
+    weights, rest = _weights(piece, equal=untold_seconds is None)
     given = 0.0
     for usage in piece.trials:
-        share = shares.get(usage.id, 0.0)
-        part = worth(piece.stated[usage.id] or 0.0) + untold * share
+        weight = weights.get(usage.id, 0.0)
+        part = worth(piece.stated[usage.id] or 0.0) + untold * weight
         given += part
-        _give(found, usage, meter.name, part + resting / len(piece.trials), part, 0.0 if alone else part)
+        share = Share(part + resting / len(piece.trials), part, 0.0 if alone else part)
         if piece.several and usage.opener is not None:
-            _doubt(found, usage, meter.name, tree, untold, untold * max(share, 1 - share))
+            share = replace(share, beside=tree, untold=untold, doubt=untold * max(weight, 1 - weight))
+        _give(found, usage, meter.name, share)
     left = work - given
     left = 0.0 if abs(left) < ROUNDING * work else left  # rounding is nobody's energy
     overhead = min(worth(piece.apart) + untold * rest, left)
@@ -244,8 +245,8 @@ def _cpu_seconds(piece: _Slice, tree: bool) -> tuple[float, float | None]:
     return base, None if nothing else max((piece.own or 0.0) - piece.clocked, 0.0)
 
 
-def _shares(piece: _Slice, equal: bool) -> tuple[dict[str, float], float]:
-    """Return the share that each trial gets of what nothing tells whose it is, and that of threads without a window."""
+def _weights(piece: _Slice, equal: bool) -> tuple[dict[str, float], float]:
+    """Return the part that each trial gets of what nothing tells whose it is, and that of threads without a window."""
     silent = [id for id, seconds in piece.stated.items() if seconds is None]
     takers = [*piece.stated] if equal else silent or piece.threads  # who is not silent has stated all that it used
     if not takers:
@@ -256,23 +257,13 @@ def _shares(piece: _Slice, equal: bool) -> tuple[dict[str, float], float]:
     return {id: (piece.stated[id] or 0.0) / (known + piece.apart) for id in takers}, piece.apart / (known + piece.apart)
 
 
-def _give(found: Split, usage: WindowUsage, name: str, joules: float, dynamic: float, contested: float) -> None:
-    share = found.shares[usage.id].setdefault(name, Share())
-    share.joules += joules
-    share.dynamic += dynamic
-    share.contested += contested
-
-
-def _doubt(found: Split, usage: WindowUsage, name: str, beside: float, untold: float, doubt: float) -> None:
-    share = found.shares[usage.id][name]
-    share.beside += beside
-    share.untold += untold
-    share.doubt += doubt
+def _give(found: Split, usage: WindowUsage, name: str, share: Share) -> None:
+    parts = found.shares[usage.id]
+    parts[name] = _sum(parts.get(name), share)
 
 
 def _sum(one: Share | None, other: Share | None) -> Share:
-    values = [vars(share or Share()) for share in (one, other)]
-    return Share(**{name: values[0][name] + values[1][name] for name in values[0]})
+    return Share(*map(add, vars(one or Share()).values(), vars(other or Share()).values()))
 
 
 def _merged(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:

@@ -182,34 +182,32 @@ class WorkerProcess:
             return Outcome(0, failed="the worker process died before it began", excused=True, cpu_seconds=0.0)
         with ExitStack() as open_phases:
             while True:
-                kind, payload = _told(self._pipe, overdue)
-                match kind:
-                    case "ready" | "warm":
+                match _told(self._pipe, overdue):
+                    case "ready" | "warm", _:
                         self._ready = True
-                    case "enter":
+                    case "enter", (*phase, began_ns):
                         used.note(self.pid, begin=True)
-                        *phase, began_ns = payload
                         since_ns = _instant(began_ns, since_ns)  # the child's: this process is late when it has other work
                         window = open_phases.enter_context(phases(*phase))
                         window.t0_ns = since_ns
-                    case "exit":
-                        window.cpu_seconds, ended_ns = payload
+                    case "exit", (cpu_seconds, ended_ns):
+                        window.cpu_seconds = cpu_seconds
                         window.ended_ns = since_ns = _instant(ended_ns, since_ns)
                         open_phases.close()  # phases of a training do not nest
-                    case "epoch":
-                        epochs = int(payload["epoch"])
-                        go_on = should_continue(payload)
+                    case "epoch", entry:
+                        epochs = int(entry["epoch"])
+                        go_on = should_continue(entry)
                         with contextlib.suppress(OSError):  # a worker that has died meanwhile is noticed when it is read from
                             self._pipe.send(go_on)
-                    case "overdue":
+                    case "overdue", reason:
                         self._kill()
-                        return Outcome(epochs, failed=payload, cpu_seconds=used.seconds)
-                    case "died":
+                        return Outcome(epochs, failed=reason, cpu_seconds=used.seconds)
+                    case "died", _:
                         return replace(self._died(), epochs=epochs, cpu_seconds=used.seconds)
-                    case "done" | "spoiled":
+                    case "done" | "spoiled" as kind, outcome:
                         if kind == "spoiled":
                             self._kill()
-                        return cast(Outcome, payload)
+                        return cast(Outcome, outcome)
 
     @property
     def alive(self) -> bool:

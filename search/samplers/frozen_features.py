@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
@@ -35,8 +35,15 @@ GAIN, SPREAD, WORTH = 0.01, 0.01, 0.005
 #: The best of the first models is trained again at the rungs that have between these shares of its epochs.
 SHORTER = (1 / 12, 2 / 5)
 
-
 T = TypeVar("T")
+
+
+class _Paid(NamedTuple):
+    """What trials have paid for features: the largest share of the images, the joules of all images, and the work of one."""
+
+    share: float = 0.0
+    joules: float = 0.0
+    work: float = 0.0
 
 
 class StoredFeatures:
@@ -72,7 +79,7 @@ def features_paid(
     of the task, and was paid as that was loaded.
     """
     known, inputs = _prices(space, trials)
-    each = median(joules / work for _, joules, work in known.values()) if known else 0.0
+    each = median(paid.joules / paid.work for paid in known.values()) if known else 0.0
 
     def paid(params: Mapping[str, Any]) -> float:
         found, kept, stated = _frozen(space, params, stored)
@@ -80,8 +87,8 @@ def features_paid(
             return inputs
         if found.features not in known and not kept:
             return -share * each * found.work
-        largest, joules, _ = known.get(found.features, (0.0, each * found.work if stated is None else stated, 0.0))
-        return min(found.share, max(largest, kept)) * joules
+        price = known.get(found.features, _Paid(joules=each * found.work if stated is None else stated))
+        return min(found.share, max(price.share, kept)) * price.joules
 
     return paid if known or inputs or stored is not None else None
 
@@ -99,7 +106,7 @@ def withheld(
     space, hints = study.space, Hints(study.space)
     known, _ = _prices(space, trials)
     begun = any(trial.state == TrialState.COMPLETE and hints.waits(trial.params) for trial in trials)
-    most = max((work for _, _, work in known.values()), default=math.inf) if hints.steps else math.inf
+    most = max((paid.work for paid in known.values()), default=math.inf) if hints.steps else math.inf
 
     def dear(params: Mapping[str, Any]) -> bool:
         if hints.waits(params):
@@ -136,29 +143,35 @@ def further(
     sign = 1.0 if study.directions[0] == "maximize" else -1.0
     tried = [(trial, found) for trial in trials if (found := _asked(space, hints.frozen, trial.params)) is not None]
     heads = [(one, part) for one, part in tried if one.state == TrialState.COMPLETE and hints.further(one.params, False) is not None]
-    best: dict[tuple[float, float], FrozenTrial] = {}
-    for trial, part in sorted(heads, key=lambda head: sign * head[0].values[0]):
-        best[part.work, part.share] = trial
-    works = sorted({work for work, _ in best})
-    if len(heads) < max(HEADS, len(study.first)) or len(works) < 2:
+    if len(heads) < max(HEADS, len(study.first)) or (step := _last_step(heads, sign)) is None:
         return None
-    share = max((share for work, share in best if work == works[-1] and (works[-2], share) in best), default=None)
-    if share is None:
-        return None
-    top, below = best[works[-1], share], best[works[-2], share]
-    gained, weight = sign * (top.values[0] - below.values[0]), (SPREAD / noise) ** 2 if noise else math.inf
-    if (gained if weight == math.inf else (GAIN + weight * gained) / (1.0 + weight)) <= WORTH:
+    top, below, share = step
+    gained = sign * (top.values[0] - below.values[0])
+    trust = 1.0 / (1.0 + (noise / SPREAD) ** 2)
+    if trust * gained + (1.0 - trust) * GAIN <= WORTH:
         return None
     own = {name: value for name, value in top.params.items() if name != "epochs"}
     params = hints.further(own, share == 1.0)
-    wanted, kept, _ = (None, 0.0, None) if params is None else _frozen(space, params, stored)
-    if params is None or wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
+    if params is None:
+        return None
+    wanted, kept, _ = _frozen(space, params, stored)
+    if wanted is None or any(part.features == wanted.features and part.share >= wanted.share for _, part in tried):
         return None
     known, _ = _prices(space, trials)
-    new = max(0.0, wanted.share - max(kept, known.get(wanted.features, (0.0, 0.0, 0.0))[0]))
-    joules = median(joules / work for _, joules, work in known.values()) * wanted.work * new if known else 0.0
+    new = max(0.0, wanted.share - max(kept, known.get(wanted.features, _Paid()).share))
+    joules = median(paid.joules / paid.work for paid in known.values()) * wanted.work * new if known else 0.0
     epochs = max(top.user_attrs.get(EPOCHS_REACHED, 1), study.rungs[0])
     return {**params, "epochs": epochs} if remaining is None or joules <= LARGEST_STEP * remaining else None
+
+
+def _last_step(heads: Sequence[tuple[FrozenTrial, FrozenPart]], sign: float) -> tuple[FrozenTrial, FrozenTrial, float] | None:
+    """Return the best head on the dearest features, that on the next cheaper ones, and the largest share of images that both have."""
+    best: dict[tuple[float, float], FrozenTrial] = {}
+    for trial, part in sorted(heads, key=lambda head: sign * head[0].values[0]):
+        best[part.work, part.share] = trial
+    *_, cheaper, dearest = [math.nan, *sorted({work for work, _ in best})]
+    share = max((share for work, share in best if work == dearest and (cheaper, share) in best), default=None)
+    return None if share is None else (best[dearest, share], best[cheaper, share], share)
 
 
 def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | None) -> Mapping[str, Any] | None:
@@ -194,26 +207,26 @@ def shorter(study: Study, first: int, trials: Sequence[FrozenTrial]) -> Mapping[
     return next((plan for plan in plans if all(trial.params != plan for trial in trials)), None)
 
 
-def _carried(study: Study, known: Mapping[str, tuple[float, float, float]], params: Mapping[str, Any], remaining: float | None) -> bool:
+def _carried(study: Study, known: Mapping[str, _Paid], params: Mapping[str, Any], remaining: float | None) -> bool:
     """Whether the first rung of a fine-tuning is a small part of what is left; not where nothing is known of its cost."""
     found: tuple[FrozenPart, float] | None = _asked(study.space, Hints(study.space).tuning, params)
     if found is None or found[0].features not in known:
         return False
-    joules = known[found[0].features][1] * found[0].share * found[1] * study.rungs[0]
+    joules = known[found[0].features].joules * found[0].share * found[1] * study.rungs[0]
     return remaining is None or "train_energy" not in study.objectives or joules <= LARGEST_SHARE * remaining
 
 
-def _prices(space: Space, trials: Sequence[FrozenTrial]) -> tuple[dict[str, tuple[float, float, float]], float]:
-    """Return by features the largest share of the images that was paid, joules for all of them, and their work; and those of the inputs."""
-    known: dict[str, tuple[float, float, float]] = {}
+def _prices(space: Space, trials: Sequence[FrozenTrial]) -> tuple[dict[str, _Paid], float]:
+    """Return what was paid for features, and the joules of those of the inputs."""
+    known: dict[str, _Paid] = {}
     inputs: list[float] = []
     for trial in trials:
         joules = trial.user_attrs.get(ATTRIBUTE, {}).get("features_joules") if trial.state == TrialState.COMPLETE else None
         found: FrozenPart | None = _asked(space, Hints(space).frozen, trial.params) if joules else None
         if joules and found is None:
             inputs.append(joules)
-        elif joules and found is not None and found.share > known.get(found.features, (0.0, 0.0, 0.0))[0]:
-            known[found.features] = found.share, joules / found.share, found.work
+        elif joules and found is not None and found.share > known.get(found.features, _Paid()).share:
+            known[found.features] = _Paid(found.share, joules / found.share, found.work)
     return known, min(inputs, default=0.0)
 
 

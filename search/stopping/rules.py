@@ -354,11 +354,9 @@ class Overdue(TimeLimit):
         self.rules, self.excused = rules, False
 
     def _found(self) -> str | None:
-        self.excused = True
-        if (outside := self._outside()) is not None:
-            return outside
-        self.excused = False
-        return super()._found()
+        outside = self._outside()
+        self.excused = outside is not None
+        return super()._found() if outside is None else outside
 
     def _outside(self) -> str | None:
         """Look at what ends the session; features have no epoch whose end could be waited for, and what is stored of them stays."""
