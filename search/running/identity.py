@@ -175,10 +175,8 @@ def _compare_versions(name: str, known: Mapping[str, Any]) -> None:
     """Refuse a shared study in another format, and warn of libraries other than those that it was begun with."""
     there = known.get("versions") or {}
     if (theirs := known.get("format", FORMAT)) != FORMAT:
-        raise StoreError(
-            f"the study {name!r} in --storage must be in format {FORMAT}, got {theirs}; "
-            f"train with joulefront {there.get('joulefront', 'of the version that began it')} here, too, or give another --name"
-        )
+        remedy = f"train with joulefront {there.get('joulefront', 'of the version that began it')} here, too, or give another --name"
+        raise StoreError(f"the study {name!r} in --storage must be in format {FORMAT}, got {theirs}; {remedy}")
     _warn_of_versions(f"the study {name!r} was begun", there)
 
 
@@ -196,12 +194,10 @@ def _refuse_other_factor(store: RunFolder, intensity: Intensity | None, *, forec
     """Refuse grams by one number where they follow a forecast, and the reverse."""
     known = store.facts.get("intensity")
     if (store.facts.get("carbon") is not None) != forecast and (known or intensity):
-        was, now = ("one number", "a forecast") if forecast else ("a forecast", "one number or none")
-        raise StoreError(
-            f"the grams of {str(store.path)!r} follow {was if known or not forecast else 'nothing'}, now {now} is given; "
-            + ("leave out --forecast" if forecast else "add --forecast")
-            + ", or give a new --out"
-        )
+        was, now, remedy = "a forecast", "one number or none", "add --forecast"
+        if forecast:
+            was, now, remedy = "one number" if known else "nothing", "a forecast", "leave out --forecast"
+        raise StoreError(f"the grams of {str(store.path)!r} follow {was}, now {now} is given; {remedy}, or give a new --out")
 
 
 def refuse_other_study(store: RunFolder, study: Study) -> None:

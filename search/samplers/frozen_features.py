@@ -183,8 +183,7 @@ def following(study: Study, trials: Sequence[FrozenTrial], remaining: float | No
     heads = [trial for trial in trials if trial.state == TrialState.COMPLETE and hints.going_on(trial.params) is not None]
     if len(heads) < max(HEADS, len(study.first)):
         return None
-    best = max(heads, key=lambda trial: sign * trial.values[0])
-    params = hints.going_on(best.params)
+    params = hints.going_on(max(heads, key=lambda trial: sign * trial.values[0]).params)
     return params if params is not None and _carried(study, _prices(space, trials)[0], params, remaining) else None
 
 

@@ -187,10 +187,8 @@ def open_files(path: str | Path) -> Files:
     try:
         archive.names()
     except unreadable() as error:
-        said = f"{path} is neither a folder nor a zip ({error})"
-        raise ValueError(
-            f"{said}; give one with a sub-folder for each class, unpack other archives{_reader([path.suffix.lower()])}"
-        ) from error
+        remedy = f"give one with a sub-folder for each class, unpack other archives{_reader([path.suffix.lower()])}"
+        raise ValueError(f"{path} is neither a folder nor a zip ({error}); {remedy}") from error
     return archive
 
 

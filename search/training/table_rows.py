@@ -77,15 +77,11 @@ def layout(text: str, names: Collection[str], quote: str, learnt: str | None, *,
             continue
         # Without a known name: a title or an empty line has one field at most.
         several = [k for k, count in enumerate(filled[:HEADING]) if count > 1]
-        above = (holding if names and holding else several or [filled.index(max(filled))])[0]
+        known = bool(names and holding)
+        above = (holding if known else several or [filled.index(max(filled))])[0]
         widths = Counter(len(row) for row in rows[above:] if row)
         usual, count = max(widths.items(), key=lambda item: (item[1], item[0]))
-        score = (
-            bool(names and holding),
-            bool(names and holding) and separator == learnt,
-            count / widths.total() if usual > 1 else 0.0,
-            usual,
-        )
+        score = (known, known and separator == learnt, count / widths.total() if usual > 1 else 0.0, usual)
         if score > best:
             named = max((k + 1 for k, name in enumerate(rows[above]) if name), default=0)
             below = enumerate(k for k, row in enumerate(rows) if k > above and (len(row) > 1 or any(row)))
