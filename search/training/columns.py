@@ -261,15 +261,15 @@ def _duration(column: _Column) -> Reading | None:
 
 
 def _date_or_text(column: _Column) -> Reading:
-    form, said = date_form(column.texts)
-    if form is not None:
-        lost = column.texts[np.isnan(parse(column.texts, Reading("date", form)))] if said else ()
-        return Reading("date", form, said, tuple(lost))
+    dates = date_form(column.texts)
+    if dates.form is not None:
+        lost = column.texts[np.isnan(parse(column.texts, Reading("date", dates.form)))] if dates.said else ()
+        return Reading("date", dates.form, dates.said, tuple(lost))
     _, numbers, share = column.best
     strange = np.isnan(numbers)
     held = f"is text, for beside numbers it holds {quoted(column.texts[strange])}; correct or empty these cells to have numbers"
     mostly = share > 0.5 or strange.mean() <= 1 - MOST
-    return Reading(note=(held if mostly else None) or column.numbers[1] or said or _in_form(column.texts))
+    return Reading(note=(held if mostly else None) or column.numbers[1] or dates.said or _in_form(column.texts))
 
 
 #: What the texts of a column may be; the first that answers wins.

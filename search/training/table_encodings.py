@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -242,12 +243,27 @@ def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
-    """Tell how texts ``(n,)`` are dates: by one of ``FORMATS``, several with ``|`` between, or None; and what is to be said of them."""
+@dataclass(frozen=True)
+class DateForm:
+    """How texts are dates: by one of ``FORMATS``, several with ``|`` between, or None; and what is to be said of them."""
+
+    form: str | None = None
+    said: str | None = None
+
+
+def date_form(different: pd.Series[Any]) -> DateForm:
+    """Tell how texts ``(n,)`` are dates, if most of them are."""
     dates = different.map(in_english)
-    if (like := dates.str.match(_DATE).to_numpy()).mean() < MOST:
-        said = f"is text, for beside dates it holds {quoted(different[~like])}; correct or empty these cells to have dates"
-        return None, said if like.mean() >= 0.5 and date_form(different[like].reset_index(drop=True))[0] is not None else None
+    like = dates.str.match(_DATE).to_numpy()
+    if like.mean() >= MOST:
+        return _form_of_dates(different, dates)
+    if like.mean() < 0.5 or _form_of_dates(different[like], dates[like]).form is None:
+        return DateForm()
+    return DateForm(said=f"is text, for beside dates it holds {quoted(different[~like])}; correct or empty these cells to have dates")
+
+
+def _form_of_dates(different: pd.Series[Any], dates: pd.Series[Any]) -> DateForm:
+    """Tell how texts that look like dates are dates; ``dates`` are the same `in_english`."""
     forms, rest = list[str](), dates
     while len(rest) and len(forms) < FORMS:
         few = rest.iloc[np.unique(np.linspace(0, len(rest) - 1, 6).astype(int))]  # to try all forms on all dates takes long
@@ -258,35 +274,39 @@ def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
             break
         forms, rest = [*forms, best], rest[missed]
     rest = rest[~rest.str.match(PLAINLY_DAYS)] if any("%y" in form.lower() for form in forms) else rest  # which are read all the same
-    lost = different[rest.index]
     if len(forms) == 1 and forms[0] in OF_DAY and not dates.str.contains(r":\d\d").all():  # a score of a match, as 3:1
-        return None, None
+        return DateForm()
     mixed = len(forms) > 1 and (any(_reverse(form) in forms for form in forms) or {*forms} & {*OF_DAY, "%I %p"})
-    if mixed or len(lost) > (1 - MOST) * len(dates):
-        years = dates.str.extract(r"(?<!\d)(\d{4})(?!\d)")[0].astype(float)
-        far = (((years < YEARS[0]) | (years > YEARS[1])) & dates.str.match(_DAY)).to_numpy()
-        if far.mean() > 1 - MOST:
-            beyond = f"days beyond the years {YEARS[0]} to {YEARS[1]}, e.g. {different[far].iloc[0]!r}"
-            return None, f"is text, for it has {beyond}; write these as numbers, e.g. the year"
-        said = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different[0]!r}; write all as 2024-12-31"
-        return None, said if dates.str.match(_DAY).mean() >= MOST / 2 else None
-    if len(lost):
-        return "|".join(forms), f"is dates, among which {', '.join(map(repr, lost[:3]))} counts as missing"
-    for form in forms:
-        there = dates[np.isfinite(seconds_of(dates, form))]
-        if _reverse(form) in FORMATS and np.isfinite(seconds_of(there, _reverse(form))).all():
+    if mixed or len(rest) > (1 - MOST) * len(dates):
+        return DateForm(said=_why_no_form(different, dates))
+    lost = f"is dates, among which {', '.join(map(repr, different[rest.index][:3]))} counts as missing"
+    return DateForm("|".join(forms), lost if len(rest) else _other_meaning(forms, different, dates))
+
+
+def _why_no_form(different: pd.Series[Any], dates: pd.Series[Any]) -> str | None:
+    years, days = dates.str.extract(r"(?<!\d)(\d{4})(?!\d)")[0].astype(float), dates.str.match(_DAY)
+    far = (days & ((years < YEARS[0]) | (years > YEARS[1]))).to_numpy()
+    if far.mean() > 1 - MOST:
+        held = f"{YEARS[0]} to {YEARS[1]}, e.g. {different[far].iloc[0]!r}"
+        return f"is text, for it has days beyond the years {held}; write these as numbers, e.g. the year"
+    said = f"looks like dates, of which no one form fits {MOST:.0%}, e.g. {different.iloc[0]!r}; write all as 2024-12-31"
+    return said if days.mean() >= MOST / 2 else None
+
+
+def _other_meaning(forms: Sequence[str], different: pd.Series[Any], dates: pd.Series[Any]) -> str | None:
+    """Say what dates that are all read may mean instead: month and day reversed, the last century; and of how many forms they are."""
+    read = {form: np.isfinite(seconds_of(dates, form)) for form in forms}
+    for form, there in read.items():
+        if _reverse(form) in FORMATS and np.isfinite(seconds_of(dates[there], _reverse(form))).all():
             order = "month/day" if form.startswith("%m") else "day/month"
-            return "|".join(forms), f"is read as {order}, and could be the reverse; write dates as 2024-12-31"
+            return f"is read as {order}, and could be the reverse; write dates as 2024-12-31"
     for form in (form for form in forms if "%y" in form):
         time = 1970 + seconds_of(dates, form) / 31_557_600
         if (late := time > date.today().year + AHEAD).any():
             far_ahead = f"{different[late].iloc[0]!r} as {int(time[late][0])}"
-            return "|".join(
-                forms
-            ), f"is dates with two digits for the year, of which {far_ahead} is far ahead; write years with four digits"
-    shown = [different[np.isfinite(seconds_of(dates, form))].iloc[0] for form in forms]
-    said = f"is dates in {len(forms)} forms, e.g. {' and '.join(map(repr, shown))}, which are read alike"
-    return "|".join(forms), said if len(forms) > 1 else None
+            return f"is dates with two digits for the year, of which {far_ahead} is far ahead; write years with four digits"
+    examples = " and ".join(repr(different[there].iloc[0]) for there in read.values())
+    return f"is dates in {len(forms)} forms, e.g. {examples}, which are read alike" if len(forms) > 1 else None
 
 
 def quoted(texts: pd.Series[Any]) -> str:
