@@ -186,20 +186,20 @@ class Study:
             raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
-            raise ValueError(f"study.objectives: unknown {unknown}; choose from {', '.join(OBJECTIVES)}")
+            raise ValueError(f"objectives (--objectives): unknown {unknown}; choose from {', '.join(OBJECTIVES)}")
         if len(self.objectives) < 2 or len(set(self.objectives)) != len(self.objectives):
-            raise ValueError(f"study.objectives needs at least two different names, got {self.objectives}")
+            raise ValueError(f"objectives (--objectives) needs at least two different names, got {self.objectives}")
         if not any(name in ENERGY_OBJECTIVES for name in self.objectives):
-            raise ValueError(f"study.objectives needs one of {', '.join(ENERGY_OBJECTIVES)}, got {self.objectives}")
+            raise ValueError(f"objectives (--objectives) needs one of {', '.join(ENERGY_OBJECTIVES)}, got {self.objectives}")
         if self.objectives[0] in (*ENERGY_OBJECTIVES, "inference_energy", "parameters"):
-            raise ValueError(f"study.objectives must name the quality first, got {self.objectives}")
+            raise ValueError(f"objectives (--objectives) must name the quality first, got {self.objectives}")
         if self.rungs is not None and not _ascending(self.rungs):
             raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {self.rungs}")
         if not hasattr(self.space, "sample"):
             said = f"study.space must be a space, got {type(self.space).__name__}"
             raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
         if self.sampler not in SAMPLERS:
-            raise ValueError(f"study.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+            raise ValueError(f"sampler (--sampler) must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         for name in ("trials", "max_parameters", "max_flops", "max_memory_bytes"):
             if (most := getattr(self, name)) is not None and not most >= 1:
                 raise ValueError(f"study.{name} must be >= 1, got {most!r}; None is no limit")
@@ -290,7 +290,7 @@ class Study:
         strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]
         if strange:
             raise ValueError(
-                f"study.objectives: {strange[0]} is not known of a {task.kind} task"
+                f"objectives (--objectives): {strange[0]} is not known of a {task.kind} task"
                 + (f" with {len(task.classes)} classes" if task.classes else "")
                 + f"; choose {' or '.join(known)} (--objectives {known[0]},train_energy)"
             )

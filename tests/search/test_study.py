@@ -50,6 +50,8 @@ GOOD = Study(name="s", task=lambda: None, space=Mlp(), trials=1)  # type: ignore
         ({"seed": 0.5}, "seed must be int, got 0.5"),
         ({"space": None}, r"space must be Space, got None .*; several are Union"),
         ({"rungs": (1, 10**22)}, "rungs must be ascending whole numbers from 1 to 1,000,000,000, got"),
+        ({"objectives": ("f1", "train_energy")}, r"^objectives \(--objectives\): unknown \['f1'\]; choose from accuracy"),
+        ({"sampler": "tpa"}, r"^sampler \(--sampler\) must be one of freeze-thaw"),
         ({"name": "a/b"}, "name of a folder"),
         ({"name": ".."}, "name of a folder"),
         ({"name": ""}, "name of a folder"),
