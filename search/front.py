@@ -12,6 +12,7 @@ from functools import cached_property
 from math import ceil, floor, hypot, isfinite, log10
 from typing import Self
 
+from .argument_types import refuse_wrong_types
 from .certainty import Choice, Evidence, Standing, choose, decimals_of, examples_in, folds_in
 from .formatting import count_text, joules_text, plain, read_amount, read_number, unit_for
 from .pareto import FRACTIONS, LESS_IS_BETTER, METERED, Axis, knee_index, make_box, normalised_hypervolume, stretch
@@ -115,8 +116,7 @@ class Front:
         """
         if len(self.directions) != len(self.objectives) or not self.objectives:
             raise ValueError(f"a front needs one direction per objective, got objectives={self.objectives}, directions={self.directions}")
-        wrong = [direction for direction in self.directions if direction not in ("maximize", "minimize")]
-        if wrong:
+        if wrong := [direction for direction in self.directions if direction not in ("maximize", "minimize")]:
             raise ValueError(f"a direction must be 'maximize' or 'minimize', got {wrong}")
 
     @classmethod
@@ -248,6 +248,7 @@ class Front:
         Raises:
             ValueError: If the rule cannot be read or nothing meets it; the message names the nearest trial that does.
         """
+        refuse_wrong_types(Front.pick, {"rule": rule}, rule="write 'trial=3', or 'knee'")
         simple = {"sensible": self.sensible, "knee": self.knee, "best": self.best, "cheapest": self.cheapest}
         if rule.strip() in simple:
             return simple[rule.strip()]()

@@ -173,7 +173,9 @@ class FineTuning(TransferFamily):
         if parts["tuned"].isdigit():
             trained = int(parts["tuned"])
             backbone: TimmBackbone = CutBackbone(network(weights), prepare, weights.identity, trained)
-            own, maps, probe = last_stages(network(weights, fold=not free), trained), _maps(backbone, prepare), None
+            own, probe = last_stages(network(weights, fold=not free), trained), None
+            with torch.no_grad(), torch.device("cpu"):
+                maps = tuple(backbone.network(torch.zeros(1, 3, *prepare.settings["size"])).shape[1:])
             feature_set = backbone.feature_sets()[0]
         else:
             own, maps = copy.deepcopy(network(weights, fold=not free)), None
@@ -265,12 +267,6 @@ def _stages(network: Any) -> tuple[list[str], list[str]] | None:
                 return list(stem), list(holders)
             return list(stem), [f"{holders[0]}.{name}" for name, _ in getattr(network, holders[0]).named_children()]
     return None
-
-
-def _maps(backbone: TimmBackbone, prepare: Prepare) -> tuple[int, ...]:
-    """Return the shape ``(c, h, w)`` of the maps at a cut."""
-    with torch.no_grad(), torch.device("cpu"):
-        return tuple(backbone.network(torch.zeros(1, 3, *prepare.settings["size"])).shape[1:])
 
 
 @lru_cache(maxsize=16)

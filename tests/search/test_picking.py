@@ -126,3 +126,9 @@ def test_another_quality_is_named_with_its_own_digits_and_an_unknown_one_is_neve
     run = Run("few", Path("few"), ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), trials, Bill(), seen)
     with pytest.raises(ValueError, match=r"nearest is trial=1 with loss 0\.0004321 \(accuracy 0\.96,"):
         Front.of(run).pick("loss<=0.0001")
+
+
+@pytest.mark.parametrize("rule", [None, 3, 3.0, ["knee"]])
+def test_a_rule_that_is_no_text_is_refused_with_what_to_write(front: Front, rule: object) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"rule must be str, got {rule!r}") + ".*; write 'trial=3'"):
+        front.pick(rule)  # type: ignore[arg-type]
