@@ -120,6 +120,17 @@ class _Data(TypedDict):
     folds: NotRequired[int | None]
 
 
+class _Summary(TypedDict):
+    name: str
+    kind: str
+    metric: str
+    examples: Mapping[str, int]
+    classes: NotRequired[Mapping[str, Mapping[str, int]]]
+    columns: NotRequired[list[Mapping[str, str | int | bool]]]
+    missing_texts: NotRequired[Mapping[str, Mapping[str, int]]]
+    warnings: NotRequired[list[str]]
+
+
 class _Fingerprint(TypedDict):
     space: NotRequired[Mapping[str, Any]]
     data: NotRequired[_Data]
@@ -155,7 +166,7 @@ class StudyFile(TypedDict):
     anchor: NotRequired[_Anchor | None]
     fingerprint: NotRequired[_Fingerprint]
     guessing: NotRequired[Mapping[str, float] | None]
-    data: NotRequired[Mapping[str, Any] | None]
+    data: NotRequired[_Summary | None]
     baseline: NotRequired[Mapping[str, Any] | None]
     price_per_kwh: NotRequired[list[float | str] | None]
 

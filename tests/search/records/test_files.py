@@ -16,6 +16,7 @@ GOOD: dict[str, Any] = {
     "sessions": [{"hardware_id": "a", "later": {"version": 2}}],
     "intensity": {"grams_per_kwh": 56},
 }
+SUMMARY = {"name": "s", "kind": "classification", "metric": "accuracy", "examples": {"train": 3}}
 
 
 def read(folder: Path, text: str, kind: Any = StudyFile) -> Any:
@@ -40,6 +41,11 @@ def test_what_fits_is_returned_as_it_was_written_with_what_a_later_version_added
         ({"carbon": [{}]}, "has no entry 'forecast'"),
         ({"guessing": 5}, "guessing must be an object, got 5"),
         ({"data": []}, "data must be an object"),
+        ({"data": {"kind": "regression"}}, "data has no entry 'examples'"),
+        ({"data": {**SUMMARY, "classes": {"validation": {"a": "many"}}}}, r"data.classes.validation.a must be a whole number, got 'many'"),
+        ({"data": {**SUMMARY, "classes": {"validation": 3}}}, "data.classes.validation must be an object, got 3"),
+        ({"data": {**SUMMARY, "columns": [7]}}, r"data.columns\[0\] must be an object, got 7"),
+        ({"data": {**SUMMARY, "warnings": "none"}}, "data.warnings must be a list, got 'none'"),
         ({"sessions": [{"hardware": {"devices": 5}}]}, "hardware.devices must be an object, got 5"),
         ({"fingerprint": {"data": {"input_shape": -1}}}, "data.input_shape must be a list, got -1"),
         ({"fingerprint": {"data": {"examples": {"train": "x"}}}}, "examples.*must be a whole number, got 'x'"),
@@ -76,14 +82,14 @@ def test_a_lineage_without_an_end_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_numbers_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {**GOOD, "pue": np.float32(1.5), "data": {"n": np.int64(16), "shape": (1, np.int32(2))}})
+    write_json(tmp_path / "a.json", {**GOOD, "pue": np.float32(1.5), "baseline": {"n": np.int64(16), "shape": (1, np.int32(2))}})
     written = read_json(tmp_path / "a.json", StudyFile, "restore it")
     assert written["pue"] == 1.5
-    assert written["data"] == {"n": 16, "shape": [1, 2]}
+    assert written["baseline"] == {"n": 16, "shape": [1, 2]}
     assert digest({"n": np.int64(16)}) == digest({"n": 16})
 
 
 def test_what_would_be_read_back_as_something_else_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="set is not JSON serializable"):
-        write_json(tmp_path / "a.json", {**GOOD, "data": {"seen": {1, 2}}})
+        write_json(tmp_path / "a.json", {**GOOD, "baseline": {"seen": {1, 2}}})
     assert not [*tmp_path.iterdir()]
