@@ -103,7 +103,9 @@ class Diagnosis:
         for item in self.findings:
             head = f"{TITLES.get(item.subject, item.subject):<11}{item.quality:<10}"
             name = "" if item.component == item.subject else f"{item.component} "
-            parts = (f"by {item.source}" if item.source else "", item.boundary, _percent(item))
+            known, added = item.relative_uncertainty, "" if item.counts else ", not added"
+            scale = "" if known is None else f"scale ±{100 * known:.3g} %{added}"
+            parts = (f"by {item.source}" if item.source else "", item.boundary, scale)
             facts = "" if item.quality == "absent" else ", ".join(part for part in parts if part)
             lines += _wrap(f"{head} {name}{facts or item.reason or ''}", 22)
             if facts and item.reason:
@@ -186,12 +188,6 @@ def _verdict(findings: Iterable[Finding]) -> str:
     if guessed:
         return f"Measured: {', '.join(measured)}; estimated: {', '.join(guessed)}. Totals are mixed, and marked so."
     return f"Measured: {', '.join(measured)}. Energies can be ranked within their stated uncertainty."
-
-
-def _percent(item: Finding) -> str:
-    if item.relative_uncertainty is None:
-        return ""
-    return f"scale ±{100 * item.relative_uncertainty:.3g} %" + ("" if item.counts else ", not added")
 
 
 def _width() -> int:

@@ -30,8 +30,7 @@ class RangeRecorder(RandomTrial):
         self.ranges: dict[str, Any] = {}
 
     def _range(self, name: str, low: float, high: float, step: float | None, log: bool, *, whole: bool) -> None:
-        by = "" if step is None else f" by {step:g}"
-        self.ranges[name] = f"{low:g} to {high:g}{by}" + (", logarithmic" if log else "")
+        self.ranges[name] = f"{low:g} to {high:g}" + ("" if step is None else f" by {step:g}") + (", logarithmic" if log else "")
 
     def _choices(self, name: str, choices: Sequence[Any]) -> None:
         self.ranges[name] = f"one of {', '.join(map(str, choices))}"

@@ -164,7 +164,9 @@ def resumable(trials: Sequence[Trial], stored: Sequence[FrozenTrial]) -> set[int
 
     They are not complete trainings, none has continued them yet, and nothing has ended their candidate.
     """
-    over = {_candidate(trial) for trial in stored if _ends_its_candidate(trial)}
+    ended = [trial for trial in stored if {FINISHED, FROM_SCRATCH} & trial.user_attrs.keys()]
+    ended += [trial for trial in stored if trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs]
+    over = set(map(_candidate, ended))
     parents = {trial.parent for trial in trials if trial.state == "complete"}
     return {
         trial.number
@@ -179,12 +181,6 @@ def resumable(trials: Sequence[Trial], stored: Sequence[FrozenTrial]) -> set[int
 def _candidate(trial: FrozenTrial) -> tuple[Any, Any]:
     """Return what tells candidates apart: on other hardware the same parameters are another one's energies."""
     return trial.user_attrs.get(KEY), trial.user_attrs.get(WORKER, {}).get("hardware_id")
-
-
-def _ends_its_candidate(trial: FrozenTrial) -> bool:
-    """Whether no trial of the same candidate will ever continue from a checkpoint."""
-    failed = trial.state.name == "FAIL" and EXCUSED not in trial.user_attrs
-    return failed or FINISHED in trial.user_attrs or FROM_SCRATCH in trial.user_attrs
 
 
 def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str | None:
