@@ -184,10 +184,8 @@ def _warn_of_versions(what: str, there: Mapping[str, str]) -> None:
     here = versions()
     apart = [one for one in LIBRARIES if one in there and here.get(one) != there[one]]
     if others := [f"{one} {here.get(one, 'missing')} for {there[one]}" for one in apart]:
-        warnings.warn(
-            f"{what} with other versions ({', '.join(others)}): the same training may take another energy and reach another quality here",
-            stacklevel=3,
-        )
+        said = "the same training may take another energy and reach another quality here"
+        warnings.warn(f"{what} with other versions ({', '.join(others)}): {said}", stacklevel=3)
 
 
 def _refuse_other_factor(store: RunFolder, intensity: Intensity | None, *, forecast: bool) -> None:
@@ -358,9 +356,8 @@ def _refuse_data(store: RunFolder, now: Mapping[str, Any], remedy: str) -> None:
     if differences(known, now):
         where = ((store.facts.get("origin") or {}).get("options") or {}).get("data")
         made = f"{_data_text(known)}{f', from {where}' if where else ''}"
-        raise StoreError(
-            f"run folder {str(store.path)!r} was made with other data: {made}; got {_data_text(now)}{_not_in_sizes(known, now)}; {remedy}"
-        )
+        got = f"{_data_text(now)}{_not_in_sizes(known, now)}"
+        raise StoreError(f"run folder {str(store.path)!r} was made with other data: {made}; got {got}; {remedy}")
 
 
 def _data_text(seen: Mapping[str, Any]) -> str:

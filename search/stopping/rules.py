@@ -97,9 +97,8 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
         return budget.joules
     if budget.grams_co2e is not None:
         if not grams_per_kwh:
-            raise ValueError(
-                f"--budget {budget.to_text()} needs the carbon intensity of the place, above 0: add --zone FR or --intensity 56 (g/kWh)"
-            )
+            remedy = "add --zone FR or --intensity 56 (g/kWh)"
+            raise ValueError(f"--budget {budget.to_text()} needs the carbon intensity of the place, above 0: {remedy}")
         return budget.grams_co2e / (grams_per_kwh * pue) * JOULES_PER_KWH
     assert budget.money is not None
     amount, currency = budget.money

@@ -245,10 +245,9 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
     if deeper := sorted(parts for _, parts in images if len(parts) > depth + 2 and (not split_layout or parts[0] in named)):
         label, inner = deeper[0][depth : depth + 2]
+        said = f"{len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}"
         remedy = "if the inner folders are the classes or splits, move them up; splits are called train, val and test"
-        warnings.warn(
-            f"{where}: {len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}; {remedy}", stacklevel=3
-        )
+        warnings.warn(f"{where}: {said}; {remedy}", stacklevel=3)
     if twice := spelt_alike(classes):
         shown = " and ".join(map(ascii, twice[0][:3]))
         warnings.warn(f"{where}: the classes {shown} differ in capitals, blanks or accents only; join them if they are one", stacklevel=3)
@@ -263,10 +262,9 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     trained = {label for _, label in splits.get("train", [])}
     if empty := [name for name in classes if numbers[name] not in trained]:
         part = " of the training split" if split_layout else ""
-        raise ValueError(
-            f"{where}: the class folder {empty[0]}/{part} has no {noun}; fill it, or move the folder elsewhere ({len(empty)} empty)"
-            + "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
-        )
+        meant = "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
+        remedy = f"fill it, or move the folder elsewhere ({len(empty)} empty){meant}"
+        raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; {remedy}")
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
 
 
