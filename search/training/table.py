@@ -6,7 +6,7 @@ import difflib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,7 +260,11 @@ def _labels(frame: pd.DataFrame, wanted: Sequence[str], source: str, kind: Kind 
 
     The others are counted in a warning, with the texts that stand there in place of a target.
     """
-    values = {column: _target(frame[column], source, kind) for column in wanted}
+    values = {}
+    for column in wanted:
+        values[column], said = _target(frame[column], kind)
+        for one in said:
+            warnings.warn(f"{source}: {one}", stacklevel=3)
     there = [
         np.abs(one) < LARGEST if one.dtype.kind == "f" else [value == value and value is not None for value in one]
         for one in values.values()
@@ -294,50 +298,52 @@ def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind |
     return targets
 
 
-def _target(column: pd.Series[Any], source: str, kind: Kind | None) -> np.ndarray:
-    """Return the values of a target ``(n,)``: numbers, truth values, or texts and None; only an empty cell is no class of text.
+def _target(column: pd.Series[Any], kind: Kind | None) -> tuple[np.ndarray, list[str]]:
+    """Return the values of a target ``(n,)``: numbers, truth values, or texts and None; and what is to be said of it.
 
-    Dates are classes, or for regression days since 1970 (float32 of these is exact to minutes).
+    Only an empty cell is no class of text. Dates are classes, or for regression days since 1970 (float32 of these is exact to minutes).
     """
     if not is_text(column.dtype) and is_numeric(column.dtype) and column.dtype.kind != "M" and str(column.dtype) not in NULLABLE:
-        return np.asarray(column.to_numpy(dtype=column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64, na_value=np.nan))
+        dtype = column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64
+        return np.asarray(column.to_numpy(dtype=dtype, na_value=np.nan)), []
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None
     plain = np.array([None if text is None or text.lower() in MISSING else text for text in found], dtype=object)
-    reading, different = infer(plain), len({*plain} - {None})
+    reading, different, name = infer(plain), len({*plain} - {None}), f"the target {column.name!r}"
     if reading.how in OF_DAY and (kind == "regression" or (kind is None and different > MAX_NUMERIC_CLASSES)):
         reading = Reading("duration")  # as the times of a race, 0:59:30
-    if reading.kind == "duration" and kind != "classification":
-        warnings.warn(f"{source}: the target {column.name!r} is times or durations, predicted in seconds", stacklevel=4)
     if reading.kind == "truth":
         truths, named = parse(plain, reading), {0.0: False, 1.0: True}
         if reading.note:
             named = {truth: Counter(plain[truths == truth]).most_common(1)[0][0] for truth in named}
-            warnings.warn(f"{source}: the target {column.name!r} {reading.note}", stacklevel=4)
-        return np.array([named.get(truth) for truth in truths], dtype=object)
+        return np.array([named.get(truth) for truth in truths], dtype=object), [f"{name} {reading.note}"] if reading.note else []
+    timed = reading.kind == "duration" and kind != "classification"
+    said = [f"{name} is times or durations, predicted in seconds"] if timed else []
     values = parse(plain, reading) if reading.kind in ("number", "duration") else None
     coded = reading.kind == "number" and (reading.how[2:] or reading.note) and kind != "regression"  # 2WD and 4WD stay
     if values is not None and not (coded and infer_kind(values[np.isfinite(values)]) == "classification"):
-        return values  # however they are spelt
+        return values, said  # however they are spelt
     if reading.kind == "date" and kind == "regression":
-        return parse(plain, reading) / 86_400.0
-    for said in spellings({*found} - {None}, str(column.name)):
-        warnings.warn(f"{source}: {said}", stacklevel=4)
+        return parse(plain, reading) / 86_400.0, said
+    said += spellings({*found} - {None}, str(column.name))
     if values is not None:
-        return plain
+        return plain, said
     if reading.kind == "date":
         amounts = "seconds" if reading.how in OF_DAY else "days since 1970"
-        said = f"the target {column.name!r} is dates, taken for {different} classes; --kind regression predicts them as {amounts}"
-        warnings.warn(f"{source}: {said}", stacklevel=4)
-    labels = {text: re.split(r"\s*[;|,]\s*", re.sub(r"""[][{}'"]""", "", text)) for text in {*found} - {None}}
+        said.append(f"{name} is dates, taken for {different} classes; --kind regression predicts them as {amounts}")
+    return found, [*said, *_doubtful_classes(column, {*found} - {None})]
+
+
+def _doubtful_classes(column: pd.Series[Any], classes: Collection[str]) -> Iterator[str]:
+    """Say which texts are probably no classes: several labels in one, or a word for missing."""
+    labels = {text: re.split(r"\s*[;|,]\s*", re.sub(r"""[][{}'"]""", "", text)) for text in classes}
     alone = {one[0] for one in labels.values() if len(one) == 1}
     if joined := sorted(text for text, one in labels.items() if len(one) > 1 and alone & {*one}):
         remedy = "make a column of 0 and 1 for each, and predict them together by table(file, [columns])"
-        warnings.warn(f"{source}: {joined[0]!r} in {column.name} seems to be several labels, but is one class; {remedy}", stacklevel=4)
-    odd = sorted({text for text in found if text is not None and text.lower() in MISSING})
+        yield f"{joined[0]!r} in {column.name} seems to be several labels, but is one class; {remedy}"
+    odd = sorted(text for text in classes if text.lower() in MISSING)
     if odd and str(column.dtype) != "category":
-        warnings.warn(f"{source}: {odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing", stacklevel=4)
-    return found
+        yield f"{odd[0]!r} in {column.name} is taken for a class; empty these cells if it means missing"
 
 
 #: The same for what is in memory already.
