@@ -287,11 +287,8 @@ def note_study(store: RunFolder, study: Study, task: Task) -> RunFolder:
     now = of_task(task)
     _refuse_data(store, now, REMEDY)
     if "data" not in store.facts.get("fingerprint", {}) and store.facts["sessions"]:
-        warnings.warn(
-            f"{str(store.path)!r} does not say which data and ranges it was begun with; from now on it does, "
-            "and whether they are those of the sessions before is for you to know",
-            stacklevel=3,
-        )
+        said = "from now on it does, and whether they are those of the sessions before is for you to know"
+        warnings.warn(f"{str(store.path)!r} does not say which data and ranges it was begun with; {said}", stacklevel=3)
     before = store.facts.get("fingerprint", {})
     seen = {"space": of_space(study.space), "data": now, "fitted": before.get("fitted", not before)}
     found = summarise(task)
@@ -311,10 +308,8 @@ def note_session(store: RunFolder, ledger: Ledger, command: str | None, origin: 
     total, sessions = ledger.total(), list(store.facts.get("sessions", []))
     for before in sessions:
         if before.get("hardware_id") != total.hardware_id:
-            raise StoreError(
-                f"{str(store.path)!r} was measured on other hardware ({before.get('hardware_id')}, here {total.hardware_id}); "
-                "energies of different machines do not belong on one front: give a new --out"
-            )
+            here, remedy = total.hardware_id, "energies of different machines do not belong on one front: give a new --out"
+            raise StoreError(f"{str(store.path)!r} was measured on other hardware ({before.get('hardware_id')}, here {here}); {remedy}")
     if sessions:
         _warn_of_versions(f"the last session of {str(store.path)!r} was run", sessions[-1].get("versions") or {})
     session = {"started": timestamp(), "command": command, "versions": versions(), "hardware": total.hardware}
