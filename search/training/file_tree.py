@@ -23,6 +23,8 @@ from unicodedata import combining, normalize
 from .columns import spelt_alike
 from .table_file import TEXT, TYPED
 
+#: The folders of a path, and its file.
+Parts = tuple[str, ...]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif", ".jp2"})
 SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 SOUNDS = frozenset(
@@ -220,20 +222,16 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
     paths = [(name, path) for name, path in paths if not any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)]
     images = _of_kind(where, [(name, path) for name, path in paths if not name.endswith("/")], suffixes, noun)
     folders = {path.parts[:depth] for name, path in paths for depth in range(1, len(path.parts) + name.endswith("/"))}
-    # A zip often holds one folder with everything in it; a folder that holds images itself is a class and stays.
-    while len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images):
-        if split_of(wrapper := images[0][1][0]) is not None:
-            break
-        images = [(name, parts[1:]) for name, parts in images]
-        folders = {parts[1:] for parts in folders if parts[0] == wrapper and len(parts) > 1}
-    split_layout = bool(named := _split_folders(where, [parts for _, parts in images], folders))
-    depth = 1 if split_layout else 0
-    loose = [name for name, parts in images if len(parts) <= depth + 1 and (not split_layout or parts[0] in named)]
-    if loose:
+    images, folders = _unwrapped(images, folders)
+    tops = _split_folders(where, [parts for _, parts in images], folders)
+    placed = [(name, "train", parts) for name, parts in images]  # by the folder of a split, and the parts below that
+    if tops:
+        placed = [(name, parts[0], parts[1:]) for name, parts in images if parts[0] in tops]
+        folders = {parts[1:] for parts in folders if parts[0] in tops}
+    if loose := [name for name, _, parts in placed if len(parts) <= 1]:
         remedy = f"move each into its class, or what has none out of {where}; lists of labels are not read"
         raise ValueError(f"{where} has {len(loose)} {noun} outside of a class folder, for example {loose[0]}; {remedy}")
-    known = [parts for parts in folders if len(parts) == depth + 1 and (not split_layout or parts[0] in named)]
-    classes = tuple(sorted({parts[depth] for parts in known}))
+    classes = tuple(sorted({parts[0] for parts in folders if len(parts) == 1}))
     lists = sorted(name for name, path in paths if len(path.parts) <= 2 and _LISTS.fullmatch(path.name))
     if len(classes) < 2:
         read = f"; {lists[0]} is not read, move each of the {noun} into its class" if lists else ""
@@ -243,8 +241,8 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         warnings.warn(f"{where}: {lists[0]} is not read; classes and splits are those of the folders", stacklevel=3)
     if strange := [name for name in classes if not name.isprintable()]:
         raise ValueError(f"{where}: the name of a class folder must be printable, got {strange[0]!r}; rename the folder")
-    if deeper := sorted(parts for _, parts in images if len(parts) > depth + 2 and (not split_layout or parts[0] in named)):
-        label, inner = deeper[0][depth : depth + 2]
+    if deeper := sorted((top, parts) for _, top, parts in placed if len(parts) > 2):
+        label, inner = deeper[0][1][:2]
         said = f"{len(deeper)} {noun} in folders of a class, e.g. {label}/{inner}/, belong to {label!r}"
         remedy = "if the inner folders are the classes or splits, move them up; splits are called train, val and test"
         warnings.warn(f"{where}: {said}; {remedy}", stacklevel=3)
@@ -253,24 +251,30 @@ def find_classes(files: Files, suffixes: frozenset[str] = SUFFIXES, *, noun: str
         warnings.warn(f"{where}: the classes {shown} differ in capitals, blanks or accents only; join them if they are one", stacklevel=3)
     numbers = {name: k for k, name in enumerate(classes)}
     splits: dict[str, list[tuple[str, int]]] = {}
-    for name, parts in sorted(images):
-        split = split_of(parts[0]) if split_layout else "train"
-        if split is not None:
-            splits.setdefault(split, []).append((name, numbers[parts[depth]]))
+    for name, top, parts in sorted(placed):
+        splits.setdefault(split_of(top) or top, []).append((name, numbers[parts[0]]))
     if isinstance(files, Folder):
         _drop_second_links(files, splits)
     trained = {label for _, label in splits.get("train", [])}
     if empty := [name for name in classes if numbers[name] not in trained]:
-        part = " of the training split" if split_layout else ""
+        part = " of the training split" if tops else ""
         meant = "".join(f"; is it {name}/?" for alike in twice if empty[0] in alike for name in alike if name not in empty)
         remedy = f"fill it, or move the folder elsewhere ({len(empty)} empty){meant}"
         raise ValueError(f"{where}: the class folder {empty[0]}/{part} has no {noun}; {remedy}")
     return Found(classes, {split: tuple(entries) for split, entries in splits.items()})
 
 
-def _of_kind(
-    where: Path, paths: Sequence[tuple[str, PurePosixPath]], suffixes: frozenset[str], noun: str
-) -> list[tuple[str, tuple[str, ...]]]:
+def _unwrapped(images: list[tuple[str, Parts]], folders: set[Parts]) -> tuple[list[tuple[str, Parts]], set[Parts]]:
+    """Return images and folders without the one folder around everything; one that holds images itself is a class and stays."""
+    while len({parts[0] for _, parts in images}) == 1 and any(len(parts) >= 3 for _, parts in images):
+        if split_of(wrapper := images[0][1][0]) is not None:
+            break
+        images = [(name, parts[1:]) for name, parts in images]
+        folders = {parts[1:] for parts in folders if parts[0] == wrapper and len(parts) > 1}
+    return images, folders
+
+
+def _of_kind(where: Path, paths: Sequence[tuple[str, PurePosixPath]], suffixes: frozenset[str], noun: str) -> list[tuple[str, Parts]]:
     """Return the files of a kind with the parts of their paths; say what of another one is left out, and refuse a tree that has none."""
     found = [(name, path.parts) for name, path in paths if path.suffix.strip().lower() in suffixes]
     if not found:
