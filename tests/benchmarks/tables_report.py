@@ -76,8 +76,10 @@ def report(paths: list[Path]) -> str:
     ranks = np.array(
         [[1 + sum(row[k] > value + 1e-12 for k in alone if k != at) for at, value in enumerate(row)] for row in quality_rows.values()]
     )
-    mine, flaml = (ranks[:, columns.index(name)] for name in ("joulefront refit", "flaml"))
-    difference = interval(mine - flaml)
+    ahead = {
+        name: ranks[:, columns.index("joulefront refit")] - ranks[:, columns.index(arm)]
+        for name, arm in (("FLAML", "flaml"), ("Optuna", "optuna"))
+    }
     singles = [max(middle(name, f"default {kind}", "quality") for kind in DEFAULTS) for name in tables]
     short = [best - middle(name, "joulefront refit", "quality") for name, best in zip(tables, singles, strict=True)]
     shares_of = [name for name in tables if name not in ("wages", "computers", "pupils", "food", "diamonds")]
@@ -102,7 +104,10 @@ def report(paths: list[Path]) -> str:
         "| mean rank | " + " | ".join(f"{value:.1f}" for value in ranks.mean(axis=0)) + " |",
         "| 95 % | " + " | ".join("{:.1f} to {:.1f}".format(*interval(ranks[:, k])) for k in range(len(columns))) + " |",
         "",
-        f"- Rank of ours less that of FLAML: {np.mean(mine - flaml):+.2f}, 95 % {difference[0]:+.2f} to {difference[1]:+.2f}.",
+        *(
+            f"- Rank of ours less that of {name}: {np.mean(found):+.2f}, 95 % {{:+.2f}} to {{:+.2f}}.".format(*interval(found))
+            for name, found in ahead.items()
+        ),
         "- Below the best single default, looked up on the hidden rows, by more than 1.96 binomial standard errors:"
         f" {', '.join(below) or 'none'} of {len(errors)} tables of classes;"
         f" its lead is {np.median(short):+.4f} in the median.",
