@@ -219,13 +219,13 @@ def write_json(path: Path, data: Mapping[str, Any], *, private: bool = False) ->
 
 
 def text_of(data: Mapping[str, Any]) -> str:
-    """Return the text of a JSON file; a ``TypeError`` where it would be read back as something else: no file is damaged from the start."""
-    return json.dumps(plain_values(data), indent=1, allow_nan=False) + "\n"
+    """Return the text of a JSON file; what JSON has no form for, as an object that a task of the user's tells of, is its text."""
+    return json.dumps(plain_values(data), indent=1, allow_nan=False, default=str) + "\n"
 
 
 def digest(*values: Any) -> str:
     """Return what tells JSON values from others: a copy that was altered, and still fits, is not taken for whole."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain_values).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain_values(values), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_snapshot(file: Path) -> Snapshot:

@@ -285,7 +285,7 @@ def from_optuna(trial: FrozenTrial) -> Trial:
     facts.setdefault("epochs", trial.params.get("epochs", 0))
     whole = {**facts, "number": trial.number, "state": state, "params": params, "values": list(trial.values or ())}
     try:
-        json.dumps(whole, allow_nan=False)
+        json.dumps(whole, allow_nan=False, default=str)
     except ValueError:  # no file of ours could hold it
         raise ValueError(f"trial {trial.number} must hold finite numbers alone, got NaN or infinity") from None
     return from_json(whole)

@@ -278,12 +278,12 @@ class FeatureCache:
 
     def _write_facts(self, key: str, facts: Mapping[str, Any]) -> None:
         with whole_file(self.folder / key / _FACTS) as unfinished:
-            unfinished.write_text(json.dumps(plain_values(facts), indent=1), encoding="utf-8")
+            unfinished.write_text(json.dumps(plain_values(facts), indent=1, default=str), encoding="utf-8")
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
     """Return the name of the entry with these facts, the same on every machine."""
-    return hashlib.sha256(json.dumps(plain_values(facts), sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(plain_values(facts), sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def fingerprint(data: Data) -> str:

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
         (["run", "digits", "--budget", "5gCO2e"], ["--zone FR"]),
         (["run", "digits", "--budget", "2EUR"], ["--price 0.25EUR"]),
         (["run", "digits", "--stop-gain", "much"], ["stop"]),
-        (["run", "digits", "--sampler", "magic"], ["study.sampler", "freeze-thaw", "'magic'"]),
+        (["run", "digits", "--sampler", "magic"], ["--sampler", "freeze-thaw", "'magic'"]),
         (["run", "digits", "--objectives", "accuracy,speed"], ["unknown ['speed']", "train_energy"]),
         (["run", "digits", "--objectives", "accuracy"], ["at least two"]),
         (["run", "digits", "--device", "abacus"], ["--device", "cuda:N", "'abacus'"]),
