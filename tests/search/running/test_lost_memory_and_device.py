@@ -14,14 +14,30 @@ from joulefront.search.running import session
 
 pytestmark = pytest.mark.slow
 #: What stands in front of the study's own function that makes a model; the warm-up sees 128 examples at most.
-FIRST_TRAINING = "def make(architecture, task):\n    if len(task.train) > 128 and not MARK.exists():\n        MARK.touch()\n        {}\n"
+FIRST_TRAINING = "def make(architecture, task):\n    if len(task.train) > 128 and is_first():\n        {}\n"
+#: Of two workers that build at the same time one is the first.
+IS_FIRST = """
+from pathlib import Path
+
+MARK = Path({!r})
+
+
+def is_first():
+    try:
+        MARK.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+"""
 
 
 def spoiled(rings_file: Callable[[str], Path], tmp_path: Path, begin: str, first: str) -> Path:
     """Return a study file whose first training does something bad."""
     file = rings_file("fine")
     text = file.read_text().replace("def make(architecture, task):\n", FIRST_TRAINING.format(first))
-    file.write_text(text.replace("MODE =", f"from pathlib import Path\nMARK = Path({str(tmp_path / 'mark')!r})\n{begin}\nMODE =", 1))
+    file.write_text(text.replace("MODE =", f"{IS_FIRST.format(str(tmp_path / 'mark'))}{begin}\nMODE =", 1))
     return file
 
 
