@@ -17,7 +17,8 @@ import bars_zeus
 from joulefront.search.energy import Ledger
 from joulefront.search.energy.sources.nvml import Nvml
 
-FAKES = Path(__file__).parents[1] / "search" / "energy"
+FAKES = Path(__file__).resolve().parents[1] / "search" / "energy"
+sys.path.append(str(FAKES.parents[1]))  # the fakes import what other tests use, too
 
 
 @dataclass(frozen=True)
