@@ -87,6 +87,8 @@ class Model:
             self.kind, self.takes, self.classes = facts["kind"], facts["takes"], json.loads(facts["classes"])
             self.how, self.scale = json.loads(facts["preprocessing"]), json.loads(facts["target_scale"])
             self.output = facts["output"]
+            if len({name for name in self.classes if isinstance(name, str)}) < len(self.classes):
+                raise ValueError(f"its classes must be different texts, got {self.classes}")
         except KeyError as error:
             raise ValueError(f"{file} has no {error} in its metadata; export it again by this version of joulefront") from error
         except Exception as error:
@@ -148,6 +150,8 @@ class Model:
         count = len(next(iter(feed.values())))
         parts = [self.session.run(None, {name: values[k : k + BATCH] for name, values in feed.items()})[-1] for k in range(0, count, BATCH)]
         found = np.concatenate(parts) if parts else np.zeros((0, max(1, len(self.classes))))
+        if len(found) != count:
+            raise Unusable(f"the model must answer each of {count} rows, got {len(found)} answers; export it again")
         return self._answered(found) if self.takes == "inputs" and self.output != "answers" else found
 
     def prepared(self, files: Sequence[str | Path]) -> np.ndarray:
@@ -240,7 +244,11 @@ class Model:
         for column in self.used:
             name, values, how = column["name"], frame[column["name"]], reading.from_json(column)
             if column["type"] == "text":
-                feed[name] = _text_features(column, values)
+                try:
+                    from joulefront.search.training.text import text_features
+                except ImportError:
+                    raise Unusable(f"the column {name!r} is free text, to embed which pip install 'joulefront[text]'") from None
+                feed[name] = np.asarray(text_features(column, values), dtype=np.float32)
             elif column["type"] == "numeric":
                 found, gaps = reading.numbers(values, how), {None, *how.gaps}
                 strange = [text for text, one in zip(reading.texts(values), found, strict=True) if text not in gaps and np.isnan(one)]
@@ -316,15 +324,6 @@ def _reading(name: str = "columns") -> Any:
         return importlib.import_module(f"joulefront.search.training.{name}")
     sys.path.append(str(Path(__file__).resolve().parent))  # python -I and PYTHONSAFEPATH leave it out
     return importlib.import_module(name)
-
-
-def _text_features(column: Mapping[str, Any], values: Any) -> np.ndarray:
-    try:
-        from joulefront.search.training.text import text_features
-    except ImportError:
-        message = f"the column {column['name']!r} is free text, for which the embedding of training is needed"
-        raise Unusable(f"{message}: pip install 'joulefront[text]'") from None
-    return np.asarray(text_features(column, values), dtype=np.float32)
 
 
 def show(found: Sequence[Prediction], form: str) -> str:

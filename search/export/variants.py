@@ -7,6 +7,7 @@ its joules.
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -77,7 +78,7 @@ class InBfloat16(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model.to(torch.bfloat16)
+        self.model = copy.deepcopy(model).to(torch.bfloat16)  # what it was is compared with it
         self.named = f"{type(model).__name__} in bfloat16"
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

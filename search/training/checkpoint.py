@@ -290,9 +290,8 @@ def _read(path: Path, model: Any) -> dict[str, Any]:
     else:
         try:
             stored = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch, zipfile and pickle each have their own for a damaged or foreign file
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"{path} must be a weights file of this project, got one that is damaged or foreign: {reason}") from error
+        except Exception as error:  # torch, zipfile and pickle each have their own, with advice to load a foreign file all the same
+            raise DamagedError(f"{path} must be a weights file of this project, got one that is damaged or foreign") from error
     if not isinstance(stored, dict) or not {"checkpoint", "weights" if network else "sklearn"} <= stored.keys():
         raise ValueError(f"{path} must be a weights file of this project, got {type(stored).__name__} without its parts")
     backbone = model.backbone.identity if isinstance(model, Transfer) else None

@@ -167,6 +167,12 @@ def test_a_delta_to_the_recorded_quality_is_stated(make, tmp_path):
     assert "(+0.003000)" in card_of(shifted, tmp_path / "model")[1]
 
 
+@pytest.mark.parametrize("family", ["mlp", "convnet"])
+def test_a_variant_in_bfloat16_is_written_and_compared_with_the_model_that_it_was(make, tmp_path, family):
+    exported = export(**make(family).arguments, to="pt2", out=tmp_path / "model", variant="bfloat16")
+    assert exported.check.variant_decisions_changed is not None
+
+
 def test_the_card_of_a_variant_or_of_folds_has_no_figure_of_another_model_as_its_own(make, run, tmp_path):
     ready = make("mlp", "rows").but(inference_joules_per_1000=4.5)
     exported = export(**ready.arguments, to="onnx", out=tmp_path / "int8", variant="int8")

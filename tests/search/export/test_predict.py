@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 
@@ -205,6 +206,22 @@ def test_a_file_that_is_no_array_is_told_the_shape_and_nothing_of_pickle(make, t
     np.save(holes, np.where(values[:4] > 1, np.nan, values[:4]) * [[np.nan, 1, 1]])
     assert predict.run(model, [str(holes)]) == 0  # a forest answers all the same
     assert f"warning: {holes} has missing or infinite values" in capfd.readouterr().err
+
+
+def test_a_graph_that_answers_fewer_rows_or_has_no_names_of_classes_is_refused(make, tmp_path, monkeypatch):
+    folder = export(**make("mlp", "rows").arguments, to="onnx", out=tmp_path / "model").path
+    model = predict.Model(folder)
+    np.save(tmp_path / "x.npy", np.zeros((3, *model._shape), dtype=np.float32))
+    monkeypatch.setattr(model, "session", SimpleNamespace(get_inputs=model.session.get_inputs, run=lambda *given: [np.ones((1, 2))]))
+    (said,) = model.predict([tmp_path / "x.npy"])
+    assert "must answer each of 3 rows, got 1" in str(said)
+    graph = onnx.load(folder / "model.onnx")
+    facts = {entry.key: entry for entry in graph.metadata_props}
+    for classes in ("[0, 1]", '["a", "a"]', "[null, null]", "7"):
+        facts["classes"].value = classes
+        onnx.save(graph, folder / "model.onnx")
+        with pytest.raises(ValueError, match="must be an ONNX file that joulefront wrote"):
+            predict.Model(folder)
 
 
 def test_a_folder_of_another_format_says_what_predicts_with_it(make, tmp_path):
