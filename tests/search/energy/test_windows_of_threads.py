@@ -7,6 +7,17 @@ import pytest
 from .conftest import balance, joules
 
 
+def beside_a_pool(wait, threads, own, pool):
+    """Two windows beside each other for 4 s, each of a thread that takes ``own`` cores, while a pool of theirs takes ``pool``."""
+    mine, other = threads.start(own), threads.start(own)
+    threads.pool = pool
+    first, second = mine.open("first", devices=()), other.open("second", devices=())
+    wait(4)
+    mine.close(first)
+    other.close(second)
+    return first, second
+
+
 def test_windows_of_two_threads_lie_beside_each_other(ledger, wait, threads):
     mine, other = threads.start(1.0), threads.start(1.0)
     first, second = mine.open("first"), other.open("second")
@@ -50,12 +61,7 @@ def test_windows_of_threads_that_name_their_devices_have_joules(ledger, wait, th
 
 
 def test_what_a_pool_of_threads_used_is_no_windows_and_the_record_says_what_helps(ledger, wait, threads):
-    mine, other = threads.start(0.5), threads.start(0.5)
-    threads.pool = 1.0
-    first, second = mine.open("first", devices=()), other.open("second", devices=())
-    wait(4)
-    mine.close(first)
-    other.close(second)
+    first, second = beside_a_pool(wait, threads, own=0.5, pool=1.0)
     for window in (first, second):
         part = window.record.component("cpu:pkg0")
         assert (part.joules, part.quality) == (None, "absent")
@@ -68,12 +74,7 @@ def test_what_a_pool_of_threads_used_is_no_windows_and_the_record_says_what_help
 
 
 def test_a_little_work_of_a_pool_is_shared_and_the_interval_holds_all_of_it_and_none(ledger, wait, threads):
-    mine, other = threads.start(0.45), threads.start(0.45)
-    threads.pool = 0.1
-    first, second = mine.open("first", devices=()), other.open("second", devices=())
-    wait(4)
-    mine.close(first)
-    other.close(second)
+    first, second = beside_a_pool(wait, threads, own=0.45, pool=0.1)
     part = first.record.component("cpu:pkg0")
     assert part.joules == pytest.approx(100, rel=1e-2)
     assert 2 * part.u_random_joules >= 10  # the pool took 20 J; the window's part of them is between 0 and all
