@@ -10,7 +10,7 @@ from ..search.space import Candidate, Suggest
 from ..search.training.boosted import NAMES, BoostedEstimator, installed
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .recipes import Bounded, Counts, Domain, Floats, Ints, Options, Range, Some, suggest_categorical, suggest_float, suggest_int, words
+from .recipes import Bounded, Caps, Counts, Domain, Floats, Ints, Options, Range, suggest_categorical, suggest_float, suggest_int, words
 
 #: The libraries' own defaults, by our names; the rounds are the epochs.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -64,7 +64,7 @@ class Boosting(Bounded):
     balanced: Options[bool] = False
     rounds_per_epoch: Annotated[int, Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)] = 12
     patience: Annotated[int | None, Domain("a whole number >= 1 or None", lambda n: n is None or 1 <= n == n // 1, choices=True)] = 4
-    threads: Some = None
+    threads: Caps = None
 
     #: An epoch is a number of rounds, however many examples there are.
     epochs_are_passes: ClassVar[bool] = False

@@ -17,7 +17,7 @@ from ..search.space import Candidate, Suggest
 from ..search.training.estimator import Estimator, plain_scores
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
-from .recipes import Bounded, Count, Counts, Domain, Floats, Options, Rates, Some, suggest_categorical, suggest_float, suggest_int, words
+from .recipes import Bounded, Caps, Count, Counts, Domain, Floats, Options, Rates, suggest_categorical, suggest_float, suggest_int, words
 
 SUPERVISED = ("linear", "decision_tree", "random_forest", "extra_trees", "gradient_boosting", "k_neighbours")
 DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm")
@@ -85,7 +85,7 @@ class Classical(Bounded):
     rounds_per_epoch: Count = 8
     iterations_per_epoch: Count = 20
     full_epochs: Count = 27
-    threads: Some = None
+    threads: Caps = None
     name: str = "classical"
 
     #: An epoch is trees, rounds or a share of the data, however many examples there are.

@@ -110,15 +110,16 @@ def words(*allowed: Any, units: bool = False) -> Domain:
     return Domain(rule, lambda word: word in allowed or (units and bool(re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", word))), choices=True)
 
 
-#: Numbers of layers and the like, from 0 or 1; of several; shares without all, without nothing; above 0; one number; or None.
+#: Numbers of layers and the like, from 0 or 1; choices of such; shares without all, without nothing; above 0; one number; caps, or None.
 Naturals: TypeAlias = Annotated[Ints, Domain("a whole number >= 0", lambda n: 0 <= n == n // 1)]
 Counts: TypeAlias = Annotated[Ints, Domain("a whole number >= 1", lambda n: 1 <= n == n // 1)]
-Sizes: TypeAlias = Annotated[Options[int], Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)]
+_ONE = Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)
+Sizes: TypeAlias = Annotated[Options[int], _ONE]
 Drops: TypeAlias = Annotated[Floats, Domain("a number >= 0 and < 1", lambda share: 0 <= share < 1)]
 Parts: TypeAlias = Annotated[Floats, Domain("a number > 0 and <= 1", lambda share: 0 < share <= 1)]
 Rates: TypeAlias = Annotated[Floats, Domain("a number > 0", lambda rate: 0 < rate < math.inf)]
-Count: TypeAlias = Annotated[int, Domain("a whole number >= 1", lambda n: 1 <= n == n // 1, choices=True)]
-Some: TypeAlias = Annotated[Options[int | None], Domain("a whole number >= 1 or None", lambda n: n is None or 1 <= n == n // 1, True)]
+Count: TypeAlias = Annotated[int, _ONE]
+Caps: TypeAlias = Annotated[Options[int | None], Domain("a whole number >= 1 or None", lambda n: n is None or 1 <= n == n // 1, True)]
 
 
 _NUMBERS = ("batch_size", "learning_rate", "weight_decay", "momentum", "label_smoothing", "head_learning_rate")
