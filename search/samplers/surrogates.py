@@ -28,7 +28,8 @@ _HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.
 _HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
 #: The models are fitted to at most so many observations.
 _MAX_ROWS = 200
-#: No configuration is less feasible: what looks hopeless may still be tried, and models can be wrong.
+#: No configuration is less feasible once one is: what looks hopeless may still be tried, and models can be wrong. Before, nothing else says
+#: where to look, and all that looks hopeless would be worth the same.
 _MIN_FEASIBILITY = 0.02
 
 #: Mean function from earlier studies (the trend of universal kriging), standardised: ``(n, d)`` inputs and ``(r,)`` rungs -> ``(n, r)``.
@@ -219,6 +220,7 @@ class SurrogateModels:
     _failure: Surrogate | None = None
     _shape: object = None
     _per_epoch: bool = False
+    _least: float = _MIN_FEASIBILITY
 
     def fit(self, table: ObservationTable, encoder: Encoder, failed: Array, rng: np.random.Generator) -> None:
         """Fit all surrogates to the observations, and to the genes of configurations that failed, ``(m, size)``."""
@@ -238,6 +240,7 @@ class SurrogateModels:
             model.fit(X[good], u[good], values[good], rng, noise=table.quality_sd[rows][good] if j == 0 else None)
         limits = {name: _bounded(values[rows]) for name, values in table.constraints.items()}
         limits = {name: values for name, values in limits.items() if not np.isnan(values).all()}
+        self._least = _MIN_FEASIBILITY if table.feasible.any() else np.finfo(float).tiny
         self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in limits}
         for name, model in self._constraints.items():
             known = ~np.isnan(limits[name])
@@ -284,7 +287,7 @@ class SurrogateModels:
             feasibility *= scipy.special.ndtr(-(model.mean + model.sd * there.mean) / (model.sd * there.sd))
         if self._failure is not None:
             feasibility *= 1 - np.clip(self._failure.values(self._failure.predict(X, u[:1]).mean), 0.0, 1.0)
-        return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, _MIN_FEASIBILITY))
+        return Predictions(found, self._energy(found[1].mean), np.maximum(feasibility, self._least))
 
     def inflated(self, predictions: Predictions, fresh: NDArray[np.bool_], factors: tuple[float, float]) -> Predictions:
         """Widen the spread of the quality by a factor for ``fresh (n,)`` configurations, and by another one for what training on adds.

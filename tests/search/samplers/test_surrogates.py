@@ -119,6 +119,22 @@ def test_the_feasibility_of_what_can_hardly_succeed_stays_positive(objective: Ob
 
 
 @pytest.mark.slow
+def test_a_search_in_which_nothing_is_feasible_yet_goes_where_the_constraint_falls() -> None:
+    """0.8 % of the space meet it: with one floor for all that looks hopeless, the search stayed with what is good elsewhere."""
+
+    def boxed(trial: optuna.Trial) -> tuple[float, float]:
+        x, y, z = (trial.suggest_float(name, 0, 1) for name in "xyz")
+        epochs = trial.suggest_int("epochs", 1, 9)
+        excess = max(abs(x - 0.8), abs(y - 0.2), abs(z - 0.7)) - 0.1
+        trial.storage.set_trial_system_attr(trial._trial_id, "constraints:box", excess)
+        return 1 - (x - 0.3) ** 2 - (y - 0.5) ** 2 - 0.3 / epochs, float(epochs)
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1, 3, 9], seed=3))
+    study.optimize(boxed, 25)
+    assert any(trial.system_attrs["constraints:box"] <= 0 for trial in study.trials)
+
+
+@pytest.mark.slow
 def test_a_failed_configuration_with_a_shorter_measurement_is_not_trained_again(study: optuna.Study, objective: Objective) -> None:
     """A continuation that failed: its parent's measurement stays a point, and the sampler does not come back to it."""
     trial = study.ask()
