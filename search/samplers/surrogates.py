@@ -28,8 +28,7 @@ _HEADROOMS = tuple(float(x) for x in np.exp(np.linspace(np.log(0.02), np.log(20.
 _HEADROOM_PRIOR, _HEADROOM_PRIOR_SD = float(np.log(0.5)), 1.0
 #: The models are fitted to at most so many observations.
 _MAX_ROWS = 200
-#: No configuration is less feasible once one is: what looks hopeless may still be tried, and models can be wrong. Before, nothing else says
-#: where to look, and all that looks hopeless would be worth the same.
+#: No configuration is less feasible, as models can be wrong, once one is: before, all that looks hopeless must not be worth the same.
 _MIN_FEASIBILITY = 0.02
 
 #: Mean function from earlier studies (the trend of universal kriging), standardised: ``(n, d)`` inputs and ``(r,)`` rungs -> ``(n, r)``.
@@ -238,8 +237,7 @@ class SurrogateModels:
             values = table.values[rows, j] + (np.log10(table.epochs[rows]) if j == 1 and self._per_epoch else 0.0)
             good = ~bad[rows] if j == 0 else np.ones(len(rows), dtype=bool)
             model.fit(X[good], u[good], values[good], rng, noise=table.quality_sd[rows][good] if j == 0 else None)
-        limits = {name: _bounded(values[rows]) for name, values in table.constraints.items()}
-        limits = {name: values for name, values in limits.items() if not np.isnan(values).all()}
+        limits = {name: _bounded(values[rows]) for name, values in table.constraints.items() if not np.isnan(values[rows]).all()}
         self._least = _MIN_FEASIBILITY if table.feasible.any() else np.finfo(float).tiny
         self._constraints = {name: self._constraints.get(name) or Surrogate(self._process(encoder)) for name in limits}
         for name, model in self._constraints.items():
@@ -332,9 +330,8 @@ class SurrogateModels:
 
     def expected_values(self, predictions: Predictions, rung: int) -> Array:
         """Return the medians of the objectives at one rung, to be maximised, ``(n, k)``."""
-        values = np.stack(
-            [model.values(found.mean[:, rung]) for model, found in zip(self._objectives, predictions.objectives, strict=True)], 1
-        )
+        columns = zip(self._objectives, predictions.objectives, strict=True)
+        values = np.stack([model.values(found.mean[:, rung]) for model, found in columns], 1)
         if self._per_epoch:
             values[:, 1] += self._shift[rung]
         return values
