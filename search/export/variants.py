@@ -23,7 +23,7 @@ from torch import nn
 from ..argument_types import refuse_wrong_types
 from ..billing.trial_energy import trial_energy
 from ..certainty import shares_differ
-from ..energy.measure import measure
+from ..energy import measure
 from ..formatting import joules_text
 from ..records.examples import SHARES
 from ..records.run import Run
