@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import itemgetter
@@ -296,53 +296,38 @@ def check_kind(kind: str) -> None:
 
 
 @dataclass(frozen=True)
-class Anchor:
-    """One instant known on both clocks: the monotonic one and UTC."""
+class _Stretch:
+    """A stretch of time in which the distance of the two clocks held: one instant on both, and until when it was seen to hold."""
 
     t_ns: int
     utc: datetime
-
-    @classmethod
-    def now(cls, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = UTC_NOW) -> Anchor:
-        """Read both clocks."""
-        return cls(t_ns=clock(), utc=utc())
+    until_ns: int
 
     def at(self, t_ns: int) -> datetime:
-        """Return an instant of the monotonic clock in UTC."""
         return self.utc + timedelta(microseconds=(t_ns - self.t_ns) / 1000)
-
-    def iso(self, t_ns: int) -> str:
-        """Return an instant of the monotonic clock as ISO 8601 in UTC."""
-        return self.at(t_ns).isoformat(timespec="milliseconds")
 
 
 class Anchors:
-    """Converts to UTC over a long run: the wall clock is set occasionally, and the monotonic clock stands still while a machine sleeps.
-
-    Between two such jumps the distance of the clocks is one; it is kept with the stretch of time in which it was seen to hold.
-    """
+    """Converts to UTC over a long run: the wall clock is set occasionally, and the monotonic clock stands still while a machine sleeps."""
 
     def __init__(self, clock: Clock = time.monotonic_ns, utc: Callable[[], datetime] = UTC_NOW) -> None:
         self._clock, self._utc = clock, utc
-        first = Anchor.now(clock, utc)
-        #: Anchor of each stretch, and until when it held.
-        self._stretches: list[tuple[Anchor, int]] = [(first, first.t_ns)]
+        t_ns = clock()
+        self._stretches = [_Stretch(t_ns, utc(), t_ns)]
 
     def resync(self) -> None:
         """Compare the clocks; to be called every few seconds."""
-        now = Anchor.now(self._clock, self._utc)
-        anchor = self._stretches[-1][0]
-        if abs(anchor.at(now.t_ns) - now.utc) < STEP:
-            self._stretches[-1] = (anchor, now.t_ns)
+        t_ns, utc = self._clock(), self._utc()
+        last = self._stretches[-1]
+        if abs(last.at(t_ns) - utc) < STEP:
+            self._stretches[-1] = replace(last, until_ns=t_ns)
         else:
-            self._stretches.append((now, now.t_ns))
+            self._stretches.append(_Stretch(t_ns, utc, t_ns))
 
     def iso(self, t_ns: int) -> str:
-        """Return an instant as ISO 8601 in UTC, from the stretch that is nearest in time."""
+        """Return an instant of the monotonic clock as ISO 8601 in UTC, from the stretch that is nearest in time."""
         stretches = tuple(self._stretches)
-        if len(stretches) == 1:
-            return stretches[0][0].iso(t_ns)
-        after = bisect_right(stretches, t_ns, key=lambda stretch: stretch[0].t_ns)
+        after = bisect_right(stretches, t_ns, key=lambda stretch: stretch.t_ns)
         near = stretches[max(after - 1, 0) : after + 1]
-        anchor, _ = min(near, key=lambda stretch: max(stretch[0].t_ns - t_ns, t_ns - stretch[1], 0))
-        return anchor.iso(t_ns)
+        nearest = min(near, key=lambda stretch: max(stretch.t_ns - t_ns, t_ns - stretch.until_ns, 0))
+        return nearest.at(t_ns).isoformat(timespec="milliseconds")

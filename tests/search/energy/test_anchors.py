@@ -36,6 +36,11 @@ def near(text, moment):
     return abs(datetime.fromisoformat(text) - moment) <= timedelta(milliseconds=20)
 
 
+def test_one_anchor_tells_every_instant_in_utc():
+    anchors = Anchors(lambda: 10**12, lambda: NOON)
+    assert anchors.iso(10**12 + 90 * 10**9) == "2026-01-01T12:01:30.000+00:00"
+
+
 @pytest.mark.parametrize("jump", [timedelta(hours=8), timedelta(seconds=-90)])
 def test_an_instant_is_told_from_the_anchor_that_is_nearest_in_time(clock, jump):
     wall = Wall(clock)

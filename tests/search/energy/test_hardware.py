@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from joulefront.search.energy.host import HostMonitor, describe, fingerprint
-from joulefront.search.energy.windows import Anchor
 
 CPUINFO = """processor : 0
 model name : Imaginary 9000
@@ -100,12 +99,3 @@ def test_on_a_large_machine_what_is_large_beside_our_own_work_is_noted(cpus, own
     seconds = 60
     found = HostMonitor([]).contended(0, seconds * 10**9, (own + foreign_cpus) * seconds, own * seconds)
     assert (found is not None) == noted
-
-
-def test_one_anchor_tells_every_instant_in_utc():
-    anchor = Anchor.now(lambda: 10**12)
-    later = anchor.iso(10**12 + 90 * 10**9)
-    assert later.endswith("+00:00")
-    from datetime import datetime, timedelta
-
-    assert abs(datetime.fromisoformat(later) - anchor.utc - timedelta(seconds=90)) <= timedelta(milliseconds=1)
