@@ -14,6 +14,7 @@ uncertainties, the second one common to all windows of a meter. This package sta
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction, isgeneratorfunction
 from typing import TypeVar
 
 from .calibrations import with_wall
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+LAZY = "function must do its work when called, got {!r}, whose work comes later; give `lambda: asyncio.run(f())`, or `lambda: list(f())`"
 
 
 def measure(
@@ -68,12 +70,17 @@ def measure(
         ``2 * record.u_random_joules`` is the 95 % interval between runs on this machine.
 
     Raises:
-        ValueError: `meter` is unknown, or a calibration of this machine is damaged.
+        ValueError: `function` does its work only later, `meter` is unknown, or a calibration of this machine is damaged.
         Exception: Whatever `function` raises.
     """
+    if any(later(function) for later in (iscoroutinefunction, isgeneratorfunction, isasyncgenfunction)):
+        raise ValueError(LAZY.format(function))
     found = discover(meter) if isinstance(meter, str) else meter
     with Ledger(found) as ledger:
         with ledger.window(name or str(getattr(function, "__name__", "function")), synchronize=synchronize) as window:
             result = function()
+        if iscoroutine(result):
+            result.close()
+            raise ValueError(LAZY.format(result))
         record = window.close(settle=True)
     return result, with_wall(record)

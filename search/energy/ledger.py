@@ -24,7 +24,7 @@ from .meters import MeterSet
 from .record import SCHEMA, Record
 from .registry import RecordBuilder, Registry
 from .sources.source import NANO, Capability, Clock, Source
-from .windows import Anchors, Edge, Window, check_kind
+from .windows import Anchors, Edge, Window, held_devices
 
 #: Longest wait for a window's record to be final.
 SETTLE_SECONDS = 15.0
@@ -209,7 +209,7 @@ class Ledger:
         devices: Sequence[str] | None = None,
         processes: bool = False,
     ) -> Window:
-        """Open a window: wait for the device, take the time, read the meters.
+        """Open a window: wait for the device, take the time, read the meters. It counts from here on, not from a later ``with``.
 
         While other threads of this process have windows, too, on this ledger or another, it gets what the thread used that opens it, and
         the child processes that this thread started; open and close it there. What cannot be told apart is None, with the remedy.
@@ -220,10 +220,10 @@ class Ledger:
         ``cpu_seconds`` are stated at the end.
 
         Raises:
-            ValueError: If ``kind`` is none of ``KINDS``.
+            ValueError: If ``kind`` is none of ``KINDS``, or ``devices`` or ``parent`` name what is not known here.
             RuntimeError: If the ledger is not running.
         """
-        check_kind(kind)
+        held = held_devices(devices, self._meters.capabilities())
         if self._state in ("new", "stopped"):
             raise RuntimeError(f"the ledger is {self._state}: open windows inside `with ledger:`")
         if synchronize is not None:
@@ -231,7 +231,7 @@ class Ledger:
         begin, spent, t0_ns = time.thread_time_ns(), self._cost_ns(), self._clock()
         self._read(0, edge=True)
         used = self.thread_seconds(threading.get_native_id(), begin / NANO)
-        edge, held = self._monitor.edges(t0_ns) if kind in WITH_EDGES else {}, None if devices is None else tuple(devices)
+        edge = self._monitor.edges(t0_ns) if kind in WITH_EDGES else {}
         window = self._registry.make(name, kind, parent, Edge(t0_ns, spent, edge), synchronize, held, processes=processes)
         self._registry.enter(window, used)
         self._nudge()
@@ -291,9 +291,9 @@ class Ledger:
         ``devices`` the components that it held alone, e.g. ``("gpu:GPU-1a2b",)``: empty for none, None for all. ``parent`` is an id.
 
         Raises:
-            ValueError: If ``kind`` is none of ``KINDS``.
+            ValueError: If ``kind`` is none of ``KINDS``, or ``devices`` or ``parent`` name what is not known here.
         """
-        held = None if devices is None else tuple(devices)
+        held = held_devices(devices, self._meters.capabilities())
         return self.settle(self._registry.register(name, kind, parent, t0_ns, t1_ns, state=state, cpu_seconds=cpu_seconds, devices=held))[0]
 
     def total(self) -> Record:

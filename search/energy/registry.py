@@ -23,10 +23,10 @@ from .background import Warnings
 from .channel import MeterChannel, reach_seconds
 from .host import HostMonitor, Idle, idle_watts
 from .meters import MeterSet
-from .record import SCHEMA, Component, Record, at_once
+from .record import KINDS, SCHEMA, Component, Record, at_once
 from .sources.source import NANO, Clock
 from .threads import ThreadClocks, is_over, measured, task_here
-from .windows import RESTS, Anchors, Edge, Window, WindowFacts, WindowOwner, WindowUsage, check_kind
+from .windows import RESTS, Anchors, Edge, Window, WindowFacts, WindowOwner, WindowUsage
 
 #: Idle windows shorter than this say nothing about idle power.
 IDLE_SECONDS = 1.0
@@ -83,7 +83,10 @@ class Registry:
         processes: bool = False,
     ) -> Window:
         """Return a window that nobody has entered yet; without an id it is a new one."""
-        check_kind(kind)
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if not (parent is None or isinstance(parent, Window) or str(parent).partition(".")[0] in {self.session, *_running}):
+            raise ValueError(f"parent must be a window or a window's id (as '{self.session}.1'), got {parent!r}; give the window itself")
         with self._lock:
             if id is None:
                 self._number += 1
@@ -299,10 +302,8 @@ class RecordBuilder:
             whole = CROSSED if window.crossed else "shared(the whole machine's)"
             parts = tuple(replace(part, attribution=whole) if part.attribution == "exclusive" else part for part in parts)
         busy, tree = self._monitor.cpu_seconds(window.t0_ns, t1_ns)
-        own = window.cpu_seconds
-        if usages is None:
-            own = tree
-        elif own is None:
+        own = tree if usages is None else window.cpu_seconds
+        if own is None and usages is not None:
             own = next((usage.cpu_between(window.t0_ns, t1_ns) for usage in usages if usage.id == window.id), None)
         facts, closing = window.facts, window.closing
         edges = {"begin": facts.opening.devices, "end": {} if closing is None else closing.devices}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,9 +13,9 @@ from threading import get_native_id
 from types import TracebackType
 from typing import Any, Protocol
 
-from .record import KINDS, STATES, Record
+from .record import STATES, Record
 from .sources.cpu_time import process_clock
-from .sources.source import NANO, Clock
+from .sources.source import NANO, Capability, Clock
 
 #: Kinds of windows that take nothing from a trial: they name what the time without trials was.
 RESTS = frozenset({"idle", "overhead"})
@@ -167,7 +167,7 @@ class Window:
         self.ended_ns: int | None = None
         self.inside: tuple[str, ...] = ()
         self.opener: int | None = None
-        self.crossed = False
+        self.crossed = self._entered = False
         self._pid: int | None = None
         self._nodes: list[tuple[int, float]] = []
         self._owner, self._synchronize = owner, synchronize
@@ -268,7 +268,14 @@ class Window:
         return self._owner.close(self, state, self._synchronize, settle=settle)
 
     def __enter__(self) -> Window:
-        """Return the window itself."""
+        """Return the window itself, which counts from when it was made.
+
+        Raises:
+            RuntimeError: If it was entered before, or has ended.
+        """
+        if self._entered or self.closing is not None:
+            raise RuntimeError(f"window {self.name!r} counts once: make a new one each time, `with ledger.window(...):`")
+        self._entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -285,14 +292,19 @@ class Window:
                 error.add_note(f"closing the energy window failed too: {later!r}")
 
 
-def check_kind(kind: str) -> None:
-    """Refuse an unknown kind of window.
+def held_devices(devices: Sequence[str] | None, known: Iterable[Capability]) -> tuple[str, ...] | None:
+    """Return the components that a window holds alone; None for all.
 
     Raises:
-        ValueError: If ``kind`` is none of ``KINDS``.
+        ValueError: ``devices`` is no list, or names a GPU that is none of those ``known``: what it meant would be left out of the sum.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if devices is None:
+        return None
+    names = {one.component: one.available and one.counts for one in known}
+    gpus = [name for name, counts in names.items() if counts and name.startswith("gpu:")]
+    if isinstance(devices, str | int) or (gpus and not names.keys() >= set(devices)):
+        raise ValueError(f"devices must be a list of {', '.join(gpus) or 'names of GPUs'}, got {devices!r}; name them so")
+    return tuple(devices)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..argument_types import refuse_wrong_types
 from ..energy import JOULES_PER_WH, Discovery, Ledger, Record, discover
 from ..energy.record import add
+from ..energy.windows import held_devices
 from ..formatting import joules_text, plain, read_amount
 from .metering import PREFIX, EnergyUnknownError, facts_of, known_joules, refuse_unknown, synchronize
 
@@ -92,9 +93,7 @@ def energy_trial(
         found = discover(meter) if isinstance(meter, str) else meter
         _parent_joules(trial)
         refuse_unknown(found)
-        gpus = {item.component for item in found.present if item.component.startswith("gpu:")} if devices is not None else set[str]()
-        if devices is not None and (isinstance(devices, str | int) or (gpus and not gpus.issuperset(devices))):
-            raise ValueError(f"devices must be a list of {', '.join(sorted(gpus)) or 'names of GPUs'}, got {devices!r}; name them so")
+        held_devices(devices, found.present)
     energy, around = EnergyTrial(), _open.get()
     inner = any(one is trial for one in around)
     with _stopping(getattr(trial, "study", None), EnergyUnknownError):

@@ -91,6 +91,29 @@ def test_an_exception_ends_the_window_and_keeps_the_energy(linear, clock):
     assert window.record.joules == pytest.approx(400, rel=1e-4)
 
 
+def test_a_window_counts_once_and_says_so(linear, clock):
+    window = linear.open("step")
+    for _ in range(2):  # inside of itself, and when it has ended
+        with pytest.raises(RuntimeError, match="'step' counts once: make a new one each time"), window, window:
+            clock.advance(1)
+    assert window.record.state == "failed"
+
+
+@pytest.mark.parametrize("devices", ["gpu:a", ("gpu:0",), 3])
+def test_a_window_of_a_gpu_that_is_none_is_refused_for_it_would_leave_that_out_of_the_sum(ledger, devices):
+    for ask in (lambda: ledger.window("w", devices=devices), lambda: ledger.query(0, 1, devices=devices)):
+        with pytest.raises(ValueError, match="devices must be a list of gpu:a, gpu:b, got"):
+            ask()
+
+
+@pytest.mark.parametrize("parent", ["nope", 5])
+def test_a_parent_that_is_none_is_refused_for_the_partition_would_lack_its_windows(linear, parent):
+    with pytest.raises(ValueError, match="parent must be a window or a window's id"):
+        linear.open("epoch", parent=parent)
+    with linear.open("trial") as trial, linear.open("epoch", parent=trial.id) as epoch:
+        assert epoch.record.parent == trial.id
+
+
 def test_an_interrupt_ends_the_window_as_stopped(linear, clock):
     window = linear.open("trial")
     clock.advance(1)

@@ -69,6 +69,16 @@ def test_an_error_of_the_function_is_the_callers_and_releases_the_meters():
     assert not counter.open
 
 
+async def later():
+    return 7
+
+
+@pytest.mark.parametrize("lazy", [later, lambda: later(), lambda: (yield)])
+def test_a_function_that_would_work_only_later_is_refused_with_what_to_write(lazy):
+    with pytest.raises(ValueError, match=r"whose work comes later; give `lambda: asyncio.run\(f\(\)\)`"):
+        measure(lazy, Discovery((Counter(),), ()))
+
+
 def test_a_ledger_takes_what_discover_found_with_what_is_absent(tmp_path):
     found = discover("cpu_time,rapl", powercap=tmp_path)
     with Ledger(found, absent=[GONE]) as ledger, ledger.window("w") as window:
