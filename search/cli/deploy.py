@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import AsJson, CpuWatts, Meter, MovedOptions, Pick, Predictions, ProtocolOptions, RunArgument, TrialTimeout, with_options
-from .read import raise_if_interrupted, trained
+from .read import interrupted, raise_if_interrupted, trained
 
 if TYPE_CHECKING:
     from ..records.replicates import ReplicateComparison
@@ -65,7 +65,7 @@ def repeat(
             if as_json
             else to_text(finding, repeats, Front.of(folder.run()).decimals)
         )
-        if RunFolder.open(run).facts["sessions"][-1].get("reason") == "interrupted":
+        if interrupted(run):
             print(f"continue: {command}", file=sys.stderr)
         elif not any(member.quality for member in finding.members):
             reason = next((one.failed for one in repeats.trainings if one.failed), "nothing was trained")

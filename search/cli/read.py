@@ -310,12 +310,18 @@ def raise_if_interrupted(path: Path, how: str | None = None) -> None:
 
     All is printed by then; what a shell does only after a success, such as an export, must not begin.
     """
-    from ..records.run_folder import RunFolder
-
-    if RunFolder.open(path).facts["sessions"][-1].get("reason") == "interrupted":
+    if interrupted(path):
         if how is not None:
             print(how)
         raise KeyboardInterrupt
+
+
+def interrupted(path: Path) -> bool:
+    """Whether Ctrl-C has ended the last session of a run."""
+    from ..records.files import last_session
+    from ..records.run_folder import RunFolder
+
+    return last_session(RunFolder.open(path).facts).get("reason") == "interrupted"
 
 
 def price_per_kwh_of(place: PlaceOptions) -> tuple[float, str] | None:

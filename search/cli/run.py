@@ -196,13 +196,14 @@ def _print_finished(
 def _print_run(front: FrontView, path: Path, storage: str | None, command: str, named: str) -> None:
     """Print the front of a run, the paths of its pictures and the next command; without a measured trial that is a ``RuntimeError``."""
     from ..formatting import hanging
+    from ..records.files import last_session
     from ..records.run_folder import RunFolder
     from ..report.front_view import save_front
     from ..report.page import report_html
     from ..whole_file import full_disk
 
     result = RunFolder.open(path, storage=storage).run()
-    ended = str((result.facts["sessions"] or [{}])[-1].get("reason") or "")
+    ended = str(last_session(result.facts).get("reason") or "")
     if len(front) == 0:
         print(hanging(front.to_text(), indent=0))
         if ended == "interrupted":

@@ -244,6 +244,12 @@ def broken_start(file: Path) -> Mapping[str, Any] | None:
     return None
 
 
+def last_session(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what ``study.json`` says of the session that began last; nothing where none has begun."""
+    session: Mapping[str, Any] = (facts.get("sessions") or [{}])[-1]
+    return session
+
+
 def check_study(facts: StudyFile) -> None:
     """Check that entries of ``study.json`` belong together; a ``ValueError`` where one lacks what another needs."""
     study = facts["study"]

@@ -320,7 +320,7 @@ class RunFolder:
         """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
             kept = read_snapshot(self.path / SNAPSHOT_FILE)
-            newer = self.facts.get("storage") is not None and "ended" not in self.facts["sessions"][-1]  # the server may know more
+            newer = self.facts.get("storage") is not None and "ended" not in files.last_session(self.facts)  # the server may know more
             if newer or kept.get("mark") is None or kept["mark"] != self._mark():
                 return None
             trials = tuple(map(from_json, kept["trials"]))

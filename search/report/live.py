@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from ..export.usage import markdown
 from ..formatting import energies, joules_text
 from ..front import Front
+from ..records.files import last_session
 from ..records.run_folder import Run, RunFolder, StoreError
 from ..records.trial import Trial
 from ..study import OBJECTIVES
@@ -217,7 +218,7 @@ class LiveRun:
                     run = folder.run(study, trials=trials)
                     self.copy = self.copy or OptunaCopy.of(run)
                     self.copy.follow(run, stored)
-                    ended = "ended" in (folder.facts.get("sessions") or [{}])[-1]
+                    ended = "ended" in last_session(folder.facts)
                     self.data = page_data(run, ranking=ended)  # while it trains, the ranking would cost more than it tells
                     self._seen = seen  # not before: what could not be read is read again
             except (OSError, ValueError, RuntimeError) as error:

@@ -21,6 +21,7 @@ from ..execution.job import Outcome
 from ..formatting import count_text, joules_text
 from ..front import Front
 from ..records.examples import standard_error
+from ..records.files import last_session
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, counted
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD
@@ -189,7 +190,7 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
     A session may have had smaller limits than the study's. With ``no_stop`` a study that has found the rest not worth it is not finished.
     """
     facts = folder.facts
-    reason = str(facts["sessions"][-1].get("reason") or "") if facts["sessions"] else ""
+    reason = str(last_session(facts).get("reason") or "")
     if not reason.startswith(_REACHED) or (study.budget is None and study.trials is None):
         return reason if reason.startswith((*_REACHED, *_FINISHED)) and not (no_stop and reason.startswith(NOT_WORTH_IT)) else None
     run, grams, price = folder.run(), dict(facts.get("intensity") or {}).get("grams_per_kwh"), facts.get("price_per_kwh")

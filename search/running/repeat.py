@@ -26,7 +26,7 @@ from ..execution.watch import TimeLimit, Watch, pace_of, slowest_epoch
 from ..formatting import for_stream, joules_text
 from ..front import Front
 from ..records.bill import REPEAT, meters_of
-from ..records.files import write_json
+from ..records.files import last_session, write_json
 from ..records.replicates import REPEATS_FILE, Plan, Repeat, Repeats, ReplicateComparison, Slot, compare_replicates, slots
 from ..records.run_folder import RunFolder, StoreError
 from ..records.trial import INTERRUPTED, Trial
@@ -329,7 +329,7 @@ def repeat(
     refuse_wrong_types(repeat, locals())
     slots([0], times, order, 0)  # a typing mistake must cost nothing
     store = RunFolder.open(path)
-    last = store.facts["sessions"][-1] if store.facts["sessions"] else {}
+    last = last_session(store.facts)
     where = pick_device(device or str(last.get("device", "auto")))
     refuse_other_device(store, where)
     sources = meter or str(last.get("meter", "auto"))

@@ -19,6 +19,7 @@ from ..formatting import joules_text, plain
 from ..front import Front
 from ..integrations.run_log import TrialLogger
 from ..records.bill import FEATURES, add_up
+from ..records.files import last_session
 from ..records.run_folder import RunFolder, StoreError
 from ..report.facts import over_default
 from ..report.front_view import FrontView
@@ -343,7 +344,7 @@ def _tell_start(runner: TrialRunner, path: Path, raised: str | None, earlier: Se
     study, task, session = runner.study, runner.task, runner.session
     doing = "continuing " if session.trials_before else ""
     where, meters = f"{path} on {session.device}, {session.threads} thread(s)", meters_text(session.ledger, session.device)
-    machines = {one.path: (one.facts["sessions"] or [{}])[-1].get("hardware_id") for one in earlier}
+    machines = {one.path: last_session(one.facts).get("hardware_id") for one in earlier}
     others = ", ".join(str(one) for one, where in machines.items() if where not in (None, session.ledger.hardware_id))
     rows = f"{len(task.train) + len(task.validation):,} rows beside the test"
     for said in (

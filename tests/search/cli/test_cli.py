@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from helpers.command_line import refused
+from helpers.run_folders import make
 
 from joulefront.search.cli import exit_code, main, one_line
+from joulefront.search.cli.read import raise_if_interrupted
 from joulefront.search.cli.run import _print_run
 from joulefront.search.cli.study_source import StudyError
 from joulefront.search.execution.job import reason_of
@@ -160,6 +162,10 @@ def test_a_first_interrupt_before_anything_was_measured_is_no_failure_of_the_wor
         monkeypatch.setattr(RunFolder, "open", lambda path, storage=None, one=result: SimpleNamespace(run=lambda: one))
         with caught:
             _print_run(Empty(), tmp_path, None, "joulefront run digits", "")
+
+
+def test_a_folder_in_which_no_session_has_begun_was_not_interrupted(tmp_path: Path) -> None:
+    raise_if_interrupted(make(tmp_path / "run").path)
 
 
 def test_the_version_is_that_of_the_package(call: Callable[..., Any]) -> None:
