@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..hints import Hints
 from ..space import RandomTrial, Sizes, Space, canonical
-from ..study import ENERGY_OBJECTIVES, Study
+from ..study import ENERGY_OBJECTIVES, SAMPLERS, Study
 from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
 from .frozen_features import StoredFeatures, features_paid, withheld
@@ -74,17 +74,16 @@ def make_sampler(
                 else None,
                 withheld=partial(withheld, study, stored=stored) if Hints(study.space).staged else None,
             )
-        if name == "tpe":
-            return optuna.samplers.TPESampler(seed=seed)
-        if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
-        if name == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
-        if name == "grid":
-            return GridSampler(seed=seed)
-        if name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-    raise ValueError(f"sampler must be freeze-thaw, tpe, nsga2, gp, random or grid, got {name!r}")
+        others: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
+            "tpe": optuna.samplers.TPESampler,
+            "nsga2": partial(optuna.samplers.NSGAIISampler, population_size=20),
+            "gp": optuna.samplers.GPSampler,
+            "grid": GridSampler,
+            "random": RandomSampler,
+        }
+        if name in others:
+            return others[name](seed=seed)
+    raise ValueError(f"sampler must be {', '.join(SAMPLERS)}, got {name!r}")
 
 
 def validation_share(task: Task | None) -> float:
@@ -104,6 +103,15 @@ def keep_apart(
     return sampler if isinstance(sampler, FreezeThawSampler | RandomSampler | GridSampler) else ComparableSampler(sampler, comparable)
 
 
+def _of_comparable(name: str) -> Any:
+    """Return a method that passes its arguments on to the sampler inside, with a study that has comparable trials only."""
+
+    def method(self: ComparableSampler, study: optuna.Study, *arguments: Any) -> Any:
+        return getattr(self.sampler, name)(_ComparableStudy(study, self.comparable, self._attrs), *arguments)
+
+    return method
+
+
 class ComparableSampler(optuna.samplers.BaseSampler):
     """A sampler of Optuna that sees some trials of its study only."""
 
@@ -111,28 +119,11 @@ class ComparableSampler(optuna.samplers.BaseSampler):
         self.sampler, self.comparable = sampler, comparable
         self._attrs: dict[str, Any] = {}
 
-    def _seen(self, study: optuna.Study) -> Any:
-        return _ComparableStudy(study, self.comparable, self._attrs)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return what is drawn jointly."""
-        return self.sampler.infer_relative_search_space(self._seen(study), trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """Draw jointly."""
-        return self.sampler.sample_relative(self._seen(study), trial, search_space)
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """Draw one parameter."""
-        return self.sampler.sample_independent(self._seen(study), trial, param_name, param_distribution)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Prepare for a trial."""
-        self.sampler.before_trial(self._seen(study), trial)
-
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Learn from a trial."""
-        self.sampler.after_trial(self._seen(study), trial, state, values)
+    infer_relative_search_space = _of_comparable("infer_relative_search_space")
+    sample_relative = _of_comparable("sample_relative")
+    sample_independent = _of_comparable("sample_independent")
+    before_trial = _of_comparable("before_trial")
+    after_trial = _of_comparable("after_trial")
 
     def reseed_rng(self) -> None:
         """Draw from another seed."""
