@@ -7,6 +7,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -40,6 +41,7 @@ class IntensityCurve:
         grams_per_kwh: Values, shape ``(n,)``.
         period_hours: The curve repeats after this many hours (24 for a typical day); None when it covers one stretch of time.
         shape: ``linear`` between the values, or ``step``: each value holds until the next one, as hourly means are published.
+        last_hours: How long the last value of steps holds; None for as long as the one before.
         kind: ``average`` or ``marginal``, as `scope`, `zone` and `year` those of an ``Intensity``.
     """
 
@@ -52,6 +54,7 @@ class IntensityCurve:
     year: int | None = None
     kind: str = "average"
     scope: str = "unknown"
+    last_hours: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.hours) != len(self.grams_per_kwh) or not self.hours:
@@ -115,6 +118,8 @@ class IntensityCurve:
         return hour
 
     def _last_step(self) -> float:
+        if self.last_hours is not None:
+            return self.last_hours
         return self.hours[-1] - self.hours[-2] if len(self.hours) > 1 else 0.0
 
     def _piece_end(self, hour: float) -> float:
@@ -185,19 +190,24 @@ def read_curve(path: Path, *, shape: Literal["linear", "step"] = "linear", zone:
         value_name = min(known, key=lambda name: _SCOPES.index(_scope(name)), default=None)
         if time_name is None or value_name is None:
             raise ValueError(f"{path}: the header must name a time ('hour' or 'datetime') and 'g_per_kwh', got {names}")
-        filled = (row for row in reader if (row[value_name] or "").strip().casefold() not in _NOTHING)  # such an hour is a missing one
-        rows = [(_number(path, reader.line_num, row[time_name]), _number(path, reader.line_num, row[value_name])) for row in filled]
+        rows, listed = [], []  # those with a value, and the times of all: how far apart they are
+        for row in reader:
+            empty = (row[value_name] or "").strip().casefold() in _NOTHING
+            with suppress(ValueError) if empty else nullcontext():  # behind the hours a note may stand
+                listed.append(_number(path, reader.line_num, row[time_name]))
+            if not empty:
+                rows.append((listed[-1], _number(path, reader.line_num, row[value_name])))
     if not rows:
-        raise ValueError(f"{path}: a curve needs at least one row, the file has only a header")
+        raise ValueError(f"{path}: a curve needs at least one row with a value, got {len(listed)} without; give another file")
     daily = not any(instant for (_, instant), _ in rows)
     unit = _grams_per_kwh(value_name) or 1.0
     hours, grams = zip(*((time, value * unit) for (time, _), (value, _) in rows), strict=True)
     year, kind = None if daily else moment_of(hours[0]).year, "marginal" if "marginal" in value_name.casefold() else "average"
-    steps = [after - before for before, after in pairwise(hours)]
-    usual = median_low(steps) if steps else 0.0
-    missing = 0.0 if daily else math.fsum(step - usual for step in steps if step > 1.5 * usual)
+    usual = median_low([after - before for (before, _), (after, _) in pairwise(listed)] or [0.0])
+    bridged = () if daily and len(rows) == len(listed) else pairwise(hours)  # a day of few values has no missing ones
+    missing = math.fsum(after - before - usual for before, after in bridged if after - before > 1.5 * usual)
     source = f"file {path.name}" + (f" ({missing:.3g} hours are missing in it, bridged)" if missing else "")
-    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, source, year, kind, _scope(value_name))
+    return IntensityCurve(hours, grams, 24.0 if daily else None, shape, zone, source, year, kind, _scope(value_name), usual or None)
 
 
 def _grams_per_kwh(name: str) -> float | None:
@@ -269,17 +279,18 @@ class CalledForecast:
         return Intensity(float(self.grams_per_kwh(moment_of(hour)))).grams_per_kwh
 
     def mean(self, start_hour: float, stop_hour: float) -> float:
-        """Return the mean over a window, by the trapezoid rule on pieces of at most five minutes.
+        """Return the mean over a window, by the middles of pieces that end at the clock's five minutes: there, grids change their values.
 
         Raises:
             ValueError: The window is reversed.
         """
         if stop_hour < start_hour:
             raise ValueError(f"stop_hour must be >= start_hour, got {start_hour} to {stop_hour}")
-        pieces = max(1, math.ceil((stop_hour - start_hour) / STEP_HOURS))
-        width = (stop_hour - start_hour) / pieces
-        ends = (self.at(start_hour) + self.at(stop_hour)) / 2
-        return (ends + math.fsum(self.at(start_hour + k * width) for k in range(1, pieces))) / pieces
+        if stop_hour == start_hour:
+            return self.at(start_hour)
+        steps = range(math.floor(start_hour / STEP_HOURS) + 1, math.ceil(stop_hour / STEP_HOURS))
+        ends = pairwise((start_hour, *(step * STEP_HOURS for step in steps), stop_hour))
+        return math.fsum((stop - start) * self.at((start + stop) / 2) for start, stop in ends) / (stop_hour - start_hour)
 
     def over(self, start_hour: float, stop_hour: float) -> Intensity:
         """Return the mean over a window as an intensity."""

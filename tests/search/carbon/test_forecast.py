@@ -20,6 +20,15 @@ def test_a_function_has_the_mean_of_the_curve_that_it_draws(start: float, length
     assert called.mean(start, start + length) == pytest.approx(DAY.mean(start, start + length), abs=5.0)
 
 
+def test_values_that_hold_for_an_hour_have_exact_means() -> None:
+    seven = hours_of(datetime(2026, 6, 1, 7, tzinfo=UTC))
+    steps = forecast_of(lambda moment: 100.0 if moment.hour < 7 else 500.0)
+    assert steps.mean(seven - 1, seven + 1) == pytest.approx(300.0)
+    assert steps.mean(seven - 0.5, seven + 0.25) == pytest.approx((0.5 * 100 + 0.25 * 500) / 0.75)
+    assert steps.mean(seven - 1 / 120, seven + 1 / 120) == pytest.approx(300.0)  # half a minute on each side
+    assert steps.mean(seven, seven) == 500.0
+
+
 def test_a_forecast_is_named_as_the_source() -> None:
     place = CalledForecast(lambda moment: 100.0, source="my grid", zone="DE").over(5.0, 7.0)
     assert (place.grams_per_kwh, place.zone) == (100.0, "DE")

@@ -161,6 +161,19 @@ def test_hours_that_are_missing_in_a_file_are_named(tmp_path):
     assert read_curve(file).source == "file a.csv (6 hours are missing in it, bridged)"  # without a value it is no hour
 
 
+def test_hours_without_a_value_are_missing_also_where_every_second_one_is(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("datetime,g_per_kwh\n" + "".join(f"2024-05-01T{hour:02d}:00,{'' if hour % 2 else 300}\n" for hour in range(7)))
+    curve = read_curve(file, shape="step")
+    assert curve.source == "file a.csv (3 hours are missing in it, bridged)"
+    assert curve.span == (curve.hours[0], curve.hours[0] + 7)  # the last value holds for an hour, as the file lists them
+    file.write_text("hour,g_per_kwh\n0,300\n1,\n2,100\nSource: a grid,\n")
+    assert read_curve(file).source == "file a.csv (1 hours are missing in it, bridged)"
+    file.write_text("hour,g_per_kwh\n0,\n")
+    with pytest.raises(ValueError, match="at least one row with a value, got 1 without"):
+        read_curve(file)
+
+
 ROWS = "2024-06-01{0}00:00{1},300,350\n2024-06-01{0}01:00{1},{2},{2}\n2024-06-01{0}02:00{1},320,370\n2024-06-01{0}03:00{1},320,370\n"
 
 
