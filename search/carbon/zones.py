@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -28,24 +29,19 @@ CANADA_CODES = {
     "nunavut": "NU", "yukon": "YT",
 }  # fmt: skip
 
+# Codes that the EU writes instead of ISO's. Source: EU Interinstitutional Style Guide, 7.1.1
+OWN_CODES = {"uk": "gb", "el": "gr"}
 
-def live_intensity(zone: str, *, token: str | None, network: bool, url: str = URL) -> Intensity:
-    """Request the present average intensity of a zone from Electricity Maps, in gCO2e/kWh.
+
+def _live_intensity(zone: str, token: str, url: str) -> Intensity:
+    """Request the present average intensity of a zone from Electricity Maps, in gCO2e/kWh; whoever calls it has allowed the network.
 
     ``fallback`` of the factor is set when Electricity Maps itself estimated it.
-    False for `network` refuses before any socket is made; `url` lets a test point at its own machine.
 
     Raises:
-        PermissionError: `network` is False or `token` is missing.
         OSError: The service could not be reached or refused.
         ValueError: The answer has no usable number.
     """
-    if not network:
-        raise PermissionError("the live carbon intensity needs the network, which is off; allow it with --network")
-    if not token:
-        raise PermissionError(
-            "the live carbon intensity needs an Electricity Maps token; pass one, or use --zone alone for the offline table"
-        )
     # Imported here: the HTTP client costs 40 ms, and hardly anybody uses the live number.
     from urllib.error import HTTPError
     from urllib.parse import urlencode
@@ -82,7 +78,7 @@ def choose_intensity(
 ) -> Intensity | None:
     """Decide which factor a study uses: the user's number, else the live one if requested, else the table, else none.
 
-    Without both a token of Electricity Maps and `network`, no socket is opened.
+    Without both a token of Electricity Maps and `network`, no socket is opened; `url` lets a test point at its own machine.
 
     Raises:
         ValueError: A bad number or an unknown place.
@@ -94,7 +90,7 @@ def choose_intensity(
     if not (network and token):
         return intensity_for(zone)
     try:
-        return live_intensity(zone_names().get(zone.casefold(), zone), token=token, network=network, url=url)
+        return _live_intensity(zone_names().get(zone.casefold(), zone), token, url)
     except (OSError, ValueError) as error:
         reason = f"Electricity Maps gave no number ({error}): the offline table is used"
         try:
@@ -113,6 +109,8 @@ def intensity_for(zone: str) -> Intensity:
     Raises:
         ValueError: The place is not in the tables; the message names near ones.
     """
+    if not isinstance(zone, str):
+        raise ValueError(f"zone must be a text, got {zone!r}; write an ISO code such as 'FR'")
     text = " ".join(zone.strip().split())
     table, names = _factors(), zone_names()
     found = names.get(text.casefold())
@@ -130,7 +128,9 @@ def intensity_for(zone: str) -> Intensity:
     hint = (
         f"did you mean {', '.join(sorted({names[name] for name in near}))}?" if near else "use an ISO code such as FR, FRA, US-OR or CN-BJ"
     )
-    if region and national is not None and not near:
+    if re.fullmatch(r"(aws|azure):.*|[a-z]{2}-[a-z]+-\d", text.casefold()):
+        hint = "of clouds they have Google's regions alone (gcp:us-east1); use the state or country where yours stands, such as US-VA"
+    elif region and national is not None and not near:
         hint = f"the tables have no such region of {national}: use {national} for the whole country, or --intensity with your own number"
     raise ValueError(f"zone must be a place in CodeCarbon's tables, got {zone!r}; {hint}")
 
@@ -154,7 +154,7 @@ def zone_names() -> Mapping[str, str]:
             names[f"{alpha3}-{code[3:]}".casefold()] = code
     for code in [code for code in _factors() if code[:3] in ("SE-", "NO-")]:
         names[code[3:].casefold()] = code  # bidding zones are known as SE3, NO1 on their own
-    return names
+    return {**names, **{own: names[iso] for own, iso in OWN_CODES.items()}}
 
 
 @cache
