@@ -79,10 +79,15 @@ class EpochMeter:
         self._window = self._ledger.open("training", synchronize=synchronize)
 
     def begin_epoch(self) -> None:
-        """Open the window of an epoch; one that is open ends."""
+        """Open the window of an epoch; one that is open ends.
+
+        Raises:
+            RuntimeError: If no training has begun.
+        """
         self.end_epoch()
-        if self._ledger is not None:
-            self._epoch = self._ledger.open(f"epoch {len(self.epochs) + 1}", "epoch", self._window, synchronize)
+        if self._ledger is None:
+            raise RuntimeError("an epoch must lie in a training, got none under way; call begin() first")
+        self._epoch = self._ledger.open(f"epoch {len(self.epochs) + 1}", "epoch", self._window, synchronize)
 
     def end_epoch(self, state: str = "ok") -> dict[str, Any] | None:
         """Close the window of an epoch and return its facts under names with units; None when none is open."""
@@ -101,9 +106,12 @@ class EpochMeter:
 
         Raises:
             EnergyUnknownError: If there is a cap and the energy is not known any more.
+            RuntimeError: If there is a cap and no training has begun.
         """
-        if self.cap_joules is None or self._window is None:
-            return False
+        if self.cap_joules is None or self.record is not None:  # one that has ended takes nothing any more
+            return self.stopped is not None
+        if self._window is None:
+            raise RuntimeError(f"a cap of {self.cap} must be kept by a training, got none under way; call begin() first")
         joules = self._window.joules()
         if joules is None and self._found is not None:
             raise EnergyUnknownError(f"the energy of a training with a cap must be known, got None; {remedy(self._found)}")

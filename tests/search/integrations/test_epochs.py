@@ -137,6 +137,11 @@ def test_a_cap_needs_a_meter_and_an_energy() -> None:
         EpochMeter("5")
     with pytest.raises(RuntimeError, match="after a training"):
         EpochMeter().card_metadata()
+    early = EpochMeter("5Wh", "cpu_time")
+    for call in (early.begin_epoch, early.spent):  # else there would be no cap
+        with pytest.raises(RuntimeError, match=r"call begin\(\) first"):
+            call()
+    assert not EpochMeter().spent()
     unknown = EpochMeter(meter=Discovery((), ()), grams_per_kwh=100.0)  # without a cap it is shown as unknown
     unknown.begin()
     unknown.end()
