@@ -184,6 +184,8 @@ class Study:
             object.__setattr__(self, name, plain_values(value))
         if not self.name.strip(". ") or not self.name.isprintable() or set(self.name) & set("/\\"):
             raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
+        if (size := len(self.name.encode())) > 200:  # folders have at most 255, and there is more in the name of a copy
+            raise ValueError(f"study.name must have at most 200 bytes, got {size} ({self.name[:40]}...); shorten it")
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
             raise ValueError(f"objectives (--objectives): unknown {unknown}; choose from {', '.join(OBJECTIVES)}")

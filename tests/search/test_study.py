@@ -54,6 +54,7 @@ GOOD = Study(name="s", task=lambda: None, space=Mlp(), trials=1)  # type: ignore
         ({"sampler": "tpa"}, r"^sampler \(--sampler\) must be one of freeze-thaw"),
         ({"name": "a/b"}, "name of a folder"),
         ({"name": ".."}, "name of a folder"),
+        ({"name": "ü" * 101}, "at most 200 bytes, got 202"),
         ({"name": ""}, "name of a folder"),
     ],
 )
