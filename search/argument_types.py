@@ -41,11 +41,12 @@ def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], pre
         what = "a path that is not empty" if isinstance(value, str) and "Path" in told[name] and not value.strip() else told[name]
         if value is not default and (what != told[name] or not _fits(value, wanted[name])):  # pathlib takes '' for the current folder
             remedy = "give one" if default is inspect.Parameter.empty else f"leave it out for {default!r}".removesuffix(" for <factory>")
+            remedy = (_REMEDIES | remedies).get(name, remedy)
             if isinstance(value, str) and re.fullmatch(r"\s*[\d.eE+-]+\s*", value) and _fits(1, wanted[name]):
                 remedy = f"write {value.strip()} without quotes"
             got = " ".join(f"{value!r} ({type(value).__name__})".split())
             got = got if len(got) <= 80 else f"{type(value).__name__} {got[:60]}..."
-            raise ValueError(f"{prefix}{name} must be {what}, got {got}; {(_REMEDIES | remedies).get(name, remedy)[:120]}")
+            raise ValueError(f"{prefix}{name} must be {what}, got {got}; {remedy[:120]}")
 
 
 def plain_values(value: Any) -> Any:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, get_type_hints
 
+from ..search.argument_types import refuse_wrong_types
 from ..search.space import Candidate, Space, Suggest
 from ..search.training.recipe import Recipe
 from ..search.training.tactics.tactic import make_tactics
@@ -101,7 +102,8 @@ class Domain(NamedTuple):
             with suppress(TypeError):  # of a text, None and the like
                 held = not isinstance(value, bool) and self.test(value)
             if not held:
-                raise ValueError(f"{name} must be {self.rule}, got {value!r}; correct it, or leave it out for the usual ones")
+                remedy = f"write {tuple(value)}" if isinstance(value, list) else "correct it, or leave it out for the usual ones"
+                raise ValueError(f"{name} must be {self.rule}, got {value!r}; {remedy}")
 
 
 def words(*allowed: Any, units: bool = False) -> Domain:
@@ -174,8 +176,10 @@ class RecipeRanges:
     def __post_init__(self) -> None:
         """Raise ValueError where an end of a range, or a choice, is none that ``Recipe`` allows."""
         for name in self.__dataclass_fields__.keys() - {"tactics"}:
-            what = getattr(self, name)
+            what, usual = getattr(self, name), self.__dataclass_fields__[name].default
+            remedy = f"write {tuple(what)}" if isinstance(what, list) else f"leave it out for {usual!r}"
             for value in ends_of(_pair(what, log=name in _LOG) if name in _NUMBERS else what):
+                refuse_wrong_types(Recipe, {name: value}, "recipe.", **{name: remedy})
                 Recipe(**{name: value})
 
     def sample(self, trial: Suggest) -> Recipe:

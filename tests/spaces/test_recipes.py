@@ -272,6 +272,9 @@ WRONG = [
     (Boosting, {"l2": float("nan")}, "Boosting.l2 must be a number >= 0, got nan"),
     (RecipeRanges, {"optimizer": ("adamw", "adamm")}, "recipe.optimizer must be one of adamw, sgd, got 'adamm'"),
     (RecipeRanges, {"learning_rate": (-1.0, 1.0)}, "a logarithmic range needs low > 0"),
+    (RecipeRanges, {"learning_rate": [1e-3, 1e-2]}, "recipe.learning_rate must be float, got [0.001, 0.01] (list); write (0.001, 0.01)"),
+    (RecipeRanges, {"learning_rate": "fast"}, "must be float, got 'fast' (str); leave it out for (0.0003, 0.03)"),
+    (Mlp, {"widths": [64, 128]}, "Mlp.widths must be a whole number >= 1, got [64, 128]; write (64, 128)"),
     (RecipeRanges, {"momentum": (0.5, 1.0)}, "recipe.momentum must be >= 0 and < 1, got 1.0"),
     (RecipeRanges, {"batch_size": (16, 8.5)}, "a range needs low <= high"),
 ]
