@@ -34,6 +34,7 @@ from .pretrained import (
     weights_file,
 )
 from .recipes import ORDINARY, Family, Options, RecipeRanges, suggest_categorical, words
+from .weights import tensors_in
 
 #: The three networks and the head of the paper that `studies/` repeats.
 #: Source: Xu, Martinez-Fernandez, Martinez, Franch, arXiv 2302.00967 (VGG16, VGG19, ResNet50, frozen; two layers of 4,096 units).
@@ -240,7 +241,7 @@ def load_weights(model: nn.Module, name: str, weights: str) -> None:
         return
     from timm.models import adapt_input_conv
 
-    source = _from_hub(name) if weights == "hub" else _from_file(weights)
+    source = _from_hub(name) if weights == "hub" else tensors_in(weights_file(weights))
     heads = names_within(model, head_of(model))
     first = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"
     own, fitting, wrong = model.state_dict(), {}, []
@@ -264,13 +265,3 @@ def _from_hub(name: str) -> Mapping[str, torch.Tensor]:
         return dict(models.get_model(name, weights="DEFAULT").state_dict())
     except (OSError, RuntimeError) as error:
         raise ConnectionError(f"weights='hub': cannot fetch {name} ({first_line(error)}); use weights='none' or a local file") from error
-
-
-def _from_file(weights: str) -> Mapping[str, torch.Tensor]:
-    path = weights_file(weights)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
-    loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(loaded.get("state_dict", loaded))

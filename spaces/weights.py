@@ -221,11 +221,8 @@ def check_loaded(model: Any, plain: Any) -> None:
         raise ValueError(f"it has no weights for {first_few(untouched)}")
 
 
-def read_state(path: Path, model: str) -> Mapping[str, torch.Tensor]:
-    """Return the tensors of a file by their names in timm; nothing in the file is run.
-
-    Files from before timm name the same tensors otherwise: where no name is known, and there are as many tensors of the same shapes in the
-    same order, they are taken in that order.
+def tensors_in(path: Path) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of a file by their names; nothing in the file is run.
 
     Raises:
         ValueError: If it cannot be read, or holds no tensors.
@@ -246,6 +243,16 @@ def read_state(path: Path, model: str) -> Mapping[str, torch.Tensor]:
     tensors = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(f"{path} must hold tensors by name, got {type(stored).__name__}")
+    return tensors
+
+
+def read_state(path: Path, model: str) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of a file, see `tensors_in`, by their names in timm.
+
+    Files from before timm name the same tensors otherwise: where no name is known, and there are as many tensors of the same shapes in the
+    same order, they are taken in that order.
+    """
+    tensors = tensors_in(path)
     wanted = {name: tuple(value.shape) for name, value in outline(model).state_dict().items()}  # with its own head
     if not wanted.keys() & tensors.keys() and [tuple(value.shape) for value in tensors.values()] == list(wanted.values()):
         return dict(zip(wanted, tensors.values(), strict=True))
