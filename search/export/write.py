@@ -6,11 +6,10 @@ Everything is written to a temporary folder; a failure leaves the one that was a
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from shlex import quote
 from typing import Any
 
 from ..argument_types import refuse_wrong_types
+from ..records.files import finite
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..study import Study
@@ -101,7 +101,7 @@ def export(
             raise ExportFailed(f"trial {trial.number} ({trained.type_name}) cannot be exported: {why}")
         if refit is not None:
             trained = replace(trained, refitted=refit.to_text())
-            write_readable_json(stage / REFIT, _finite(asdict(refit)))
+            write_readable_json(stage / REFIT, finite(asdict(refit)))
         if variant is not None:
             trained = variant_of(trained, variant, exporter.name)
         for name, facts in ((CONFIG, describe(trained, exporter, run)), ("classes.json", list(task.classes))):
@@ -128,7 +128,7 @@ def export(
         names = sorted({*(found.name for found in stage.iterdir()), CONFIG})
         config = describe(trained, exporter, run)
         config["joulefront"] |= {"file": file, "files": names}
-        write_readable_json(stage / CONFIG, {**config, "check": _finite(asdict(check))})
+        write_readable_json(stage / CONFIG, {**config, "check": finite(asdict(check))})
         use = () if model is None else _use(model, out, example(task.validation))
         return Exported(out, move_in(stage, out), file, check, None if raw is None else origin(task.validation), use)
 
@@ -204,10 +204,6 @@ def _preprocessing(trained: TrainedModel) -> dict[str, Any]:
         "dtype": "float32",
         **({"target_mean": task.target_scale[0], "target_std": task.target_scale[1]} if task.target_scale is not None else {}),
     }
-
-
-def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in data.items()}
 
 
 @contextmanager

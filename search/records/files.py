@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
@@ -309,3 +310,16 @@ def lock(file: Path) -> Iterator[bool]:
         else:
             held = True
         yield held
+
+
+def finite(value: Any) -> Any:
+    """Infinities and NaN, which JSON cannot hold, become unknown."""
+    if value is None or isinstance(value, (str, int)):  # most of them, and a million in a large run
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    return value

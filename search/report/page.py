@@ -17,7 +17,6 @@ from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from itertools import combinations
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..formatting import unit_for
 from ..front import Front
 from ..pareto import FRACTIONS
 from ..records.examples import SHARES
+from ..records.files import finite
 from ..records.run import machine_names
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -84,21 +84,8 @@ def render(data: Mapping[str, Any], *, every_seconds: float | None = None) -> st
 
 def data_text(data: Mapping[str, Any]) -> str:
     """Return data as JSON that no text in it can end, whatever it holds: it stands in a script element that is never run."""
-    text = json.dumps(_finite(data), allow_nan=False, separators=(",", ":"), default=str)  # in ASCII, so that every file can hold it
+    text = json.dumps(finite(data), allow_nan=False, separators=(",", ":"), default=str)  # in ASCII, so that every file can hold it
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _finite(value: Any) -> Any:
-    """Infinities and NaN, which JSON cannot hold, become unknown."""
-    if value is None or isinstance(value, (str, int)):  # most of them, and a million in a large run
-        return value
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _finite(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return value
 
 
 @cache
@@ -110,7 +97,8 @@ def asset(name: str) -> str:
 def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
     """Return what the page shows of a run, finished or not.
 
-    Without ``ranking``, while the meters run, what predicts quality and energy is left out: it takes seconds of a CPU.
+    Without ``ranking``, while the meters run, two things are left out: what predicts quality and energy, which takes seconds of a CPU, and
+    the statement, which is of all that was spent, this page included.
     """
     run = run.comparable()
     front = Front.of(run)
@@ -151,7 +139,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
         "growth": hypervolume_trace(front),
         "importance": [_ranking(front, target) for target in ("quality", "energy")] if ranking else [],
         "sections": [asdict(one) for one in sections(run, unit, ranking=ranking)],
-        "statements": forms(run),
+        "statements": forms(run) if ranking else [],
     }
 
 

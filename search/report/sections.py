@@ -125,9 +125,11 @@ def projection_section(run: Run) -> Section | None:
 
 
 def _rows(guess: Mapping[str, Any], run: Run, when: str, unit: Unit) -> list[list[str]]:
-    rows = []
+    rows, spent = [], run.bill.search_joules
+    if spent is not None:
+        spent -= run.bill.overhead_parts.get("showing", 0.0)  # it is spent after the study, and no estimate is of it
     for name, key, actual, scale in (
-        (f"energy ({unit.name})", "joules", run.bill.search_joules, unit.size),
+        (f"energy ({unit.name})", "joules", spent, unit.size),
         ("trials", "trials", float(sum(trial.state != "running" for trial in run.trials)), 1.0),
         ("time (s)", "seconds", run.bill.seconds - run.bill.again_seconds or None, 1.0),
     ):

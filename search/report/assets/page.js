@@ -352,6 +352,7 @@ function measured() {
   $("origin").textContent = [run.command, run.hardware, run.started ? `started ${run.started.slice(0, 16).replace("T", " ")} UTC` : ""].filter(Boolean).join(" · ");
 }
 function statement() {
+  if (run.so_far) return void $("statement").replaceChildren(h("p", null, `The statement is of the whole search, whose energy is known when it has ended and was shown: joulefront report ${run.folder} has it.`));
   const forms = run.statements, one = forms[state.form] ?? forms[0], button = h("button", { type: "button", onclick: () => copy(one.text, button) }, "copy");
   $("statement").replaceChildren(h("div", { class: "row", role: "group", "aria-label": "form of the statement" }, forms.map((f, i) => h("button", { type: "button", "aria-pressed": String(f === one), onclick: () => { state.form = i; statement(); $("statement").querySelector("[aria-pressed=true]").focus(); } }, f.name)), h("span", { style: "flex:1" }), button), h("pre", { tabindex: 0, "aria-label": `statement as ${one.name}` }, one.text));
 }

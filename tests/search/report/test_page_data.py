@@ -24,6 +24,7 @@ def test_members_and_choice_are_those_of_the_front(fake_run: Run) -> None:
     for rule in ("sensible", "best", "knee", "cheapest"):
         assert data["choice"][rule] == front.pick(rule).number
     assert data["importance"] == []
+    assert data["statements"] == []  # of the whole search, which takes what making this page does, too
 
 
 def test_a_member_knows_the_curve_of_all_that_it_was_continued_from(fake_run: Run) -> None:

@@ -144,6 +144,10 @@ def test_estimate_and_anchor_appear_when_the_run_holds_them(fake_run: Run) -> No
     energy, trials = found["Estimate against actual"].tables[0].rows
     assert energy[-2:] == ["1.25", "yes"]  # actual over estimate, inside the interval
     assert trials[-2:] == ["4.00", "no"]  # 40 trials against 10
+    spent = replace(run.bill, overhead_parts={**run.bill.overhead_parts, "showing": total / 5})
+    again = estimate_section(replace(run, bill=spent))
+    assert again is not None
+    assert again.tables[0].rows[0][-2] == "1.00"  # of showing the front there is no estimate
     assert "n = 3" in written(found["Drift of the anchor"])
     assert "last against first +4.0 %" in written(found["Drift of the anchor"])
     for nothing, said in (([0.0, 1.0], "last against first -"), ([0.0, 0.0], "median 0 Wh; last against first -")):
