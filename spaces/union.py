@@ -16,6 +16,11 @@ from .recipes import TACTIC, RecipeRanges
 REPEAT = "repeat"
 
 
+def _some(hint: str) -> Any:
+    """Return a property: whether a hint, see ``Hints``, is true of some member of a union."""
+    return property(lambda union: any(getattr(Hints(member), hint) for member in union.spaces))
+
+
 @dataclass(frozen=True, init=False)
 class Union:
     """The candidates of all given spaces; the categorical parameter ``family`` picks one.
@@ -46,20 +51,7 @@ class Union:
         """Whether an epoch is a pass over the data in all members; they share their rungs."""
         return all(Hints(member).epochs_are_passes for member in self.spaces)
 
-    @property
-    def steps(self) -> bool:
-        """Whether some member has steps, see ``Hints.steps``."""
-        return any(Hints(member).steps for member in self.spaces)
-
-    @property
-    def staged(self) -> bool:
-        """Whether candidates of some member wait for others, see ``Hints.staged``."""
-        return any(Hints(member).staged for member in self.spaces)
-
-    @property
-    def shares_features(self) -> bool:
-        """Whether candidates of some member may share features of a frozen network, see ``Hints.frozen``."""
-        return any(Hints(member).shares_features for member in self.spaces)
+    steps, staged, shares_features = _some("steps"), _some("staged"), _some("shares_features")
 
     def sample(self, trial: Suggest) -> Candidate:
         """Draw a family, then a candidate of it."""

@@ -19,7 +19,7 @@ from ..energy.background import after_fork
 from ..study import Study
 from ..threads import warn_of_spinning
 from ..training.task import Task
-from .job import Executor
+from .job import Executor, InProcess
 from .worker import DeviceError, WorkerProcess, gpu_components, mapped
 
 try:
@@ -214,13 +214,10 @@ def make_executors(
     Raises:
         DeviceError: If Ray has no room for them.
     """
-    from .job import InProcess
-
     if executor == "ray":
         from .ray_worker import ray_workers
 
         return [*ray_workers(mapped(study, task), devices, threads, follow)]
-
     if len(devices) == 1:
         return [InProcess(study.space, task)]
     shared = mapped(study, task)

@@ -352,11 +352,14 @@ class WarmUp:
                 self._train(own, threads, watch)
 
     def _train(self, own: Mapping[str, Any], threads: int, watch: Watch) -> None:
+        import torch
+
         count = min(EXAMPLES, max(FEWEST, NUMBERS // math.prod(self.task.input_shape)))
         few = [Excerpt(split, count, most=1, seed=0, device=self.device) for split in (self.task.train, self.task.validation)]
         small = replace(self.task, train=few[0], validation=few[1], folds=0)
         here, first, self._compiler = InProcess(self.space, small), self._compiler is None, self._compiles()
-        with _eagerly() if self._compiler else nullcontext(), TemporaryDirectory(prefix="joulefront-") as folder:
+        uncompiled: Any = torch.compiler.set_stance("force_eager") if self._compiler else nullcontext()
+        with uncompiled, TemporaryDirectory(prefix="joulefront-") as folder:
             weights = Path(folder) / "weights"
             for epochs, start in ((1, None), (2, weights)):
                 job = Job(-1, own, epochs, self.seed, self.device, threads, start, weights)
@@ -375,12 +378,6 @@ class WarmUp:
             waits = Hints(self.space).waits
             self._left = {kind: params for kind, params in one_of_each_kind(self.space, self.seed).items() if not waits(params)}
         return self._left
-
-
-def _eagerly() -> Any:
-    import torch
-
-    return torch.compiler.set_stance("force_eager")
 
 
 def _compile_something(task: Task, device: str, threads: int) -> None:

@@ -93,13 +93,8 @@ def scale_share(front: Front) -> float | None:
     return max(shares, default=None)
 
 
-def difference_in_repeats(front: Front, one: Trial, two: Trial) -> Difference | None:
-    """Return by how much the quality of the second model is more in repeats, on the test split where these have it; None without any."""
-    again = _spreads(front, one, two)
-    return None if again is None else Difference.of(*again)
-
-
 def _spreads(front: Front, one: Trial, two: Trial) -> tuple[Spread, Spread] | None:
+    """Return the qualities of two models in repeats, on the test split where these have it; None where one was not repeated."""
     again = None if front.repeated is None else [front.repeated.summary_of(trial.number) for trial in (one, two)]
     if again is None or again[0] is None or again[1] is None:
         return None
@@ -119,7 +114,8 @@ def over_default(front: Front) -> str | None:
     default, pick = front.baseline, front.sensible() if len(front) else None
     if default is None or pick is None or pick is default or not default.train_joules or front.why_not(default) is not None:
         return None
-    name, repeats = front.objectives[0], difference_in_repeats(front, default, pick)
+    name, again = front.objectives[0], _spreads(front, default, pick)
+    repeats = None if again is None else Difference.of(*again)
     sign = 1.0 if front.directions[0] == "maximize" else -1.0
     change = front.gain(pick) - front.gain(default) if repeats is None else sign * repeats.mean
     what = f"cannot be told from it in {name}" if tied(front, pick, default) else f"is {'better' if change > 0 else 'worse'} in {name}"

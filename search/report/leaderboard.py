@@ -112,48 +112,46 @@ def leaderboard(runs: Sequence[Run]) -> Leaderboard:
     if len(runs) < 2:
         raise ValueError(f"compare needs at least two runs, got {len(runs)}")
     rows = [_row(run) for run in runs]
-    notes = []
+    apart = []  # why they are not ranked
     goals = {(one.run.objectives, one.run.directions) for one in rows}
     if len(goals) > 1:
         each = "; ".join(f"{one.run.path}: {', '.join(one.run.objectives)}" for one in rows)
-        notes.append(f"the runs have different objectives ({each}), so they are listed and not ranked.")
+        apart.append(f"the runs have different objectives ({each}), so they are listed and not ranked.")
     seen = [data for one in rows if (data := (one.run.facts.get("fingerprint") or {}).get("data"))]
     shared = set.intersection(*map(set, seen)) if seen else set()  # earlier versions noted less
-    others = len({json.dumps({key: data[key] for key in shared}, sort_keys=True) for data in seen}) > 1
-    if others:
-        notes.append("the runs learnt from different data or splits: their qualities do not compare, so they are listed and not ranked.")
+    if len({json.dumps({key: data[key] for key in shared}, sort_keys=True) for data in seen}) > 1:
+        apart.append("the runs learnt from different data or splits: their qualities do not compare, so they are listed and not ranked.")
     machines = {name for one in rows for name in one.hardware}
     unknown = [str(one.run.path) for one in rows if len(one.front) and not one.hardware]
     if len(machines) > 1:
-        notes.append(
+        apart.append(
             f"the runs were measured on different hardware ({', '.join(sorted(machines))}): their energies are not "
             "put on one front or ranked. Run the studies on one machine to compare them."
         )
     elif unknown and machines:
-        notes.append(f"the hardware of {', '.join(unknown)} is unknown: its energies are not put on one front with the others.")
+        apart.append(f"the hardware of {', '.join(unknown)} is unknown: its energies are not put on one front with the others.")
     estimates = {found for one in rows for trial in one.run.trials for found in estimates_in(trial.energy.record)}
     if len(estimates) > 1:
-        notes.append(
+        apart.append(
             f"the energies were estimated by different coefficients ({', '.join(sorted(estimates))}): they are not put on one front or "
             "ranked. Give the later study the --cpu-watts of the earlier one to compare them."
         )
     in_grams = [one.run for one in rows if "train_co2" in one.run.objectives and not one.run.facts.get("carbon")]
     factors = {run.grams_co2e(JOULES_PER_KWH) for run in in_grams}
-    if elsewhere := len(factors) > 1:
+    if len(factors) > 1:
         each = ", ".join(plain(one) for one in sorted(filter(None, factors)))
-        notes.append(
+        apart.append(
             f"the grams are of different places ({each} g/kWh, PUE included): they are not put on one front or ranked. "
             "joulefront price gives what a search emits elsewhere."
         )
+    notes = list(apart)
     if len({one.run.name for one in rows}) > 1 and len(seen) < len(rows):
         notes.append("the studies have different names: their ranks mean something only if they learnt from the same data.")
     if len({one.quality for one in rows if one.quality}) > 1:
         each = "; ".join(f"{one.run.path}: {' and '.join(one.quality) or 'absent'}" for one in rows)
         notes.append(f"the energies are known in different ways ({each}).")
     notes += [f"{one.run.path}: {gaps}" for one in rows if (gaps := one.run.bill.gaps()) is not None]
-    if others or elsewhere or len(goals) > 1 or len(machines) > 1 or len(estimates) > 1 or (unknown and machines):
-        return Leaderboard(tuple(rows), tuple(notes), ())
-    return _ranked(rows, notes)
+    return Leaderboard(tuple(rows), tuple(notes), ()) if apart else _ranked(rows, notes)
 
 
 def _ranked(rows: list[LeaderboardRow], notes: list[str]) -> Leaderboard:

@@ -90,11 +90,7 @@ class View:
 
     def x(self, trial: Trial) -> float:
         """Place of a trial on the energy axis, in ``unit``."""
-        return self.x_of(self.front.joules(trial))
-
-    def x_of(self, joules: float) -> float:
-        """Place of an energy on the energy axis, in ``unit``."""
-        return self.unit.of(joules)
+        return self.unit.of(self.front.joules(trial))
 
     def y(self, trial: Trial) -> float:
         """Place of a trial on the quality axis."""
@@ -129,7 +125,7 @@ class View:
         else:
             least = 0.0 if trial.train_u_joules is None else TYPICAL_MEDIAN * self.front.joules(trial)
             one = max(trial.train_u_joules or 0.0, least)
-        span = self.x_of(2.0 * one)
+        span = self.unit.of(2.0 * one)
         return min(span, 0.95 * self.x(trial)), span
 
     @property
@@ -261,8 +257,8 @@ def crosses(view: View) -> tuple[Cross, ...]:
         quality, energy = member.quality, member.energy
         if member.trial.number not in on_front or quality is None or energy is None or quality.sd is None or energy.sd is None:
             continue
-        x, y = view.x_of(energy.mean), view.y_of(quality.mean)
-        low_x, high_x = view.x_of(energy.low or 0.0), view.x_of(energy.high or 0.0)
+        x, y = view.unit.of(energy.mean), view.y_of(quality.mean)
+        low_x, high_x = view.unit.of(energy.low or 0.0), view.unit.of(energy.high or 0.0)
         low_y, high_y = sorted((view.y_of(quality.low or 0.0), view.y_of(quality.high or 0.0)))  # less of an error is further up
         found.append(Cross(member.trial.number, quality.n, x, y, min(x - low_x, 0.95 * x), high_x - x, y - low_y, high_y - y))
     return tuple(found)
