@@ -103,24 +103,6 @@ def spin(seconds: float) -> int:
     return rounds
 
 
-def gpu_matmul(seconds: float) -> str | None:
-    """Multiply matrices on the first CUDA device for a while; return its name, or None without a device."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
-        return None
-    size = 4096
-    a: Any = torch.randn(size, size, device="cuda")
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for _ in range(8):
-            a = (a @ a) * (1 / size)  # keeps the numbers finite
-        torch.cuda.synchronize()
-    return str(torch.cuda.get_device_name(0))
-
-
 def fit_cpu(points: Sequence[CpuPoint], *, hardware_id: str, reference: str, reference_gain_u: float = 0.05) -> CpuCalibration:
     """Fit ``watts = idle + core_watts * busy_cores``.
 
@@ -263,6 +245,15 @@ class MatrixProducts:
         finally:
             over.set()
             worker.join()
+
+
+def first_gpu() -> str | None:
+    """Return the name of PyTorch's first CUDA device, or None without one."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
 
 
 def torch_device(component: str) -> str | None:

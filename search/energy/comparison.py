@@ -8,10 +8,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from .calibrate import busy_cores, gpu_matmul, spin, usable_cpus
+from .calibrate import MatrixProducts, busy_cores, first_gpu, spin, usable_cpus
 from .calibrations import WallCalibration, calibrate_wall
 from .intervals import Interval, mean_interval
 from .ledger import Ledger
@@ -269,12 +270,12 @@ def _usual(seconds: float, wall: bool) -> list[tuple[str, Callable[[], object]]]
     loads.append(("one busy CPU, this process", partial(spin, seconds)))
     count = usable_cpus()
     if wall and count > 1:
-        loads.append((f"{count} busy CPUs", partial(_spin_all, count, seconds)))
-    if (device := gpu_matmul(0.2)) is not None:  # also wakes the device, so its context is not part of the load
-        loads.append((f"matrix products on {device}", partial(gpu_matmul, seconds)))
+        loads.append((f"{count} busy CPUs", partial(_during, partial(busy_cores, count), seconds)))
+    if (device := first_gpu()) is not None:
+        loads.append((f"matrix products on {device}", partial(_during, MatrixProducts("cuda:0"), seconds)))
     return loads
 
 
-def _spin_all(count: int, seconds: float) -> None:
-    with busy_cores(count):
+def _during(load: Callable[[], AbstractContextManager[object]], seconds: float) -> None:
+    with load():
         time.sleep(seconds)
