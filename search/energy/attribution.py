@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import add
 from typing import Any
 
-from .record import NUMBERS, Component
+from .record import NUMBERS, Component, summed
 from .sources.source import NANO
 from .windows import RESTS, WindowUsage
 
@@ -119,7 +119,7 @@ class Split:
             mine = shares.get(id, {})
             shares[id] = parts if not mine else {name: _sum(mine.get(name), parts.get(name)) for name in {**mine, **parts}}
         buckets = ("overhead", "idle", "unattributed", "total", "unknown")
-        return Split(shares, *(_merged(getattr(self, name), getattr(later, name)) for name in buckets))
+        return Split(shares, *(summed((getattr(self, name), getattr(later, name))) for name in buckets))
 
 
 def split(usages: Iterable[WindowUsage], t0_ns: int, t1_ns: int, meters: Sequence[MeteredPart], cpu: CpuSeconds) -> Split:
@@ -264,10 +264,6 @@ def _give(found: Split, usage: WindowUsage, name: str, share: Share) -> None:
 
 def _sum(one: Share | None, other: Share | None) -> Share:
     return Share(*map(add, vars(one or Share()).values(), vars(other or Share()).values()))
-
-
-def _merged(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
 
 
 def _add(bucket: dict[str, float], name: str, joules: float) -> None:

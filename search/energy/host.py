@@ -68,10 +68,7 @@ def _read(path: Path) -> str:
 
 
 def _memory(meminfo: str) -> int | None:
-    for line in meminfo.splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return next((int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemTotal:")), None)
 
 
 def _model_without_name(values: Mapping[str, list[str]], proc: Path) -> str:

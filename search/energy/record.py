@@ -235,6 +235,15 @@ def sum_known(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) if known and len(known) == len(found) else None
 
 
+def summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sums of numbers by name; a name that is missing adds nothing."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
 def combined_quality(kinds: Iterable[str]) -> Quality:
     """Return the quality of a sum whose parts have these: ``absent`` without parts or when one is absent, ``mixed`` when they differ."""
     found = set(kinds)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..energy import Component, Record
-from ..energy.record import combined_quality
+from ..energy.record import combined_quality, summed
 from ..energy.sources.cpu_time import CpuTime, estimates_in
 from ..formatting import digits
 from .files import BillFile, read_json
@@ -203,7 +203,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     """
     every = list(sessions)
     metered = [(one, Record.from_json(one["total"]), known_joules(one)) for one in every if one.get("total") is not None]
-    joules = _summed(known for _, _, known in metered)
+    joules = summed(known for _, _, known in metered)
     kinds: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     absent: dict[str, str] = {}
@@ -218,17 +218,17 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     before = [one["before"] for one, _, _ in metered if one.get("before")]
     return Bill(
         total_joules=sum(joules.values()) if joules else None,
-        by_state=_summed(one["by_state_joules"] for one in every),
+        by_state=summed(one["by_state_joules"] for one in every),
         by_component=joules,
         quality_by_component={name: combined_quality(found) for name, found in kinds.items()},
         source_by_component=source,
         absent=absent,
         u_joules=_u_joules(metered) if joules else None,
         seconds=sum((record.seconds for _, record, _ in metered), 0.0),
-        unknown_seconds=_summed({n: t for n, t in one.get("unknown_seconds", {}).items() if t > 0} for one, _, _ in metered),
+        unknown_seconds=summed({n: t for n, t in one.get("unknown_seconds", {}).items() if t > 0} for one, _, _ in metered),
         at_wall=_at_wall([record.component("wall") for _, record, _ in metered]),
         unknown_cpu_seconds=sum((one["cpu_seconds"] for one in before if one["joules"] is None), 0.0),
-        overhead_parts=_summed(one.get("overhead_parts_joules") or {} for one in every),
+        overhead_parts=summed(one.get("overhead_parts_joules") or {} for one in every),
         again_joules=sum((sum(known.values()) for _, known in again), 0.0),
         again_seconds=sum((record.seconds for record, _ in again), 0.0),
         rebuilt=sum(one.get("rebuilt") is not None for one, _, _ in metered),
@@ -252,14 +252,6 @@ def _u_joules(metered: Sequence[tuple[Mapping[str, Any], Record, Mapping[str, fl
         if before and cpu is not None and cpu.joules:
             systematic += before / cpu.joules * (cpu.u_systematic_joules or 0.0)
     return float((random_squares + systematic**2) ** 0.5)
-
-
-def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for part in parts:
-        for name, value in part.items():
-            sums[name] = sums.get(name, 0.0) + value
-    return sums
 
 
 def _at_wall(walls: Sequence[Component | None]) -> AtWall | None:
