@@ -18,6 +18,7 @@ from ..study import ENERGY_OBJECTIVES, SAMPLERS, Study
 from ..training.task import Task
 from .freeze_thaw import FreezeThawSampler
 from .frozen_features import StoredFeatures, features_paid, withheld
+from .history import Comparable
 
 #: Random candidates that are checked for a training that can be resumed.
 _RESUMABLE_SAMPLE = 32
@@ -91,9 +92,7 @@ def validation_share(task: Task | None) -> float:
     return len(task.validation) / max(1, len(task.train)) if task is not None else 0.0
 
 
-def keep_apart(
-    sampler: optuna.samplers.BaseSampler, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]
-) -> optuna.samplers.BaseSampler:
+def keep_apart(sampler: optuna.samplers.BaseSampler, comparable: Comparable) -> optuna.samplers.BaseSampler:
     """Return a sampler that decides by comparable trials alone, those of one kind of hardware, where its study has others, too.
 
     Random draws look at no trial. A grid covers its space once, whatever hardware trains which part of it.
@@ -115,7 +114,7 @@ def _of_comparable(name: str) -> Any:
 class ComparableSampler(optuna.samplers.BaseSampler):
     """A sampler of Optuna that sees some trials of its study only."""
 
-    def __init__(self, sampler: optuna.samplers.BaseSampler, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]) -> None:
+    def __init__(self, sampler: optuna.samplers.BaseSampler, comparable: Comparable) -> None:
         self.sampler, self.comparable = sampler, comparable
         self._attrs: dict[str, Any] = {}
 
@@ -131,9 +130,7 @@ class ComparableSampler(optuna.samplers.BaseSampler):
 
 
 class _ComparableStudy:
-    def __init__(
-        self, study: optuna.Study, comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]], attrs: dict[str, Any]
-    ) -> None:
+    def __init__(self, study: optuna.Study, comparable: Comparable, attrs: dict[str, Any]) -> None:
         self._study, self._comparable, self._storage = study, comparable, _OwnAttributes(study._storage, attrs)
 
     def __getattr__(self, name: str) -> Any:

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .acquisition import Decision, ScoredCandidates, SearchSettings, SearchState
 from .encoding import Encoder, Encoding, Features, learn_encoding
-from .history import CLAIM, RESUME_FROM, History, Key, Observation, energy_second
+from .history import CLAIM, RESUME_FROM, Comparable, History, Key, Observation, energy_second
 from .planner import Planner
 from .proposals import HALVING, MODEL, UNIFORM, Proposal, earnings, halving_decision, initial_design, mutation_decision, random_decision
 from .surrogates import SurrogateModels
@@ -125,7 +125,7 @@ class FreezeThawSampler(BaseSampler):
         self.remaining: float | None = None
         self.largest_step: float | None = None
         self.last_decision: Decision | None = None
-        self.comparable: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]] = tuple
+        self.comparable: Comparable = tuple
         self.exhausted = False
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._settings = SearchSettings(self.rungs, resume, (), complete_only, min_accuracy, startup, ladders, hedge)

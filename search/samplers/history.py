@@ -43,6 +43,8 @@ _WINDOW, _LARGEST = 40, 5.0
 _RANGE = (0.7, 4.0)
 
 Key = Callable[[Mapping[str, Any]], Any]
+#: Of all trials those that decisions may be made by.
+Comparable = Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]]
 T = TypeVar("T")
 
 

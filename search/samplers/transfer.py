@@ -75,10 +75,7 @@ class TransferModel:
         return np.vstack(found) if found else np.zeros((0, encoder.encoding.size))
 
     def _trend(self, objective: int) -> Trend:
-        def expected(X: Array, rungs: Array) -> Array:
-            return np.asarray(np.mean([models.expected(X, rungs, objective) for _, models in self._fitted], axis=0))
-
-        return expected
+        return lambda X, rungs: np.asarray(np.mean([models.expected(X, rungs, objective) for _, models in self._fitted], axis=0))
 
     def _prepare(self, encoder: Encoder) -> None:
         if self._encoding == encoder.encoding:
