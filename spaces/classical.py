@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ..search.space import Candidate, Suggest
-from ..search.training.estimator import Estimator, plain_scores
+from ..search.training.estimator import Estimator, drawn_rows, plain_scores, thirds
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
 from .recipes import Bounded, Caps, Count, Counts, Domain, Floats, Options, Rates, suggest_categorical, suggest_float, suggest_int, words
@@ -211,7 +211,7 @@ class FidelityEstimator(Estimator):
             X = X[np.asarray(y) == 0]
             if len(X) < _FEWEST:
                 raise ValueError(f"{self.name} needs at least {_FEWEST} normal examples (target 0) in the training split, got {len(X)}")
-        if not self.grows and epochs_from > 0 and self.share(epochs_from) == self.share(epochs_to):
+        if not self.grows and epochs_from > 0 and thirds(epochs_from, self.full_epochs) == thirds(epochs_to, self.full_epochs):
             return
         if "random_state" in self.sklearn.get_params():
             self.sklearn.set_params(random_state=seed % 2**32)
@@ -241,23 +241,12 @@ class FidelityEstimator(Estimator):
         """
         return plain_scores(self.sklearn, X)
 
-    def share(self, epochs: int) -> float:
-        """Return the share of the training data after ``epochs``, where that is the fidelity: 1, 1/3, 1/9 ...
-
-        It grows in threes and not with every epoch, because every step is a refit: 1 + 1/3 + 1/9 + ... is 1.5.
-        """
-        parts = 1
-        while epochs * parts < self.full_epochs:
-            parts *= 3
-        return 1.0 / parts
-
     def _share(self, X: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first rows of a shuffled order, so that a larger share holds the smaller one."""
         fewest = max(_FEWEST, getattr(self.sklearn, "n_neighbors", 1) + 1)
-        rows = min(max(ceil(len(X) * self.share(epochs)), fewest), len(X))
+        rows = min(max(ceil(len(X) * (1.0 / thirds(epochs, self.full_epochs))), fewest), len(X))
         if rows == len(X):
             return X, y
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(X))[:rows])
+        chosen = drawn_rows(len(X), rows, seed)
         return X[chosen], y if self.detector else y[chosen]
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..search.space import Candidate, Suggest
-from ..search.training.estimator import plain_scores
+from ..search.training.estimator import SklearnLike, drawn_rows, plain_scores, thirds
 from ..search.training.recipe import Recipe
 from ..search.training.task import Task
 from .recipes import Bounded, Count, Sizes, suggest_categorical
@@ -84,13 +84,14 @@ def find_weights(folder: str | Path, *, regression: bool) -> tuple[str, Path]:
     return library, file
 
 
-class InContext:
+class InContext(SklearnLike):
     """Rows as the context of a foundation model, behind scikit-learn's names: the rows are stored, the weights stay in their file.
 
     ``classes`` is the number of classes, 0 for values. ``file`` comes from the space alone, never from what was stored: a folder from
     somebody else must not choose what is loaded.
     """
 
+    _params = ("library", "classes", "members", "random_state")
     #: Why no format of an export holds it.
     not_exportable = "it predicts with its library and a file of weights, which no exported file holds; pick another trial"
 
@@ -103,25 +104,19 @@ class InContext:
         self._ready()
 
     def _ready(self) -> None:
-        if self.classes:
-            self.predict_proba = self._probabilities  # only of classes: what an object has decides how its scores are read
-            self.classes_ = np.arange(self.classes) if self._rows is None else np.unique(self._rows[1]).astype(int)
-        self._estimator_type = "classifier" if self.classes else "regressor"
+        super()._ready()
+        if self.classes and self._rows is not None:
+            self.classes_ = np.unique(self._rows[1]).astype(int)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("library", "classes", "members", "random_state", "sha256")
         X, y = self._rows or (np.zeros((0, 0), np.float32), np.zeros(0))
-        return {**{name: getattr(self, name) for name in names}, "X": X, "y": y}
+        return {**self.get_params(), "sha256": self.sha256, "X": X, "y": y}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.library, self.classes, self.members = str(state["library"]), int(state["classes"]), int(state["members"])
         self.random_state, self.sha256, self.file, self._model = int(state["random_state"]), str(state["sha256"]), None, None
         self._rows = (state["X"], state["y"]) if len(state["y"]) else None
         self._ready()
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return what it was made with, as scikit-learn's objects do."""
-        return {"library": self.library, "classes": self.classes, "members": self.members, "random_state": self.random_state}
 
     def set_params(self, random_state: int) -> InContext:
         """Set the seed of the arrangements."""
@@ -135,10 +130,7 @@ class InContext:
         self._loaded()
         return self
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return values ``(n,)``, or the most probable class of each row."""
-        if self.classes:
-            return np.asarray(self.classes_[self._probabilities(X).argmax(axis=1)])
+    def _values(self, X: np.ndarray) -> np.ndarray:
         return np.asarray(self._loaded().predict(np.asarray(X, dtype=np.float32)), dtype=np.float64).reshape(-1)
 
     def _probabilities(self, X: np.ndarray) -> np.ndarray:
@@ -186,18 +178,12 @@ class InContextEstimator:
 
     def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
         """Put the share of the rows that ``epochs_to`` stands for into the context; inputs ``(n, features)``, targets ``(n,)``."""
-        before, rows = (self._count(len(X), epochs) for epochs in (epochs_from, epochs_to))
+        before, rows = (min(len(X), max(16, -(-len(X) // thirds(epochs, self.full_epochs)))) for epochs in (epochs_from, epochs_to))
         if epochs_to <= epochs_from or (epochs_from and before == rows):
             return
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(X))[:rows])
+        chosen = drawn_rows(len(X), rows, seed)
         self.sklearn.set_params(random_state=seed % 2**32).fit(X[chosen], np.asarray(y)[chosen])
 
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities ``(n, classes)`` or values ``(n,)``."""
         return plain_scores(self.sklearn, X)
-
-    def _count(self, rows: int, epochs: int) -> int:
-        parts = 1
-        while max(1, epochs) * parts < self.full_epochs:
-            parts *= 3
-        return min(rows, max(16, -(-rows // parts)))

@@ -7,39 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from .estimator import plain_scores
+from .estimator import SklearnLike, plain_scores
 
 #: Models are added one after the other, with replacement, so often; the best prefix of that order is taken.
 ROUNDS = 12
 
 
-class Blend:
+class Blend(SklearnLike):
     """Members whose probabilities, or values, are averaged by their weights; ``classes`` is the number of classes, 0 for values.
 
     ``members`` are fitted objects with scikit-learn's names, which may know some of the classes only; the weights sum to 1.
     """
 
+    _params = ("members", "weights", "classes")
+
     def __init__(self, members: Sequence[Any] = (), weights: Sequence[float] = (), classes: int = 0) -> None:
         self.__setstate__({"members": list(members), "weights": np.asarray(weights, dtype=np.float64), "classes": int(classes)})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"members": self.members, "weights": self.weights, "classes": self.classes}
+        return self.get_params()
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.members, self.weights, self.classes = list(state["members"]), np.asarray(state["weights"]), int(state["classes"])
-        if self.classes:
-            self.classes_ = np.arange(self.classes)
-            self.predict_proba = self._probabilities  # only of classes: what an object has decides how its scores are read
-        self._estimator_type = "classifier" if self.classes else "regressor"
+        self._ready()
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return what it was made with, as scikit-learn's objects do."""
-        return self.__getstate__()
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return values ``(n,)``, or the most probable class of each row."""
-        if self.classes:
-            return np.asarray(self._probabilities(X).argmax(axis=1))
+    def _values(self, X: np.ndarray) -> np.ndarray:
         return np.asarray(np.sum([weight * plain_scores(one, X).reshape(-1) for one, weight in self._pairs()], axis=0))
 
     def _probabilities(self, X: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .estimator import plain_scores
+from .estimator import SklearnLike, drawn_rows, plain_scores
 from .task import Kind
 
 #: Library -> what to install for it.
@@ -43,11 +43,13 @@ def installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
-class BoostedTrees:
+class BoostedTrees(SklearnLike):
     """Trees of one library behind the method names of scikit-learn, stored as the bytes in which the library writes its models.
 
     ``library`` is one of ``LIBRARIES``, ``classes`` the number of classes, 0 for values, and ``threads`` those of a prediction.
     """
+
+    _params = ("library", "classes", "threads")
 
     def __init__(self, library: str, classes: int, threads: int = 1) -> None:
         self.library, self.classes, self.threads = library, classes, threads
@@ -55,23 +57,13 @@ class BoostedTrees:
         self._bytes: np.ndarray | None = None
         self._ready()
 
-    def _ready(self) -> None:
-        if self.classes:
-            self.classes_ = np.arange(self.classes)
-            self.predict_proba = self._probabilities  # only of classes: what an object has decides how its scores are read
-        self._estimator_type = "classifier" if self.classes else "regressor"
-
     def __getstate__(self) -> dict[str, Any]:
-        return {"library": self.library, "classes": self.classes, "threads": self.threads, "model": self.to_bytes()}
+        return {**self.get_params(), "model": self.to_bytes()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.library, self.classes, self.threads = str(state["library"]), int(state["classes"]), int(state["threads"])
         self._model, self._bytes = None, state["model"]
         self._ready()
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return what it was made with, as scikit-learn's objects do."""
-        return {"library": self.library, "classes": self.classes, "threads": self.threads}
 
     @property
     def model(self) -> Any:
@@ -94,9 +86,8 @@ class BoostedTrees:
             self._bytes = np.frombuffer(_dump(self.library, self._model), dtype=np.uint8)
         return self._bytes
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return values ``(n,)``, or the most probable class of each row."""
-        return self._probabilities(X).argmax(axis=1) if self.classes else np.asarray(self._raw(X), dtype=np.float64).reshape(-1)
+    def _values(self, X: np.ndarray) -> np.ndarray:
+        return np.asarray(self._raw(X), dtype=np.float64).reshape(-1)
 
     def _probabilities(self, X: np.ndarray) -> np.ndarray:
         raw = np.asarray(self._raw(X), dtype=np.float64)
@@ -162,10 +153,8 @@ class BoostedEstimator:
         goal = 0 if kind == "regression" else 1 if self.sklearn.classes == 2 else 2
         self._params = {theirs: settings[ours] for ours, theirs in NAMES[library].items() if ours in settings}
         self._params["loss_function" if library == "catboost" else "objective"] = _OBJECTIVES[library][goal]
-        if goal == 2 and library != "catboost":
-            self._params["num_class"] = self.sklearn.classes
-        if goal == 2 and library == "catboost":
-            self._params["classes_count"] = self.sklearn.classes
+        if goal == 2:
+            self._params["classes_count" if library == "catboost" else "num_class"] = self.sklearn.classes
         self._data: Any = None
 
     def fit_epochs(self, X: np.ndarray, y: np.ndarray, epochs_from: int, epochs_to: int, seed: int) -> None:
@@ -184,7 +173,7 @@ class BoostedEstimator:
     def _rows(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """Put the rows that are learnt from into the form of the library, which divides their values into bins once."""
         if self.share < 1:
-            chosen = np.sort(np.random.default_rng(seed).permutation(len(X))[: max(2, round(self.share * len(X)))])
+            chosen = drawn_rows(len(X), max(2, round(self.share * len(X))), seed)
             X, y = X[chosen], y[chosen]
         weights = None
         if self.balanced and self.sklearn.classes:
@@ -216,10 +205,8 @@ class BoostedEstimator:
             "deterministic": True,
             "seed": seed,
         }
-        known = self.sklearn.model if done else None
-        if (
-            known is None or getattr(known, "train_set", None) is None
-        ):  # one from a checkpoint has no rows: it gives the scores to begin with
+        known: Any = self.sklearn.model if done else None
+        if getattr(known, "train_set", None) is None:  # one from a checkpoint has no rows: it gives the scores to begin with
             return lightgbm.train(options, self._data, wanted - done, init_model=known, keep_training_booster=True)
         for _ in range(wanted - done):
             if known.update():
@@ -239,12 +226,8 @@ class BoostedEstimator:
     def _catboost(self, done: int, wanted: int, seed: int) -> Any:
         import catboost
 
-        quiet = {
-            "verbose": False,
-            "allow_writing_files": False,
-            "thread_count": self.threads,
-            **({"boost_from_average": False} if self.sklearn.classes < 3 else {}),
-        }
+        quiet = {"verbose": False, "allow_writing_files": False, "thread_count": self.threads}
+        quiet |= {"boost_from_average": False} if self.sklearn.classes < 3 else {}
         model = catboost.CatBoost({**self._params, **quiet, "iterations": wanted - done, "random_seed": seed + done})
         known = self.sklearn.model if done else None
         if known is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +50,32 @@ class SingleEpoch:
         return plain_scores(self.sklearn, X)
 
 
+class SklearnLike:
+    """The names of scikit-learn for a model of ``classes`` classes, 0 for values; heirs call ``_ready`` once they are made or read.
+
+    What they add are ``_probabilities (n, classes)``, ``_values (n,)``, and the names of what they were made with.
+    """
+
+    _params: ClassVar[tuple[str, ...]]
+    classes: int
+    _probabilities: Callable[[np.ndarray], np.ndarray]
+    _values: Callable[[np.ndarray], np.ndarray]
+
+    def _ready(self) -> None:
+        if self.classes:
+            self.classes_ = np.arange(self.classes)
+            self.predict_proba = self._probabilities  # only of classes: what an object has decides how its scores are read
+        self._estimator_type = "classifier" if self.classes else "regressor"
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return what it was made with, as scikit-learn's objects do."""
+        return {name: getattr(self, name) for name in self._params}
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return values ``(n,)``, or the most probable class of each row."""
+        return np.asarray(self.classes_[self._probabilities(X).argmax(axis=1)] if self.classes else self._values(X))
+
+
 def as_estimator(model: Any) -> Estimator:
     """Return the model as an ``Estimator``, wrapping plain scikit-learn objects; anything else raises ValueError."""
     if isinstance(model, type):
@@ -62,6 +89,22 @@ def as_estimator(model: Any) -> Estimator:
         f"a model must be a torch.nn.Module or have fit and predict like a scikit-learn estimator, got {type(model).__name__}; "
         "does Space.build return the model?"
     )
+
+
+def drawn_rows(total: int, count: int, seed: int) -> np.ndarray:
+    """Return so many rows of all, ascending: the first of a shuffled order, so that more rows hold the fewer ones."""
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
+
+
+def thirds(epochs: int, full_epochs: int) -> int:
+    """Return into how many parts rows are divided, of which ``epochs`` learn from one: 1 from ``full_epochs`` on, 3 from a third of it ...
+
+    The share grows in threes and not with every epoch, because every step is a refit: 1 + 1/3 + 1/9 + ... is 1.5.
+    """
+    parts = 1
+    while max(1, epochs) * parts < full_epochs:
+        parts *= 3
+    return parts
 
 
 def plain_scores(sklearn: Any, X: np.ndarray) -> np.ndarray:
