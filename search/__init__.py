@@ -6,10 +6,10 @@ model, and ``joulefront.spaces`` has the families of candidates; ``joulefront.sp
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import threads as threads  # first of all: its settings must stand before torch loads
+from .argument_types import lazily
 
 if TYPE_CHECKING:
     from .cli.study_source import find_study as find_study
@@ -61,16 +61,4 @@ _HOMES = {
     "table": ".training.table",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at first use.
-
-    Raises:
-        AttributeError: If there is no such name.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"joulefront.search has no {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -47,6 +48,19 @@ def refuse_wrong_types(owner: Callable[..., Any], values: Mapping[str, Any], pre
             got = " ".join(f"{value!r} ({type(value).__name__})".split())
             got = got if len(got) <= 80 else f"{type(value).__name__} {got[:60]}..."
             raise ValueError(f"{prefix}{name} must be {what}, got {got}; {remedy[:120]}")
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package whose public names are imported at first use, each from its home among the modules below."""
+
+    def import_name(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"{package} has no {name!r}; it has {', '.join(sorted(homes))}")
+        value = getattr(importlib.import_module(homes[name], package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return import_name
 
 
 def plain_values(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..argument_types import lazily
 
 if TYPE_CHECKING:
     from .formats import FORMATS as FORMATS
@@ -27,16 +28,4 @@ _HOMES = {
     "load_model": ".formats",
 }
 __all__ = ["FORMATS", "Check", "ExportFailed", "Exported", "Exporter", "TrainedModel", "export", "load_model"]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at first use.
-
-    Raises:
-        AttributeError: If there is no such name.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"joulefront.search.export has no {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)
