@@ -79,7 +79,7 @@ def texts(values: pd.Series[Any], missing: Collection[str] = MISSING) -> np.ndar
         codes, levels = pd.factorize(values.map(lambda value: str(value.tolist() if hasattr(value, "tolist") else value)))
     found = np.empty(len(levels) + 1, dtype=object)
     for k, level in enumerate(levels.tolist()):
-        level = level.decode("utf-8", "replace") if isinstance(level, bytes) else level
+        level = level.decode("utf-8", "backslashreplace") if isinstance(level, bytes) else level
         text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level).strip()
         if "\0" in text or not text.isascii():
             text = text.translate(_NOTHING).strip()
@@ -109,6 +109,8 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
         elif getattr(dtype, "kind", "") == "m":
             frame.isetitem(place, frame.iloc[:, place].dt.total_seconds())
             frame.attrs["durations"] = [*frame.attrs.get("durations", ()), frame.columns[place]]
+        elif getattr(dtype, "kind", "O") == "f" and getattr(dtype, "itemsize", 8) == 2:  # neither means nor limits fit into these
+            frame.isetitem(place, frame.iloc[:, place].to_numpy(np.float64, na_value=np.nan))
         elif re.match(r"(large_|fixed_size_)?list<|struct<|map<|decimal", str(dtype)):  # Arrow's, which it cannot compare or convert
             frame.isetitem(place, frame.iloc[:, place].to_numpy(dtype=object))
         elif getattr(dtype, "kind", "O") in "iu" and getattr(dtype, "itemsize", 0) == 8 and (frame.iloc[:, place].abs() > WHOLE).any():
@@ -261,15 +263,15 @@ def _duration(column: _Column) -> Reading | None:
 
 
 def _date_or_text(column: _Column) -> Reading:
-    dates = date_form(column.texts)
-    if dates.form is not None:
-        lost = column.texts[np.isnan(parse(column.texts, Reading("date", dates.form)))] if dates.said else ()
-        return Reading("date", dates.form, dates.said, tuple(lost))
+    form, said = date_form(column.texts)
+    if form is not None:
+        lost = column.texts[np.isnan(parse(column.texts, Reading("date", form)))] if said else ()
+        return Reading("date", form, said, tuple(lost))
     _, numbers, share = column.best
     strange = np.isnan(numbers)
     held = f"is text, for beside numbers it holds {quoted(column.texts[strange])}; correct or empty these cells to have numbers"
     mostly = share > 0.5 or strange.mean() <= 1 - MOST
-    return Reading(note=(held if mostly else None) or column.numbers[1] or dates.said or _in_form(column.texts))
+    return Reading(note=(held if mostly else None) or column.numbers[1] or said or _in_form(column.texts))
 
 
 #: What the texts of a column may be; the first that answers wins.

@@ -244,11 +244,9 @@ class FeatureCache:
 
     def clear(self) -> int:
         """Remove all entries; return their bytes. Nothing else that lies in the folder is touched."""
-        freed = 0
-        for key, _, size in self.entries():
+        for key, _, _ in (entries := self.entries()):
             self._drop(key)
-            freed += size
-        return freed
+        return sum(size for _, _, size in entries)
 
     def _trim(self, newest: str) -> None:
         """Drop the entries that were not used for longest until the others fit; what was just written stays."""
@@ -291,11 +289,9 @@ def fingerprint(data: Data) -> str:
 
     A split that knows a faster way has a method ``fingerprint``.
     """
-    known: str | None = getattr(data, "_fingerprint", None)
-    if known is not None:
-        return known
-    own = getattr(data, "fingerprint", None)
-    if callable(own):
+    if (known := getattr(data, "_fingerprint", None)) is not None:
+        return str(known)
+    if callable(own := getattr(data, "fingerprint", None)):
         found = str(own())
     else:
         digest = hashlib.sha256()
@@ -303,10 +299,8 @@ def fingerprint(data: Data) -> str:
             for tensor in (inputs, targets):
                 digest.update(tensor.cpu().contiguous().numpy().data)
         found = digest.hexdigest()
-    try:
+    with contextlib.suppress(AttributeError):  # it has slots: it is read again for the next training
         object.__setattr__(data, "_fingerprint", found)
-    except AttributeError:  # it has slots: it is read again for the next training
-        return found
     return found
 
 

@@ -330,11 +330,9 @@ def split_of(folder: str) -> str | None:
 def _drop_second_links(files: Folder, splits: Mapping[str, list[tuple[str, int]]]) -> None:
     """Keep each file once, in its own place if that is one of the set's, and warn of the rest."""
     root = os.path.realpath(files.path)
-    parents = {
-        parent: os.path.realpath(files.path / parent) for parent in {os.path.dirname(name) for e in splits.values() for name, _ in e}
-    }
-    real = {}
-    for name in (name for entries in splits.values() for name, _ in entries):
+    names, real = [name for entries in splits.values() for name, _ in entries], {}
+    parents = {parent: os.path.realpath(files.path / parent) for parent in {*map(os.path.dirname, names)}}
+    for name in names:
         path = os.path.join(parents[os.path.dirname(name)], os.path.basename(name))
         real[name] = os.path.realpath(path) if os.path.islink(path) else path
     once = {place: name for name, place in real.items() if place != os.path.join(root, name)}

@@ -117,12 +117,12 @@ def task_of_files(
             joined = len(rows) > 0 and bool((np.diff(rows) == 1).all())
             part, labels = decoded[rows[0] : rows[-1] + 1] if joined else decoded[rows], [label for _, label in splits[split]]
             parts[split] = MemoryData(part.to(device), torch.tensor(labels).to(device), mean=mean, deviation=deviation)
-            parts[split].raw = Raw(files, tuple(name for name, _ in splits[split]))
     else:
         mean, deviation = channel_statistics(decoded[torch.from_numpy(readable)].numpy())
         for split, entries in splits.items():
             parts[split] = StreamData(FileItems(files, entries, decode), workers=threads, mean=mean, deviation=deviation)
-            parts[split].raw = Raw(files, tuple(name for name, _ in entries))
+    for split, entries in splits.items():
+        parts[split].raw = Raw(files, tuple(name for name, _ in entries))
     labels_of = {split: np.array([label for _, label in entries], dtype=int) for split, entries in splits.items()}
     warn_of_absent_classes(str(files.path), found.classes, labels_of)
     _warn_of_series(files, splits)

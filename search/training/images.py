@@ -204,14 +204,12 @@ def _probe(
     if opaque:
         tones["ground"] = max((255, 0, 128), key=lambda tone: np.quantile(np.abs(np.subtract(opaque, tone)), 0.05))
     channels = 1 if grey and sizes else 3
-    if resolution is not None:
-        if not 1 <= resolution <= 2**14:
-            raise ValueError(f"resolution must be from 1 to {2**14:,} pixels, got {resolution}")
-        return (channels, resolution, resolution), tones, sizes, modes
-    if len(set(sizes)) == 1:
-        return (channels, *sizes[0]), tones, sizes, modes
     side = int(min(MAX_SIDE, np.median([min(size) for size in sizes]))) if sizes else 32
-    return (channels, side, side), tones, sizes, modes
+    side = side if resolution is None else resolution
+    if not 1 <= side <= 2**14:
+        raise ValueError(f"resolution must be from 1 to {2**14:,} pixels, got {side}")
+    height, width = sizes[0] if resolution is None and len(set(sizes)) == 1 else (side, side)
+    return (channels, height, width), tones, sizes, modes
 
 
 def _profile(image: Image.Image) -> str:

@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -243,27 +242,19 @@ def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-@dataclass(frozen=True)
-class DateForm:
-    """How texts are dates: by one of ``FORMATS``, several with ``|`` between, or None; and what is to be said of them."""
-
-    form: str | None = None
-    said: str | None = None
-
-
-def date_form(different: pd.Series[Any]) -> DateForm:
-    """Tell how texts ``(n,)`` are dates, if most of them are."""
+def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
+    """Return how texts ``(n,)`` are dates: one of ``FORMATS``, several with ``|`` between, None if most are none; and what to say."""
     dates = different.map(in_english)
     like = dates.str.match(_DATE).to_numpy()
     if like.mean() >= MOST:
         return _form_of_dates(different, dates)
-    if like.mean() < 0.5 or _form_of_dates(different[like], dates[like]).form is None:
-        return DateForm()
-    return DateForm(said=f"is text, for beside dates it holds {quoted(different[~like])}; correct or empty these cells to have dates")
+    if like.mean() < 0.5 or _form_of_dates(different[like], dates[like])[0] is None:
+        return None, None
+    return None, f"is text, for beside dates it holds {quoted(different[~like])}; correct or empty these cells to have dates"
 
 
-def _form_of_dates(different: pd.Series[Any], dates: pd.Series[Any]) -> DateForm:
-    """Tell how texts that look like dates are dates; ``dates`` are the same `in_english`."""
+def _form_of_dates(different: pd.Series[Any], dates: pd.Series[Any]) -> tuple[str | None, str | None]:
+    """Return what ``date_form`` does of texts that look like dates; ``dates`` are the same `in_english`."""
     forms, rest = list[str](), dates
     while len(rest) and len(forms) < FORMS:
         few = rest.iloc[np.unique(np.linspace(0, len(rest) - 1, 6).astype(int))]  # to try all forms on all dates takes long
@@ -275,12 +266,12 @@ def _form_of_dates(different: pd.Series[Any], dates: pd.Series[Any]) -> DateForm
         forms, rest = [*forms, best], rest[missed]
     rest = rest[~rest.str.match(PLAINLY_DAYS)] if any("%y" in form.lower() for form in forms) else rest  # which are read all the same
     if len(forms) == 1 and forms[0] in OF_DAY and not dates.str.contains(r":\d\d").all():  # a score of a match, as 3:1
-        return DateForm()
+        return None, None
     mixed = len(forms) > 1 and (any(_reverse(form) in forms for form in forms) or {*forms} & {*OF_DAY, "%I %p"})
     if mixed or len(rest) > (1 - MOST) * len(dates):
-        return DateForm(said=_why_no_form(different, dates))
+        return None, _why_no_form(different, dates)
     lost = f"is dates, among which {', '.join(map(repr, different[rest.index][:3]))} counts as missing"
-    return DateForm("|".join(forms), lost if len(rest) else _other_meaning(forms, different, dates))
+    return "|".join(forms), lost if len(rest) else _other_meaning(forms, different, dates)
 
 
 def _why_no_form(different: pd.Series[Any], dates: pd.Series[Any]) -> str | None:
