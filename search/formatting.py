@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import floor, inf, log10
+from math import floor, inf, isfinite, log10
 from pathlib import Path
 from shutil import get_terminal_size
 from traceback import extract_tb
@@ -236,6 +236,11 @@ def digits(value: float | None, count: int = 3) -> str:
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{max(0, count - 1 - floor(log10(abs(value))))}f}"
+
+
+def known(value: float | None, form: str) -> str:
+    """A number in a format, ``unknown`` for None and what is not finite, as the AUC of one class."""
+    return "unknown" if value is None or not isfinite(value) else format(value, form)
 
 
 def percent(share: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..certainty import examples_text, folds_in, splits_in
-from ..formatting import count_text, grams_text, joules_text, percent, plain, printable
+from ..formatting import count_text, grams_text, joules_text, known, percent, plain, printable
 from ..front import Front
 from ..pareto import LESS_IS_BETTER
 from ..records.run import machine_names
@@ -82,7 +82,7 @@ def model_card(
         + ("model" if trained.variant is None else f"{trained.variant} variant of the model")
         + f" on all {check.examples:,} {check.split} examples: outputs differ by at most "
         + f"{check.max_abs_difference:.2g} (allowed: {check.tolerance:.2g}), {check.decisions_changed} decisions changed, "
-        + f"{check.metric} {check.quality_exported:.6g} against {check.quality_model:.6g}."
+        + f"{check.metric} {known(check.quality_exported, '.6g')} against {known(check.quality_model, '.6g')}."
         + _variant_text(trained, check)
         + _raw_check(trained, check),
         "## Limits\n\n" + _limits(trained, check),
@@ -162,11 +162,11 @@ def _site(run: Run | None) -> str:
 def _raw_check(trained: TrainedModel, check: Check) -> str:
     if check.raw_max_abs_difference is None:
         return ""
-    return (
+    from_rows = (
         f" With its own preprocessing, from the {origin(trained.task.validation)} of the same examples, its answers differ by at most "
-        f"{check.raw_max_abs_difference:.2g}, {check.raw_decisions_changed} decisions changed, {check.metric} "
-        f"{'unknown' if check.raw_quality is None else f'{check.raw_quality:.6g}'}."
     )
+    changed = f"{check.raw_max_abs_difference:.2g}, {check.raw_decisions_changed} decisions changed"
+    return f"{from_rows}{changed}, {check.metric} {known(check.raw_quality, '.6g')}."
 
 
 def _limits(trained: TrainedModel, check: Check) -> str:
@@ -248,7 +248,7 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
 
 def _shown(metric: str, value: float) -> str:
     """A quality with four decimals; errors and losses with four digits: any of them may be small."""
-    return plain(value, 4) if metric in LESS_IS_BETTER else f"{value:.4f}"
+    return plain(value, 4) if metric in LESS_IS_BETTER and math.isfinite(value) else known(value, ".4f")
 
 
 def _energy(trained: TrainedModel, run: Run | None) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from ..argument_types import refuse_wrong_types
 from ..energy import Ledger, discover
 from ..energy.record import sum_known
-from ..formatting import digits, energies, fitted, grid_width
+from ..formatting import digits, energies, fitted, grid_width, known
 from ..records.trial import Trial
 from ..study import Study
 from ..training.evaluate import evaluate, metric_of, predict, sign_of
@@ -346,7 +346,7 @@ def _cells(rows: Sequence[AfterTraining], metric: str, longest: int, *, unseen: 
             [
                 "*" if member else "",
                 row.tactic,
-                "" if row.quality is None else f"{row.quality:.4f}",
+                "" if row.quality is None else known(row.quality, ".4f"),
                 _per_1000(row.joules_per_prediction),
                 _per_1000(None if row.u_joules_per_prediction is None else 2 * row.u_joules_per_prediction),
                 "" if unknown else unseen if row.saving_joules is None and row is not rows[0] else _share(row, rows[0]),

@@ -24,7 +24,7 @@ from ..argument_types import refuse_wrong_types
 from ..billing.trial_energy import trial_energy
 from ..certainty import shares_differ
 from ..energy import measure
-from ..formatting import joules_text
+from ..formatting import joules_text, known
 from ..records.examples import SHARES
 from ..records.run import Run
 from ..records.trial import Trial
@@ -187,7 +187,7 @@ class Refit:
             told = shares_differ(self.before, self.after, self.tested)
             gain = sign_of(self.metric) * (self.after - self.before)
             verdict = ", a tie" if not told else ", better" if gain > 0 else ", worse: leave --refit out"
-        change = f"test {self.metric} {self.after:.4f}, {self.before:.4f} before, on {self.tested:,} examples"
+        change = f"test {self.metric} {known(self.after, '.4f')}, {known(self.before, '.4f')} before, on {self.tested:,} examples"
         return f"refitted on {self.examples:,} examples for {paid}: {change}{verdict}"
 
 

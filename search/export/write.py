@@ -18,6 +18,7 @@ from shlex import quote
 from typing import Any
 
 from ..argument_types import refuse_wrong_types
+from ..formatting import known
 from ..records.files import finite
 from ..records.run_folder import Run
 from ..records.trial import Trial
@@ -54,14 +55,14 @@ class Exported:
         """Return a few lines on what was written where, how it was checked, and commands that predict with it."""
         check = self.check
         said = [f"checked on {check.examples:,} {check.split} examples: outputs within {check.max_abs_difference:.1e}"]
-        said.append(f"{check.metric} {check.quality_exported:.4f} as the model")
+        said.append(f"{check.metric} {known(check.quality_exported, '.4f')} as the model")
         if self.raw is not None and check.raw_max_abs_difference is not None:
             changed = check.raw_decisions_changed or 0
             said[-1] += f"; with its own preprocessing on their {self.raw}: answers within {check.raw_max_abs_difference:.1e}"
-            said.append(f"{check.metric} {'unknown' if check.raw_quality is None else f'{check.raw_quality:.4f}'}")
+            said.append(f"{check.metric} {known(check.raw_quality, '.4f')}")
             said += [f"{changed} decision{'s' * (changed != 1)} changed"] if check.metric != "r2" else []
         if check.quality_test is not None:
-            said[-1] += f"; test {check.metric} {check.quality_test:.4f} on {check.test_examples:,} examples"
+            said[-1] += f"; test {check.metric} {known(check.quality_test, '.4f')} on {check.test_examples:,} examples"
         beside = f"beside it: {', '.join(name for name in self.files if name != self.file)}"
         lines = [f"{self.path / self.file}"]
         for text in (", ".join(said), beside):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -19,8 +20,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from joulefront.search.export import card, export, usage
+from joulefront.search.export.parity import Check
 from joulefront.search.export.predict import Model
-from joulefront.search.export.write import _use
+from joulefront.search.export.variants import Refit
+from joulefront.search.export.write import Exported, _use
 from joulefront.search.pareto import LESS_IS_BETTER
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
@@ -60,6 +63,16 @@ def card_of(ready: Any, out: Path, run: Run | None = None, to: str = "pt2") -> t
 def test_what_falls_may_be_small_and_has_four_digits():
     shown = {name: card._shown(name, 0.000251) for name in ("error", "loss", "rmse", "mae", "accuracy")}
     assert shown == {**dict.fromkeys(LESS_IS_BETTER, "0.000251"), "accuracy": "0.0003"}
+
+
+def test_what_is_not_finite_is_called_unknown_wherever_an_export_tells_of_it():
+    """As the AUC where the validation rows have one class."""
+    nan = float("nan")
+    check = Check(30, 0.0, 1e-4, "auc", nan, nan, None, 0, quality_test=nan, test_examples=9, raw_max_abs_difference=0.0, raw_quality=nan)
+    told = Exported(Path("out"), ("model.onnx",), "model.onnx", check, raw="rows of the table").summary()
+    told += Refit(170, 30, "auc", nan, nan, None).to_text() + card._shown("auc", nan) + card._shown("loss", nan)
+    assert told.count("unknown") == 8
+    assert not re.search(r"\bnan\b", told)
 
 
 def test_emissions_follow_the_hub_and_name_their_source(make, run, tmp_path):
