@@ -20,7 +20,7 @@ from .arrays import task_in_memory
 from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, spellings, texts, without_markers
 from .table_checks import copies, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, warn_of_telling, words_for_missing
 from .table_encodings import OF_DAY, goals_of, means_of_others
-from .table_features import MAX_LEVELS, Column, apply, feature_names, is_numeric, learn, levels_with_means, listed
+from .table_features import MAX_LEVELS, Column, apply, feature_names, is_numeric, learn, levels_with_means, listed, without_endless
 from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
@@ -124,7 +124,8 @@ def table(
         targets = _targets(values, named, source, kind, classes=wanted if several else None)
         odd_texts, amounts = words_for_missing(inputs), [name for name, reading in how.items() if reading.kind in ("number", "truth")]
         inputs = inputs.assign(**{name: numbers(inputs[name], how[name]) for name in amounts})  # what is looked at often is parsed once
-        parts = split_rows(inputs, how, targets, split, validation_share=validation_share, test_share=test_share, seed=seed)
+        inputs = without_endless(source, inputs)
+        parts = split_rows(inputs, frame, how, targets, split, (validation_share, test_share), seed)
         if split == "random" and (alike := alike_neighbours(inputs, how, targets)) is not None:
             warnings.warn(f"{source}: {alike}", stacklevel=2)
         again = [] if several else copies(inputs, how, targets.values, wanted[0], source, keep)
@@ -287,10 +288,7 @@ def _targets(values: Sequence[np.ndarray], named: str, source: str, kind: Kind |
     if kind is None and targets.kind == "classification" and values[0].dtype.kind in "iuf" and len(targets.classes) >= ORDERED:
         said_of = f"the target is taken for {len(targets.classes)} classes, which are whole numbers"
         warnings.warn(f"{source}: {said_of}; --kind regression predicts them as amounts", stacklevel=3)
-    count = len(np.unique(values[0])) if targets.kind in ("classification", "regression") and classes is None else rows
-    if kind is None and targets.kind == "regression" and count == 1:
-        raise ValueError(f"{named} must have at least two values, got only {values[0][0]:g}")
-    if targets.kind == "classification" and count > MANY_CLASSES and 4 * count > rows:
+    if targets.kind == "classification" and (count := len(targets.classes)) > MANY_CLASSES and 4 * count > rows:
         many = f"{named} has {count} classes in {rows} rows; predict another column, or group its values"
         if count == rows:
             raise ValueError(many)
@@ -304,7 +302,7 @@ def _target(column: pd.Series[Any], kind: Kind | None) -> tuple[np.ndarray, list
     Only an empty cell is no class of text. Dates are classes, or for regression days since 1970 (float32 of these is exact to minutes).
     """
     if not is_text(column.dtype) and is_numeric(column.dtype) and column.dtype.kind != "M" and str(column.dtype) not in NULLABLE:
-        dtype = column.dtype.type if isinstance(column.dtype, np.dtype) else np.float64
+        dtype = column.dtype.type if isinstance(column.dtype, np.dtype) and column.dtype.kind != "f" else np.float64
         return np.asarray(column.to_numpy(dtype=dtype, na_value=np.nan)), []
     found, empty = texts(column, {""}), column.isna().to_numpy()
     found[empty] = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..formatting import names_text
-from .columns import MISSING, Reading, abbreviated, differing, is_text, numbers, spelt_alike, texts
+from .columns import LARGEST, MISSING, Reading, abbreviated, differing, is_text, numbers, spelt_alike, texts
 from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
 from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets
@@ -135,8 +135,6 @@ def warn_of_codes(source: str, columns: Sequence[Column], frame: pd.DataFrame, h
     """Warn of numbers that are probably codes, by the name of their column, and of such that are probably times, by their size, too."""
     for name in [str(column["name"]) for column in columns if column["type"] == "numeric"]:
         reading = how.get(name, Reading("number"))
-        if frame[name].dtype.kind == "f" and (endless := int(np.isinf(frame[name].to_numpy()).sum())):
-            warnings.warn(f"{source}: {endless} values of {name!r} are infinite, and count as missing", stacklevel=3)
         if reading.kind != "number" or frame[name].dtype.kind == "M":
             continue
         if _CODES.fullmatch(name):
@@ -164,6 +162,7 @@ def warn_of_markers(source: str, frame: pd.DataFrame, how: Mapping[str, Reading]
         if reading.kind == "text" or not (is_text(dtype) or dtype.kind in "if"):
             continue
         values = numbers(frame[name], reading)
+        values = np.where(np.abs(values) < LARGEST, values, np.nan)
         for end in (np.nanmin, np.nanmax) if np.isfinite(values).sum() > 3 else ():
             odd, others = values == end(values), values[np.isfinite(values) & (values != end(values))]
             text = str(texts(frame[name])[odd.argmax()])

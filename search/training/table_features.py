@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -263,6 +264,18 @@ def _numbers(frame: pd.DataFrame, names: list[str], how: Mapping[str, Reading]) 
             )
     values[~(np.abs(values) < LARGEST)] = np.nan
     return values
+
+
+def without_endless(source: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame in which numbers that are infinite or beyond ``LARGEST`` are missing; a warning counts them."""
+    known = {}
+    for name in [str(name) for name, dtype in frame.dtypes.items() if dtype.kind == "f"]:
+        values = numbers(frame[name])
+        if (endless := np.abs(values) >= LARGEST).any():
+            what = "infinite" if np.isinf(values[endless]).all() else f"beyond {LARGEST:g}"
+            warnings.warn(f"{source}: {endless.sum()} values of {name!r} are {what}, and count as missing", stacklevel=3)
+            known[name] = np.where(endless, np.nan, values)
+    return frame.assign(**known)
 
 
 def listed(names: Collection[Any]) -> str:

@@ -13,7 +13,7 @@ from html import unescape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .table_objects import flat, read_arff, read_arrow, read_json
+from .table_objects import flat, read_arff, read_arrow, read_json, read_parquet
 from .table_rows import HEADING, Layout, headless, layout, mending, rows_of_data, single_quoted, swallowed
 from .table_surprises import UNNAMED, spelt
 
@@ -64,8 +64,6 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         FileNotFoundError: If the file does not exist, or a folder has none.
         ValueError: If it cannot be read, a row has more values than the header names, or tables of a folder have other columns.
     """
-    import pandas as pd
-
     names = [name for name in names if not UNNAMED.fullmatch(name)]  # it stands in no header
     if path.is_dir():
         return _read_folder(path, names, learnt)
@@ -77,9 +75,9 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         if suffixes & (TEXT | EXCEL) or (path.suffix.lower() in PACKED and not suffixes & TYPED):  # the name may be wrong
             suffixes = {_kind_of(path)}
         if suffixes & PARQUET:
-            return flat(pd.read_parquet(path))
+            return read_parquet(path)
         if suffixes & FEATHER:
-            return flat(read_arrow(path))
+            return read_arrow(path)
         if suffixes & EXCEL:
             return _read_excel(path, names, learnt or {})
         if suffixes & JSON:

@@ -43,6 +43,17 @@ def read_json(text: str, names: Collection[str]) -> pd.DataFrame:
     return pd.DataFrame(whole).reset_index(drop=True)
 
 
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a file of Parquet, also one that has a name twice, which pandas' own way refuses in words of Arrow."""
+    import pandas as pd
+    from pyarrow import parquet
+
+    try:
+        return flat(pd.read_parquet(path))
+    except ValueError:
+        return flat(parquet.ParquetFile(path).read().to_pandas())
+
+
 def read_arrow(path: Path) -> pd.DataFrame:
     """Read a file of Arrow, or a stream of its records, as datasets of Hugging Face lie on disk."""
     import pandas as pd
@@ -51,8 +62,7 @@ def read_arrow(path: Path) -> pd.DataFrame:
     with path.open("rb") as file:
         stream = file.read(4) == b"\xff\xff\xff\xff"
         file.seek(0)
-        frame: pd.DataFrame = ipc.open_stream(file).read_pandas() if stream else pd.read_feather(path)
-    return frame
+        return flat(ipc.open_stream(file).read_pandas() if stream else pd.read_feather(path))
 
 
 def _parsed(text: str) -> Any:

@@ -49,21 +49,21 @@ def split_column(split: str) -> tuple[str, str | None]:
 
 
 def split_rows(
-    frame: pd.DataFrame, how: Mapping[str, Reading], targets: Targets, split: str, *, validation_share: float, test_share: float, seed: int
+    frame: pd.DataFrame, raw: pd.DataFrame, how: Mapping[str, Reading], targets: Targets, split: str, shares: tuple[float, float], seed: int
 ) -> Parts:
     """Return the rows of training, validation and test.
 
     ``random`` is stratified by class. With ``time:COLUMN`` the last rows by this column test, those before them validate; rows without a
     time train. With ``group:COLUMN`` all rows of one value lie in one split; of several ways to deal them out the one is taken whose
-    splits are most alike in size and in their targets.
+    splits are most alike in size and in their targets. ``raw`` are the same rows as the file has
+    them, for messages; ``shares`` those of validation and test.
 
     Raises:
         ValueError: If the column cannot divide the rows so.
     """
     kind, column = split_column(split)
     stratified = targets.kind in ("classification", "anomaly")
-    shares = {"validation_share": validation_share, "test_share": test_share}
-    drawn = split_indices(targets.values, **shares, seed=seed, stratified=stratified)
+    drawn = split_indices(targets.values, validation_share=shares[0], test_share=shares[1], seed=seed, stratified=stratified)
     if column is None:
         return drawn
     values = frame[column]
@@ -72,22 +72,22 @@ def split_rows(
         reading = infer(texts(values)) if is_text(values.dtype) and column not in how else how.get(column, Reading())
         when = numbers(values, reading) if not is_text(values.dtype) or reading.kind != "text" else None
         if when is None or len(np.unique(when[np.isfinite(when)])) < 3:
-            raise ValueError(f"--split time:{column} needs at least 3 dates or numbers in that column, got {_few(values)}")
+            raise ValueError(f"--split time:{column} needs at least 3 dates or numbers in that column, got {_few(raw[column])}")
         _say_gaps(column, ~np.isfinite(when), "train")
-        parts = _by_time(when, (validation_share, test_share))
-        _say_small(column, parts, (validation_share, test_share))
+        parts = _by_time(when, shares)
+        _say_small(column, parts, shares)
         return parts
     groups = np.array([str(text) for text in texts(values)])
-    needed = 2 + (test_share > 0)
+    needed = 2 + (shares[1] > 0)
     if len(np.unique(groups)) < needed:
         remedy = "; join the files into one to divide their rows at random" if column == "file" else ""
-        raise ValueError(f"--split group:{column} needs at least {needed} different values in that column, got {_few(values)}{remedy}")
+        raise ValueError(f"--split group:{column} needs at least {needed} different values in that column, got {_few(raw[column])}{remedy}")
     _say_gaps(column, np.array([text is None for text in texts(values)]), "are one group")
     if twice := spelt_alike({*groups.tolist()}):
         shown = " and ".join(map(repr, twice[0][:3]))
         warnings.warn(f"{shown} in {column!r} differ in {differing(twice[0])} only, and are two groups; spell them alike", stacklevel=3)
-    parts = _deal(groups, targets, (1 - validation_share - test_share, validation_share, test_share), seed)
-    _say_small(column, parts, (validation_share, test_share))
+    parts = _deal(groups, targets, (1 - sum(shares), *shares), seed)
+    _say_small(column, parts, shares)
     return parts
 
 
@@ -211,4 +211,5 @@ def _recordings(frame: pd.DataFrame) -> list[str]:
 
 
 def _few(values: Any) -> str:
-    return ", ".join(map(repr, dict.fromkeys(str(value) for value in values.iloc[:20]))) + ", ..."
+    shown = ["nothing" if text is None else repr(text) for text in dict.fromkeys(texts(values))]
+    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")

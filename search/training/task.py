@@ -268,7 +268,7 @@ def comparable(values: Any, name: str) -> np.ndarray:
     if found.dtype.kind == "U" and not hasattr(values, "dtype"):  # NumPy makes 'nan' of what is missing in a list of texts
         found = np.asarray(values, dtype=object)
     if found.dtype.kind == "S":
-        found = np.char.decode(found, "utf-8", "replace")
+        found = np.char.decode(found, "utf-8", "backslashreplace")
     if found.dtype.kind not in "biufUO":
         raise ValueError(f"{name} must be numbers, truth values or text, got {found.dtype}; convert them, for example with .astype(str)")
     if found.dtype.kind == "O":
@@ -385,6 +385,8 @@ def _numbers(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} of a regression must be one number for each example, got shape {values.shape}; give one column")
     if lost := int((~np.isfinite(numbers)).sum()):
         raise ValueError(f"{name} of a regression must be one finite number for each example, got {lost} that are not; leave these out")
+    if len(numbers) and (numbers == numbers[0]).all():
+        raise ValueError(f"{name} must have at least two values, got only {numbers[0]:g}; predict what varies")
     return numbers
 
 

@@ -193,6 +193,19 @@ def test_infinite_values_are_missing_with_a_word_of_ours(tmp_path):
     assert task.preprocessing["features"] == ["a", "a?", "b", "b?", "c"]
 
 
+def test_numbers_beyond_all_measure_are_counted_and_bring_no_warning_of_numpy(tmp_path):
+    frame = pd.DataFrame({name: np.random.default_rng(k).normal(size=400) for k, name in enumerate("abc")})
+    frame = frame.assign(y=np.where(frame["c"] > 0, "p", "q"), b=frame["b"].astype("float16"))
+    frame.loc[[3, 9], "a"], frame.loc[20, "a"], frame.loc[5, "b"] = 1e308, -1.7e308, np.nan
+    frame.to_parquet(tmp_path / "t.parquet")
+    for options in ({"target": "y"}, {"target": "b", "drop": "y"}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            table(tmp_path / "t.parquet", **options)
+        assert "3 values of 'a' are beyond 1e+100, and count as missing" in {str(one.message).partition(": ")[2] for one in caught}
+        assert {one.category for one in caught} == {UserWarning}
+
+
 def test_inputs_that_are_constant_in_training_tell_no_scale() -> None:
     drawn = np.random.default_rng(0)
     words = np.where(np.arange(40) % 8 == 0, drawn.normal(size=(600, 40)), 0.0)

@@ -23,6 +23,11 @@ def test_an_infinite_target_is_none_and_decimal_signs_that_are_mixed_are_said(tm
     assert "'a' is text, for its numbers have decimal points and decimal commas" in said
 
 
+def test_bytes_that_are_no_utf_8_stay_different_values():
+    found = texts(pd.Series([b"K\xf6ln", b"K\xe4ln", "Köln".encode(), b"\xff", b"\xfe"]))
+    assert found.tolist() == ["K\\xf6ln", "K\\xe4ln", "Köln", "\\xff", "\\xfe"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", ["?", "-", "n/a", "NA", "nan", "None", "NULL", "--", "", "#N/A", "unknown"])
 def test_every_way_to_say_missing_leaves_a_column_of_numbers(tmp_path, missing):

@@ -126,3 +126,16 @@ def test_lists_of_objects_and_objects_with_commas_behind_each_other_are_rows(tmp
     for text in (json.dumps(OBJECTS[:50]) + "\n" + json.dumps(OBJECTS[50:]), ",\n".join(map(json.dumps, OBJECTS))):
         (tmp_path / "t.json").write_text(text)
         assert sum(map(len, parts_of(read(tmp_path / "t.json")[0]))) == ROWS
+
+
+def test_a_name_that_parquet_has_twice_is_refused_as_in_any_other_table(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    twice = pa.table([range(ROWS), range(ROWS), list(map(label, range(ROWS))), [k % 7 for k in range(ROWS)]], names=["a", "a", "y", "b"])
+    parquet.write_table(twice, tmp_path / "t.parquet")
+    feather.write_feather(twice, tmp_path / "t.feather")
+    for name in ("t.parquet", "t.feather"):
+        with pytest.raises(ValueError, match=r"has the column 'a' twice; rename one, or drop both$"):
+            table(tmp_path / name, "y")
+        assert table(tmp_path / name, "y", drop="a").preprocessing["features"] == ["b"]

@@ -218,3 +218,10 @@ def test_a_column_that_cannot_order_rows_is_refused(days):
     frame = pd.DataFrame({"x": np.arange(60.0) % 7, "day": days, "y": ["p", "q"] * 30})
     with pytest.raises(ValueError, match="--split time:day needs at least 3 dates or numbers"):
         table(frame, "y", split="time:day")
+
+
+def test_a_refused_split_shows_the_values_as_they_stand_in_the_file():
+    frame = pd.DataFrame({"x": np.arange(60.0) % 7, "year": [2020.0, np.nan] * 30, "sent": ["yes", "no"] * 30, "y": ["p", "q", "q"] * 20})
+    for split, shown in (("group:year", "'2020', nothing"), ("time:year", "'2020', nothing"), ("group:sent", "'yes', 'no'")):
+        with pytest.raises(ValueError, match=rf"in that column, got {shown}$"):
+            table(frame, "y", split=split)

@@ -95,6 +95,7 @@ def test_the_rarer_text_is_the_anomaly_and_the_greater_number():
         (["a", "a"], None, "at least two classes, got only 'a'"),
         (["a", "b"], "regression", "must be numbers for kind='regression', got text"),
         ([1.0, float("nan")], "regression", "finite"),
+        ([7.5, 7.5], "regression", "at least two values, got only 7.5; predict what varies"),
         ([[0, 2]], "multilabel", "rows"),
         (["a", "b", "c"], "anomaly", "two values"),
         ([[1.0, 2.0]], "classification", "one value for each"),
