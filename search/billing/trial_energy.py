@@ -198,12 +198,10 @@ def _grams(
 
 
 def _plus(before: ComponentEnergy | None, part: Component) -> ComponentEnergy:
-    """Add energy to a component; what was unknown once is unknown in the sum."""
+    """Add what a window took to the energy of a component."""
     idle = None if part.joules is None or part.net_joules is None else part.joules - part.net_joules
-    if before is None:
-        return ComponentEnergy(part.joules, part.quality, part.source, idle)
-    quality = combined_quality([before.quality, part.quality])
-    return ComponentEnergy(sum_known([before.joules, part.joules]), quality, part.source, sum_known([before.idle_joules, idle]))
+    own = ComponentEnergy(part.joules, part.quality, part.source, idle)
+    return own if before is None else before.plus(own)
 
 
 def _quadrature(values: Sequence[float | None]) -> float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from ..energy import JOULES_PER_WH, Quality
 from ..energy.journal import fitted, printable_json
+from ..energy.record import combined_quality, sum_known
 from ..formatting import count_text, joules_text, plain
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ class ComponentEnergy:
     source: str
     idle_joules: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a plain dictionary."""
-        return dict(vars(self))
+    def plus(self, later: ComponentEnergy) -> ComponentEnergy:
+        """Return the sum of both; what was unknown once is unknown in the sum."""
+        joules, idle = sum_known((self.joules, later.joules)), sum_known((self.idle_joules, later.idle_joules))
+        return ComponentEnergy(joules, combined_quality((self.quality, later.quality)), later.source, idle)
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ class Trial:
             "curve": [dict(point) for point in self.curve],
             "extra": dict(self.extra),
             **{key: getattr(self.energy, name) for key, name in _ENERGY.items()},
-            "components": {name: part.to_json() for name, part in self.components.items()},
+            "components": {name: dict(vars(part)) for name, part in self.components.items()},
             "compiled": dict(self.energy.compiled),
             "record": dict(self.energy.record),
         }

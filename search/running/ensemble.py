@@ -18,7 +18,7 @@ from ..export.model import rebuild
 from ..formatting import joules_text, plain
 from ..records.examples import Examples
 from ..records.run_folder import RunFolder
-from ..records.trial import ATTRIBUTE, MEMBERS, Trial, TrialEnergy
+from ..records.trial import ATTRIBUTE, MEMBERS, ComponentEnergy, Trial, TrialEnergy
 from ..samplers.history import EPOCHS_REACHED, FINISHED
 from ..study import Study, objective_values
 from ..training.blend import Blend, cross_fitted, greedy
@@ -174,14 +174,10 @@ def _price(members: Sequence[Trial], trials: Sequence[Trial]) -> TrialEnergy:
             above = parents.get(above)
     paid = [one for one in members if one.number not in within]
     spreads = [one.train_u_joules for one in paid]
-    components: dict[str, Any] = {}
+    components: dict[str, ComponentEnergy] = {}
     for one in paid:
         for name, part in one.components.items():
-            before = components.get(name)
-            joules = sum_known([part.joules, *([before.joules] if before else [])])
-            idle = sum_known([part.idle_joules, *([before.idle_joules] if before else [])])
-            kind = combined_quality([part.quality, *([before.quality] if before else [])])
-            components[name] = replace(part, joules=joules, quality=kind, idle_joules=idle)
+            components[name] = components[name].plus(part) if name in components else part
     features = [one.energy.features_joules for one in paid if one.energy.features_joules is not None]
     total = sum_known(one.train_joules for one in paid)
     once = 1.0 - (sum(features) - max(features, default=0.0)) / total if total else 1.0  # the share that is not counted twice
