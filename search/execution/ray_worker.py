@@ -52,7 +52,6 @@ class Cluster:
     Attributes:
         node: Ray's name of this machine.
         local: Whether this process has started Ray itself.
-        others: How many other nodes there are.
         users: Whoever has joined, and each actor.
     """
 
@@ -60,7 +59,6 @@ class Cluster:
     node: str
     local: bool
     ours: bool
-    others: int = 0
     users: int = 1
 
     @classmethod
@@ -82,9 +80,9 @@ class Cluster:
                 local = not _joined(ray, **quiet)
                 if local:
                     _start_here(ray, **own, **quiet)
-        node, nodes = str(ray.get_runtime_context().get_node_id()), [one for one in ray.nodes() if one["Alive"]]
-        has = next(one["Resources"] for one in nodes if one["NodeID"] == node)
-        found = cls(ray, node, local, ours, others=len(nodes) - 1)
+        node = str(ray.get_runtime_context().get_node_id())
+        has = next(one["Resources"] for one in ray.nodes() if one["Alive"] and one["NodeID"] == node)
+        found = cls(ray, node, local, ours)
         if has.get("CPU", 0) < cpus or has.get("GPU", 0) < gpus:
             found.close()
             raise DeviceError(
