@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -366,7 +366,7 @@ def _tell_end(runner: TrialRunner, *, shown: bool) -> None:
     session.reason = rules.reason or session.reason
     session.end_facts |= with_earlier(session.folder.facts, session.baseline_facts)
     if noted := sorted(reporter.expectations.items()):
-        session.end_facts["expected"] = [{"share": share, **expected.to_json()} for share, expected in noted]
+        session.end_facts["expected"] = [{"share": share, **asdict(expected)} for share, expected in noted]
     if hourly is not None:
         session.end_facts |= hourly.facts()
     front = Front.of(session.folder.run(optuna_study), complete_only=study.complete_only)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..energy import Record
 from ..energy.record import sum_known
@@ -268,10 +268,6 @@ class Expected:
     low_joules: float
     high_joules: float
     done: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a plain dictionary, units in the keys."""
-        return asdict(self)
 
     def to_text(self) -> str:
         """Describe in a few words what the limit does not fix."""
