@@ -272,6 +272,4 @@ class BaselineController:
         return draw.params
 
     def _celsius(self) -> float | None:
-        window = self.ledger.open("temperature", kind="idle")
-        record = window.close()
-        return hottest(record.edges.get("end", {}) if record.edges else {})
+        return hottest(self.ledger.open("temperature", kind="idle").close().edges.get("end", {}))

@@ -112,10 +112,7 @@ class CarbonLog:
     @property
     def all_grams(self) -> float | None:
         """Carbon of all sessions, or None when unknown."""
-        total = self.grams
-        for session in self.earlier:
-            total = sum_known((total, session["grams"]))
-        return total
+        return sum_known((self.grams, *(session["grams"] for session in self.earlier)))
 
     def mean_intensity(self) -> Intensity | None:
         """Mean intensity over the energy of the whole search: total joules at it are the grams of all sessions. None when unknown."""
