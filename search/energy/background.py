@@ -9,7 +9,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -229,13 +228,6 @@ MOST = 100
 LASTS_NS = 5 * NANO
 
 
-@dataclass
-class _Warning:
-    first_ns: int
-    last_ns: int
-    times: int = 1
-
-
 class Warnings:
     """Texts with the stretch of time in which they were noted.
 
@@ -245,22 +237,20 @@ class Warnings:
     def __init__(self, clock: Clock = time.monotonic_ns) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: dict[str, _Warning] = {}
+        self._seen: dict[str, tuple[int, int, int]] = {}  # when first and last, and how often
 
     def note(self, text: str) -> None:
         """Note that something went wrong now."""
         now = self._clock()
         with self._lock:
-            known = self._seen.get(text)
-            if known is not None:
-                known.last_ns, known.times = now, known.times + 1
-            elif len(self._seen) < MOST:
-                self._seen[text] = _Warning(now, now)
+            first, _, times = self._seen.get(text, (now, now, 0))
+            if times or len(self._seen) < MOST:
+                self._seen[text] = first, now, times + 1
 
-    def ask(self, source: object, what: str) -> dict[str, Any]:
-        """Return what a source's method gives by component, or nothing, with a note, when it raises."""
+    def ask(self, source: object, what: str, take: Callable[[Any], T]) -> dict[str, T]:
+        """Return what a source's method gives by component, as ``take`` makes it, or nothing, with a note, when one of both raises."""
         try:
-            return dict(getattr(source, what)())
+            return {str(component): take(value) for component, value in dict(getattr(source, what)()).items()}
         except Exception as error:  # whatever somebody else's meter does, the measuring continues
             self.note(f"{getattr(source, 'name', None) or type(source).__name__} failed at {what}: {error!r}")
             return {}
@@ -268,5 +258,5 @@ class Warnings:
     def during(self, t0_ns: int, t1_ns: int) -> list[str]:
         """Return what was noted between two instants, shortly before them, or both before and after them."""
         with self._lock:
-            found = [(text, one.times) for text, one in self._seen.items() if one.first_ns <= t1_ns and t0_ns <= one.last_ns + LASTS_NS]
+            found = [(text, times) for text, (first, last, times) in self._seen.items() if first <= t1_ns and t0_ns <= last + LASTS_NS]
         return [text if times == 1 else f"{text} ({times} times by now)" for text, times in found]

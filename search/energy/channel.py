@@ -13,7 +13,7 @@ from .curve import REACH_SECONDS, Curve, Point, PowerIntegral
 from .host import Idle
 from .readings import GAP_SECONDS, MOST_WATTS, Event, Fall, UpdatePeriod, fall, turned
 from .record import Component, at_once
-from .sources.source import NANO, POWER_TICK_SECONDS, Capability, Reading
+from .sources.source import NANO, POWER_TICK_SECONDS, Capability, Quality, Reading
 
 #: Refresh period that is assumed of a counter until it is learnt (NVML: about 100 ms).
 ASSUMED_TICK_NS = 100_000_000
@@ -28,6 +28,8 @@ DROPPED = (0.4, 2.5)
 CHECK_SECONDS = 9.0
 #: Counter over integrated power: outside of this range the record notes that the two differ.
 REMARKED = (0.85, 1.15)
+#: Readings further from a window than this (seconds) are dated by another clock.
+FAR_SECONDS = 86400.0
 #: Nodes that tell how often a meter is read.
 RECENT = 12
 #: A sensor that works part of the time does so once in this time. Source: Yang et al. 2024, arXiv:2312.02741.
@@ -158,7 +160,9 @@ class MeterChannel:
             if delta > 0:
                 self._move(state, max(low, now - period) - slack, now + slack, delta)
             elif self.capability.never_still and (now - state.moved_ns) / NANO > FROZEN_SECONDS:
-                self._stands_still(state.moved_ns, now)
+                if self._note(now, STANDS_STILL):  # as some virtual machines show it; not a zero
+                    self.curve.cut(state.moved_ns)
+                    self.revision += 1
             elif now - state.seen_ns > period:
                 self._move(state, now - period - slack, now + slack, 0.0)
         elif delta > 0:
@@ -176,12 +180,6 @@ class MeterChannel:
         if delta > 0:
             state.moved_ns = now
         state.joules, state.seen_ns = joules, now
-
-    def _stands_still(self, moved_ns: int, now: int) -> None:
-        """Note a counter that does not move though what it counts always draws power, as some virtual machines show; not a zero."""
-        if self._note(now, STANDS_STILL):
-            self.curve.cut(moved_ns)
-            self.revision += 1
 
     def _note(self, t_ns: int, error: str) -> bool:
         """Note an error, unless it is the last thing that was noted; return whether it was noted."""
@@ -287,9 +285,9 @@ def component(channel: MeterChannel, t0_ns: int, t1_ns: int) -> Component:
     inside = [event for event in channel.events if t0_ns < event.t_ns <= t1_ns]
     away = math.fsum([event.overlap(t0_ns, t1_ns) for event in channel.events if event.kind == "gap"])
     joules = u_random = u_systematic = net = u_net = ratio = None
-    quality, short = capability.quality, False
+    quality: Quality = capability.quality
     if begin is None or end is None or t1_ns < t0_ns:
-        quality = "absent"
+        quality, short = "absent", False
         apart = f"{capability.reason}; " if capability.reason and not capability.counts else ""  # that it counts nowhere comes first
         reason: str | None = apart + _why_unknown(channel, t0_ns, t1_ns)
     else:
@@ -383,7 +381,9 @@ def _why_unknown(channel: MeterChannel, t0_ns: int, t1_ns: int) -> str:
         return errors[-1]
     if len(channel.reads) < 2:
         return f"{channel.capability.source} was read {len(channel.reads)} times; an energy needs two readings"
-    return f"{channel.capability.source} was not read within reach of the window's edges"
+    away = max(channel.reads[0] - t1_ns, t0_ns - channel.reads[-1]) / NANO
+    clock = f", but {away:.2g} s away from it: t_ns of its readings must be of time.monotonic_ns()" if away > FAR_SECONDS else ""
+    return f"{channel.capability.source} was not read within reach of the window's edges{clock}"
 
 
 def _remarks(channel: MeterChannel, inside: list[Event], t1_ns: int, away: float, ratio: float | None) -> str | None:

@@ -42,11 +42,6 @@ from .sources.source import Capability, Quality
 FAMILIES = ("gpu", "cpu", "dram", "wall")
 TITLES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory", "wall": "wall meter", "carbon": "CO2"}
 
-# Source: Linux documentation, power/powercap; the counters are readable by root alone since CVE-2020-8694.
-RAPL_REMEDY = (
-    "sudo chmod a+r /sys/class/powercap/*/energy_uj (until the next boot; to keep it, a udev rule: "
-    'SUBSYSTEM=="powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj")'
-)
 REMEDIES = {
     "gpu": "install the NVIDIA driver of this GPU; nvidia-smi must list it (in a container: start it with --gpus all)",
     "cpu": "give the watts of the CPU with all cores busy with --cpu-watts, or name a wall meter and run joulefront doctor --calibrate",
@@ -59,6 +54,7 @@ REASONS = {
     "cpu": "neither a counter nor an estimate of the CPU is in use",
     "dram": "this machine has no memory counter that can be read",
     "wall": "no wall meter was named",
+    "carbon": "the place of this machine is unknown, so CO2 is not computed (no country is guessed)",
 }
 
 
@@ -144,7 +140,8 @@ def examine(
     known = {_family(item) for item in (*present, *missing)}
     for family in sorted(known - set(FAMILIES)):
         findings += [_finding(family, item, cpu_watts_known, virtual) for item in (*present, *missing) if _family(item) == family]
-    findings.append(_carbon(carbon))
+    place = Finding("carbon", "carbon", "absent", counts=False, reason=REASONS["carbon"], remedy=REMEDIES["carbon"])
+    findings.append(place if carbon is None else replace(place, quality="estimated", boundary=carbon, reason=None, remedy=None))
     return Diagnosis(tuple(findings), _verdict(findings), dict(machine or {}))
 
 
@@ -155,8 +152,6 @@ def _family(item: Capability) -> str:
 def _finding(family: str, item: Capability, cpu_watts_known: bool, virtual: bool | None) -> Finding:
     reason, remedy = item.reason, item.remedy
     if not item.available:
-        if remedy is None and item.needs_root:
-            remedy = RAPL_REMEDY
         if item.source == "rapl" and virtual and not item.needs_root:
             reason = f"{reason or 'no counter'}; this is a virtual machine, its host keeps the counters"
             remedy = "none inside a virtual machine: run on the host, name a wall meter, or give --cpu-watts"
@@ -165,13 +160,6 @@ def _finding(family: str, item: Capability, cpu_watts_known: bool, virtual: bool
     if family == "cpu" and item.quality == "estimated" and remedy is None and not cpu_watts_known:
         remedy = REMEDIES["cpu"]
     return Finding(family, item.component, item.quality, item.source, item.boundary, item.gain_u, item.counts, reason, remedy)
-
-
-def _carbon(carbon: str | None) -> Finding:
-    if carbon is None:
-        reason = "the place of this machine is unknown, so CO2 is not computed (no country is guessed)"
-        return Finding("carbon", "carbon", "absent", counts=False, reason=reason, remedy=REMEDIES["carbon"])
-    return Finding("carbon", "carbon", "estimated", None, carbon, counts=False)
 
 
 def _verdict(findings: Iterable[Finding]) -> str:
@@ -216,12 +204,7 @@ def diagnose_machine(meter: str = "auto", *, carbon: str | None = None, folder: 
             "hardware id": host.fingerprint(facts),
         }
         known = coefficients is not None
-        present = tuple(
-            replace(item, reason="; ".join(filter(None, (item.reason, counters()))))
-            if item.component == "cpu" and item.source == "cpu_time"
-            else replace(item, reason="; ".join(filter(None, (item.reason, _lag(item)))) or None)
-            for item in found.present
-        )
+        present = tuple(replace(item, reason="; ".join(filter(None, (item.reason, _beside(item)))) or None) for item in found.present)
         wall = load_calibration(WallCalibration, host.fingerprint(facts), folder)
         if wall is not None and not any(item.component == "wall" for item in present):
             present += (wall.capability(),)
@@ -230,7 +213,10 @@ def diagnose_machine(meter: str = "auto", *, carbon: str | None = None, folder: 
         found.close()
 
 
-def _lag(item: Capability) -> str:
+def _beside(item: Capability) -> str:
+    """Say what a meter could know besides, or better."""
+    if (item.component, item.source) == ("cpu", "cpu_time"):
+        return counters()
     if item.counter_delay_seconds:
         return f"its counter is {item.counter_delay_seconds:.3f} s late, measured on this kind of GPU"
     if item.counter_lag_seconds:

@@ -13,12 +13,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import index, itemgetter
 from pathlib import Path
 from typing import Any, cast
 
 from .background import Warnings
 from .curve import Curve
+from .journal import plain_facts
 from .record import Record
 from .sources.cpu_coefficients import PROC, identify
 from .sources.cpu_time import STEP, CpuTime, Machine, Tree, stat_fields
@@ -142,7 +143,7 @@ class Utilisation:
             return
         found: dict[str, float] = {}
         for source in self._sources:
-            found.update(self._warnings.ask(source, "utilisation"))
+            found.update(self._warnings.ask(source, "utilisation", _share))
         with self._lock:
             self.due_ns = t_ns + EVERY_NS
             for name in found.keys() | self._lines.keys():
@@ -153,6 +154,12 @@ class Utilisation:
         with self._lock:
             means = {name: line.mean(t0_ns, t1_ns) for name, line in self._lines.items()}
         return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"must be a share from 0 to 1, got {value!r}")
+    return float(value)
 
 
 class _Line:
@@ -233,8 +240,7 @@ class HostMonitor:
         cannot be told from ourselves and is left out.
         """
         for observer in self._observers:
-            running: dict[str, tuple[int, ...]] = self._warnings.ask(observer, "foreign")
-            for component, pids in running.items():
+            for component, pids in self._warnings.ask(observer, "foreign", lambda pids: tuple(map(index, pids))).items():
                 others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
                 with self._lock:
                     known = self._foreign.setdefault(component, [])
@@ -246,7 +252,7 @@ class HostMonitor:
         self.note_foreign(t_ns)
         found: dict[str, dict[str, Any]] = {}
         for observer in self._observers:
-            found.update(self._warnings.ask(observer, "edges"))
+            found.update(self._warnings.ask(observer, "edges", plain_facts))
         return found
 
     def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:

@@ -206,6 +206,16 @@ _ENCODER = json.JSONEncoder(
 )
 
 
+def plain(value: Any, number: Callable[[str], float | None] = float) -> Any:
+    """Return what a meter tells in JSON's types, others as text; what is no finite ``number`` is made of its name."""
+    return json.loads(_ENCODER.encode(value), parse_constant=number)
+
+
+def plain_facts(value: Any) -> dict[str, Any]:
+    """Return what a meter tells of a device in JSON's types; None in the place of what is no finite number."""
+    return dict(plain(value, lambda _: None))
+
+
 def _line(event: Mapping[str, Any]) -> bytes:
     return (_ENCODER.encode(event) + "\n").encode()
 

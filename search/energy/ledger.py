@@ -20,7 +20,7 @@ from .background import BURST_SECONDS, ENDED, Sampler, Section, Warnings, after_
 from .discover import Discovery
 from .host import HostMonitor
 from .journal import Journal
-from .meters import MeterSet
+from .meters import MeterSet, checked
 from .record import SCHEMA, Record
 from .registry import RecordBuilder, Registry
 from .sources.source import NANO, Capability, Clock, Source
@@ -51,7 +51,7 @@ class Ledger:
         follow: Counts a process (its id) that is no child of this one, and its children, as this one's work from now on.
 
     Raises:
-        ValueError: If an interval is not positive.
+        ValueError: If an interval is not positive, or one of the sources is no `Source`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Ledger:
             raise ValueError(f"interval_seconds must be > 0, or None to sample by hand, got {interval_seconds!r}")
         if not checkpoint_seconds > 0:
             raise ValueError(f"checkpoint_seconds must be > 0, got {checkpoint_seconds!r}")
-        found = sources if isinstance(sources, Discovery) else Discovery(tuple(sources), ())
+        found = sources if isinstance(sources, Discovery) else Discovery(checked(sources), ())
         self._file, self._interval, self._checkpoint_seconds = file, interval_seconds, checkpoint_seconds
         self._clock, self._state = clock, "new"
         self._warnings, self._section = Warnings(clock), Section()

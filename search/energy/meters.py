@@ -7,11 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import product
+from types import NoneType
+from typing import Any, SupportsFloat
 
 from .background import BURST_SECONDS, Warnings
 from .channel import MeterChannel, component, interval_seconds, reach_seconds
 from .host import Idle
+from .journal import LARGEST, fitted, plain, plain_facts
 from .record import Component, sum_known
 from .sources.source import NANO, Capability, Clock, Reading, Source
 
@@ -27,6 +30,10 @@ CROSS_CHECK_EVERY = 5
 MOST_PENDING = 32
 #: Where the next refresh is known, burst polling begins so long before.
 EARLY_NS = 2_000_000
+#: The types of what follows a reading's name, and the end of its clock.
+PLAIN, LATEST_NS = frozenset(product([int], [int], [float, NoneType], [float, NoneType], [str, NoneType])), 1 << 60
+#: The numbers of a reading.
+NUMBERS: Mapping[str, Any] = {"t_ns": int, "half_width_ns": int, "counter_joules": float, "watts": float}
 #: Of a counter whose readings are dear, bursts read once in this share of its rest.
 DEAR_PAUSE = 0.01
 
@@ -56,24 +63,21 @@ class ActiveSource:
         return cls(source, tuple(names), fast_read or source.read, counts or fast_read is None)
 
     def read(self, clock: Clock, *, fast: bool) -> Sequence[Reading]:
-        """Read it; what it raises becomes a reading with an error: somebody else's meter must not end the measuring."""
-        try:
-            return self.fast_read() if fast else self.source.read()
-        except Exception as error:
-            return self._without(clock(), f"failed: {error!r}")
+        """Return a reading of each component with a channel, and of no other.
 
-    def complete(self, answer: Sequence[Reading], clock: Clock) -> Sequence[Reading]:
-        """Return a reading of each component with a channel, and of no other; one that is missing has a reason."""
+        What it raises or leaves out becomes a reading with an error: somebody else's meter must not end the measuring.
+        """
+        wrong = "failed"
         try:
-            if tuple([reading.component for reading in answer]) == self.names:
-                return answer
-            found = [reading for reading in answer if reading.component in self.names]
-            known = {reading.component for reading in found}
-            if len(known) == len(self.names):
-                return found
-            now_ns = max((reading.t_ns for reading in answer), default=clock())
+            answer = self.fast_read() if fast else self.source.read()
+            wrong = "gave no readings"
+            found = [reading for one in answer if (reading := _plain(one, self.source.name, clock)).component in self.names]
         except Exception as error:
-            return self._without(clock(), f"gave no readings: {error!r}")
+            return self._without(clock(), f"{wrong}: {error!r}")
+        known = {reading.component for reading in found}
+        if len(known) == len(self.names):
+            return found
+        now_ns = max((reading.t_ns for reading in found), default=clock())
         return [*found, *(reading for reading in self._without(now_ns, "did not report it") if reading.component not in known)]
 
     def _without(self, now_ns: int, why: str) -> list[Reading]:
@@ -100,7 +104,7 @@ class MeterSet:
         self.absent = list(absent)
         self._channels: dict[str, MeterChannel] = {}
         self._active: list[ActiveSource] = []
-        self._pending: deque[tuple[ActiveSource, Sequence[Reading]]] = deque()
+        self._pending: deque[Sequence[Reading]] = deque()
         self._clock = clock
         self._lock = threading.Lock()
         self._edge_ns = self._began_ns = self._fast_reads = 0
@@ -151,7 +155,7 @@ class MeterSet:
         found: dict[str, Mapping[str, Any]] = {}
         for source in self.sources:
             if hasattr(source, "devices"):
-                found.update(self._warnings.ask(source, "devices"))
+                found.update(self._warnings.ask(source, "devices", plain_facts))
         return found
 
     def set_idle(self, found: Mapping[str, Idle]) -> None:
@@ -178,7 +182,7 @@ class MeterSet:
                 continue
             if wanted is None or any(wanted(self._channels[name]) for name in active.names):
                 with active.lock:
-                    self._pending.append((active, active.read(self._clock, fast=fast)))
+                    self._pending.append(active.read(self._clock, fast=fast))
         if len(self._pending) >= MOST_PENDING:
             with self._lock:
                 self._apply_pending()
@@ -186,8 +190,7 @@ class MeterSet:
     def _apply_pending(self) -> dict[str, MeterChannel]:
         """Enter what waits, and return the channels; the lock is held."""
         while self._pending:
-            active, answer = self._pending.popleft()
-            for reading in active.complete(answer, self._clock):
+            for reading in self._pending.popleft():
                 self._channels[reading.component].add(reading)
         return self._channels
 
@@ -253,9 +256,49 @@ class MeterSet:
 
     def _probe(self, source: Source) -> Sequence[Capability]:
         try:
-            return source.probe()
+            return [_possible(found) for found in source.probe()]
         except Exception as error:  # somebody else's meter must not end the measuring
             return [Capability(source.name, source.name, False, reason=f"{source.name} failed: {error!r}")]
+
+
+def checked(sources: Iterable[Source]) -> tuple[Source, ...]:
+    """Return meters as they are.
+
+    Raises:
+        ValueError: It is one alone or no meter at all, or one of them lacks what a `Source` has.
+    """
+    found = tuple(sources) if isinstance(sources, Iterable) and not isinstance(sources, str) else None
+    if found is None or not all(isinstance(getattr(one, "name", None), str) and hasattr(one, "probe") for one in found):
+        raise ValueError(f"sources must be a list of meters (name, probe, read, close) or what discover() found, got {sources!r}")
+    return found
+
+
+def _possible(found: Capability) -> Capability:
+    """Return a capability in Python's own types; a ``ValueError`` where it would make an energy zero, or known beyond doubt."""
+    known = fitted(Capability, plain(vars(found) if isinstance(found, Capability) else found), "capability")
+    for name, value in vars(known).items():
+        most = 1 if name in ("sees", "counter_sees") else LARGEST
+        if isinstance(value, float | int) and not (0 <= value <= most and (value or name not in ("range_joules", "most_watts"))):
+            raise ValueError(f"{name} must be a finite number >= 0, a share at most 1, a range or a power above 0, got {value!r}")
+    return known
+
+
+def _plain(reading: Reading, source: str, clock: Clock) -> Reading:
+    """Return a reading in Python's own numbers; one that holds anything else, as of a logger that writes "n/a", has an error instead."""
+    if tuple(map(type, reading[1:])) in PLAIN and 0 <= reading.half_width_ns <= reading.t_ns < LATEST_NS:
+        return reading
+    found = reading._asdict() | {"error": None if reading.error is None else str(reading.error)}
+    for name, take in NUMBERS.items():
+        value = found[name]
+        try:
+            if value is not None or take is int:
+                found[name] = take(value if isinstance(value, SupportsFloat) else "no number")
+                if take is int and abs(found[name]) > LATEST_NS:
+                    raise OverflowError
+        except (ValueError, OverflowError):
+            said = f"{source} must give numbers, and its time by time.monotonic_ns(), got {name}={value!r}; refused"
+            return Reading(reading.component, clock(), error=said)
+    return Reading(**found)
 
 
 def _is_cheap(channel: MeterChannel) -> bool:

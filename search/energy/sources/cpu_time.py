@@ -384,9 +384,7 @@ class CpuTime:
 
 def estimates_in(record: Mapping[str, Any]) -> set[str]:
     """Return the coefficients in a record's sum (JSON), e.g. ``{"2.8 W per CPU-second above idle"}``: energies by others do not compare."""
-    parts = record.get("components")
-    chosen = (
-        [part for part in parts if part.get("counts") and part.get("source") == CpuTime.name] if isinstance(parts, list | tuple) else []
-    )
+    parts = found if isinstance(found := record.get("components"), list | tuple) else ()
+    chosen = [part for part in parts if part.get("counts") and part.get("source") == CpuTime.name]
     found = [re.match(rf"{ESTIMATED}(\d+(?:\.\d+)?(?:e[+-]\d+)? W {PER_SECOND})", str(part.get("reason"))) for part in chosen]
     return {match[1] for match in found if match}

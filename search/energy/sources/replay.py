@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .source import NANO, Capability, Clock, Quality, Reading, Source
+from .source import NANO, Capability, Clock, MeterQuality, Reading, Source
 
 SCHEMA = 1
 #: Columns of a CSV that say which of several devices a row is of, the most lasting first.
@@ -35,7 +35,7 @@ class Trace:
     t_ns: tuple[int, ...]
     joules: tuple[float, ...] | None = None
     watts: tuple[float, ...] | None = None
-    quality: Quality = "measured"
+    quality: MeterQuality = "measured"
     boundary: str = "as recorded"
     gain_u: float = 0.05
     tick_seconds: float = 0.0

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-#: How a number came about; ``mixed`` is the quality of a sum of measured and estimated parts.
-Quality = Literal["measured", "estimated", "mixed", "absent"]
+#: How a meter's number came about, and any number: ``mixed`` is the quality of a sum of measured and estimated parts.
+MeterQuality = Literal["measured", "estimated"]
+Quality = Literal[MeterQuality, "mixed", "absent"]
 SECONDS_PER_HOUR = 3600.0
 JOULES_PER_WH = 3600.0
 JOULES_PER_KWH = 3.6e6
@@ -27,7 +28,6 @@ class Capability:
 
     Attributes:
         component: Name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``dram:0``, ``cpu``, ``wall``.
-        quality: ``measured`` or ``estimated``.
         boundary: Which parts of the machine the number covers, in words.
         reason: Why it is absent, or what restricts it; None when there is nothing to add.
         remedy: One line that would make it available, or None.
@@ -54,7 +54,7 @@ class Capability:
     component: str
     source: str
     available: bool
-    quality: Quality = "measured"
+    quality: MeterQuality = "measured"
     boundary: str = ""
     reason: str | None = None
     remedy: str | None = None

@@ -324,20 +324,17 @@ class Wall:
         return tuple(self._reading(sample, middle, half) for sample in samples)
 
     def _reading(self, sample: Sample, t_ns: int, half_ns: int) -> Reading:
+        wrong = "neither power nor energy" if sample.watts is None and sample.joules is None else None
+        for what, value in (("power", sample.watts), ("energy", sample.joules)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                wrong = f"{what} is {value!r}, which is no consumption; is the plug reversed?"
         if sample.utc_seconds is not None:
             behind = self.utc() - sample.utc_seconds
             if behind < -AHEAD_SECONDS:
-                return Reading(
-                    "wall", t_ns, half_ns, error=f"{self.target}: its clock is {-behind:.1f} s ahead of this machine's; set both by NTP"
-                )
+                wrong = f"its clock is {-behind:.1f} s ahead of this machine's; set both by NTP"
             t_ns, half_ns = t_ns - max(int(behind * NANO), 0), 0
-        for what, value in (("power", sample.watts), ("energy", sample.joules)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                return Reading(
-                    "wall", t_ns, half_ns, error=f"{self.target}: {what} is {value!r}, which is no consumption; is the plug reversed?"
-                )
-        if sample.watts is None and sample.joules is None:
-            return Reading("wall", t_ns, half_ns, error=f"{self.target}: neither power nor energy")
+        if wrong is not None:
+            return Reading("wall", t_ns, half_ns, error=f"{self.target}: {wrong}")
         if self.use_counter is None:
             # Decided once: a change of the account in the middle of a window would be a step that no machine made.
             self.use_counter = sample.joules is not None and (sample.watts is None or sample.step_joules <= COARSE_JOULES)

@@ -14,9 +14,10 @@ from joulefront.search.carbon.zones import intensity_for
 from joulefront.search.energy import Ledger, discover
 from joulefront.search.energy.calibrate import fit_cpu, spin
 from joulefront.search.energy.calibrations import CpuPoint, calibrated_coefficients, cpu_id, save_calibration, with_wall
-from joulefront.search.energy.doctor import FAMILIES, RAPL_REMEDY, calibrate_machine, compare_machine, counters, diagnose_machine, examine
+from joulefront.search.energy.doctor import FAMILIES, calibrate_machine, compare_machine, counters, diagnose_machine, examine
 from joulefront.search.energy.sources import cpu_coefficients
 from joulefront.search.energy.sources.cpu_coefficients import DEFAULT, Processor, identify, public_coefficients
+from joulefront.search.energy.sources.rapl import REMEDY
 from joulefront.search.energy.sources.source import Capability
 
 GPU = Capability("gpu:GPU-1a", "nvml", True, "measured", "board", gain_u=0.05)
@@ -59,9 +60,9 @@ def test_the_wall_meter_is_shown_and_never_counted():
 
 
 def test_unreadable_counters_name_the_chmod_and_the_udev_rule():
-    locked = Capability("cpu:pkg0", "rapl", False, reason="energy_uj is not readable", needs_root=True)
+    locked = Capability("cpu:pkg0", "rapl", False, reason="energy_uj is not readable", remedy=REMEDY, needs_root=True)
     finding = by_subject(examine([], [locked], virtual=True))["cpu"]
-    assert finding.remedy == RAPL_REMEDY
+    assert finding.remedy == REMEDY
     assert "udev" in finding.remedy
 
 

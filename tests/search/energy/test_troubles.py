@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from joulefront.search.energy import Capability, Ledger, Reading, host
@@ -71,12 +73,23 @@ def test_a_source_that_raises_at_an_extra_is_on_record_and_ends_nothing(bad, tmp
     assert source.closed == 1
 
 
-def test_a_source_that_answers_nonsense_at_an_extra_is_on_record_too(clock):
+@pytest.mark.parametrize("what", ["utilisation", "edges", "foreign", "devices"])
+@pytest.mark.parametrize("answer", [None, 5, {"soc": None}, {"soc": "x"}, {"soc": 2.0}])
+def test_a_source_that_answers_nonsense_at_an_extra_is_on_record_too(what, answer):
     source = Rude(set())
-    source.edges = lambda: None
+    setattr(source, what, lambda: answer)
     with Ledger([source], interval_seconds=None) as ledger, ledger.window("trial") as window:
         pass
-    assert "rude failed at edges" in window.record.meter["troubles"][0]
+    assert f"rude failed at {what}" in ledger.total().meter["troubles"][0]
+    assert window.record.joules is not None
+
+
+def test_facts_of_a_device_become_those_that_json_knows(tmp_path):
+    source = Rude(set())
+    source.edges = lambda: {"soc": {"celsius": np.float32(40), "clock": np.int64(7), "fan": math.nan, "serial": b"x"}}
+    with Ledger([source], interval_seconds=None) as ledger, ledger.window("trial") as window:
+        pass
+    assert window.record.edges["end"] == {"soc": {"celsius": 40.0, "clock": 7, "fan": None, "serial": "b'x'"}}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
