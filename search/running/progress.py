@@ -18,7 +18,7 @@ from ..integrations.run_log import RunLog, TrialLogger
 from ..records.examples import SHARES
 from ..records.run_folder import Run
 from ..stopping.projection import Expected, expected
-from ..stopping.rules import Limits, StopRules
+from ..stopping.rules import StopRules
 from .session import Session
 
 if TYPE_CHECKING:
@@ -278,18 +278,7 @@ class Reporter:
         seconds, run = self.rules.seconds(), self.session.folder.run(self.optuna_study, bill=False)
         for log in self.logs if event in ("trial", "end") else ():
             log.follow(run)
-        progress = progress_of(
-            run,
-            event=event,
-            message=message,
-            complete_only=self.rules.study.complete_only,
-            limits=self.rules.limits,
-            spent_joules=self.rules.account.spent_joules(),
-            begun_joules=self._start_joules + self.session.warmed_joules,
-            before=self.session.trials_before,
-            seconds=seconds,
-            trial_seconds=seconds - self._start_seconds - self.session.warmed_seconds,
-        )
+        progress = self._progress(run, event, message, seconds)
         if progress.expected is not None:
             share = progress.trials / progress.expected.trials
             for mark in NOTED:
@@ -297,52 +286,38 @@ class Reporter:
                     self.expectations.setdefault(mark, progress.expected)
         self.listener(progress)
 
-
-def progress_of(
-    run: Run,
-    *,
-    event: str,
-    message: str,
-    complete_only: bool,
-    limits: Limits,
-    spent_joules: float | None,
-    begun_joules: float,
-    before: int,
-    seconds: float,
-    trial_seconds: float,
-) -> Progress:
-    """Sum up a study.
-
-    Seconds are those of this session, ``trial_seconds`` of them since its first trial began. By then ``before`` trials had finished and all
-    sessions had spent ``begun_joules``: the start of a session is paid once.
-    """
-    front = Front.of(run, complete_only=complete_only)
-    done = [trial for trial in run.trials if trial.state != "running"]
-    qualities = [trial.values[0] for trial in done if trial.state == "complete"]
-    best = None if not qualities else max(qualities) if run.directions[0] == "maximize" else min(qualities)
-    left = []  # to each limit, if the session continues as it went so far
-    if limits.seconds is not None:
-        left.append(limits.seconds - seconds)
-    if limits.joules is not None and spent_joules is not None and spent_joules > begun_joules and len(done) > before:
-        left.append((limits.joules - spent_joules) * trial_seconds / (spent_joules - begun_joules))
-    if limits.trials is not None and len(done) > before:
-        left.append((limits.trials - len(done)) * trial_seconds / (len(done) - before))
-    return Progress(
-        event=event,
-        trials=len(done),
-        failed=sum(trial.state == "failed" for trial in done),
-        joules=spent_joules,
-        budget_joules=limits.joules,
-        trial_limit=limits.trials,
-        best=best,
-        decimals=decimals_of(front.evidence.examples if run.objectives[0] in SHARES else None),
-        quality_name=run.objectives[0],
-        front=len(front),
-        hypervolume=front.hypervolume() if len(front) else None,
-        seconds=seconds,
-        seconds_left=min(left) if left else None,
-        message=message,
-        expected=expected(
-            [trial.increment_joules or 0.0 for trial in done], spent_joules, limits, begun_joules=begun_joules, before=before
-        ),
-    )
+    def _progress(self, run: Run, event: str, message: str, seconds: float) -> Progress:
+        """Sum up the study after so many seconds of this session, whose start, as each warm-up between its trials, is paid once."""
+        limits, spent_joules, before = self.rules.limits, self.rules.account.spent_joules(), self.session.trials_before
+        begun_joules = self._start_joules + self.session.warmed_joules
+        trial_seconds = seconds - self._start_seconds - self.session.warmed_seconds
+        front = Front.of(run, complete_only=self.rules.study.complete_only)
+        done = [trial for trial in run.trials if trial.state != "running"]
+        qualities = [trial.values[0] for trial in done if trial.state == "complete"]
+        best = None if not qualities else max(qualities) if run.directions[0] == "maximize" else min(qualities)
+        left = []  # to each limit, if the session continues as it went so far
+        if limits.seconds is not None:
+            left.append(limits.seconds - seconds)
+        if limits.joules is not None and spent_joules is not None and spent_joules > begun_joules and len(done) > before:
+            left.append((limits.joules - spent_joules) * trial_seconds / (spent_joules - begun_joules))
+        if limits.trials is not None and len(done) > before:
+            left.append((limits.trials - len(done)) * trial_seconds / (len(done) - before))
+        return Progress(
+            event=event,
+            trials=len(done),
+            failed=sum(trial.state == "failed" for trial in done),
+            joules=spent_joules,
+            budget_joules=limits.joules,
+            trial_limit=limits.trials,
+            best=best,
+            decimals=decimals_of(front.evidence.examples if run.objectives[0] in SHARES else None),
+            quality_name=run.objectives[0],
+            front=len(front),
+            hypervolume=front.hypervolume() if len(front) else None,
+            seconds=seconds,
+            seconds_left=min(left) if left else None,
+            message=message,
+            expected=expected(
+                [trial.increment_joules or 0.0 for trial in done], spent_joules, limits, begun_joules=begun_joules, before=before
+            ),
+        )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from joulefront.search.records.bill import Bill
 from joulefront.search.records.run_folder import Run
-from joulefront.search.running.progress import progress_of
+from joulefront.search.running.progress import Reporter
 from joulefront.search.stopping.projection import DRIFT, LEAST, RECENT, expected
 from joulefront.search.stopping.rules import Limits
 
@@ -96,6 +97,12 @@ def test_the_time_left_leaves_out_what_a_session_waits_for_once():
     run = Run(
         "r", Path(), ("accuracy", "train_energy"), ("maximize", "minimize"), (1,), trials=(TRIAL, replace(TRIAL, number=1)), bill=Bill()
     )
-    told = {"event": "trial", "message": "", "complete_only": False, "spent_joules": 22.0, "begun_joules": 20.0, "before": 0}
+    account = SimpleNamespace(spent_joules=lambda: 22.0)
+    folder = SimpleNamespace(run=lambda study, bill: run)
+    session = SimpleNamespace(folder=folder, trials_before=0, warmed_joules=5.0, warmed_seconds=20.0)
     for limits, left in ((Limits(trials=10), 8 * 0.5), (Limits(joules=30.0), 8 * 0.5)):
-        assert progress_of(run, **told, limits=limits, seconds=61.0, trial_seconds=1.0).seconds_left == pytest.approx(left)
+        study = SimpleNamespace(complete_only=False)
+        rules = SimpleNamespace(study=study, limits=limits, account=account, seconds=lambda: 61.0)
+        told = []
+        Reporter(session, None, rules, told.append, _start_seconds=40.0, _start_joules=15.0).tell("trial", "")
+        assert told[0].seconds_left == pytest.approx(left)
