@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoding import Array, ObservationTable
+from .encoding import Array, Encoder, ObservationTable
 from .gaussian_process import Marginal
-from .history import Belief
+from .history import Belief, History
 from .surrogates import Predictions, SurrogateModels
 
 #: With four or more objectives the number of boxes grows with the cube of the front or faster: at most so many of its points are kept.
@@ -91,10 +91,13 @@ class Boxes:
 class SearchState:
     """The measurements of a study and the hypervolume that they span.
 
-    ``points`` are the measured and running ones that count, as objectives to be maximised, ``(n, k)``; the reference point is ``(k,)``, and
-    ``boxes`` partition the region that no point dominates. ``median_cost`` is that of complete trainings, in the user's unit.
+    The table was made of the history by the encoder. ``points`` are the measured and running ones that count, as objectives to be
+    maximised, ``(n, k)``; the reference point is ``(k,)``, and ``boxes`` partition the region that no point dominates. ``median_cost`` is
+    that of complete trainings, in the user's unit.
     """
 
+    history: History
+    encoder: Encoder
     table: ObservationTable
     points: Array
     reference: Array

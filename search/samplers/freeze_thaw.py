@@ -41,8 +41,6 @@ class Survey:
     """What a decision is made from."""
 
     planner: Planner
-    history: History
-    encoder: Encoder
     state: SearchState
     candidates: ScoredCandidates
 
@@ -225,11 +223,11 @@ class FreezeThawSampler(BaseSampler):
         if (decision := self._decided_before(number, excluded)) is not None:
             return decision
         state = planner.fit(history, encoder, rng)
-        if (hedged := self._hedged(planner, encoder, state, rng, excluded)) is not None:
+        if (hedged := self._hedged(planner, state, rng, excluded)) is not None:
             return hedged
         several = min(_LARGEST_BATCH, 1 + len(state.table.values) // _BATCH) if self.largest_step is None else 1
-        candidates = planner.score(state, history, encoder, rng, self.remaining, self.largest_step)
-        found = planner.batch(state, candidates, history, encoder, excluded, several)
+        candidates = planner.score(state, rng, self.remaining, self.largest_step)
+        found = planner.batch(state, candidates, excluded, several)
         if not excluded:
             self._ahead = {number + index: (later, history.longest(later.key)) for index, later in enumerate(found) if index}
         return found[0] if found else None
@@ -243,22 +241,20 @@ class FreezeThawSampler(BaseSampler):
             return None
         return found if self.remaining is None or found.step_cost is None or found.step_cost <= self.remaining else None
 
-    def _hedged(
-        self, planner: Planner, encoder: Encoder, state: SearchState, rng: np.random.Generator, excluded: frozenset[str]
-    ) -> Decision | None:
+    def _hedged(self, planner: Planner, state: SearchState, rng: np.random.Generator, excluded: frozenset[str]) -> Decision | None:
         """Return what an arm without a model proposes, if it is due and its training fits into what remains."""
         settings, history = planner.settings, self._history
         if not settings.hedge or settings.complete_only or self.largest_step is not None:
             return None
-        due = earnings(state, history).due(settings.hedge)
+        due = earnings(state).due(settings.hedge)
         if due == MODEL:
             return None
         taken = {trial.key for trial in history.running} | history.failed | excluded
         arm = halving_decision if due == HALVING else mutation_decision
-        found = arm(settings, state, history, encoder, rng, taken)
+        found = arm(settings, state, rng, taken)
         if found is None or (planner.withheld is not None and found.parent is None and planner.withheld(found.params)):
             return None
-        return planner.affordable(state, encoder, found, self.remaining)
+        return planner.affordable(state, found, self.remaining)
 
     def survey(self, study: Study) -> Survey | None:
         """Return what the next decision would be made from; None during the initial design."""
@@ -270,8 +266,8 @@ class FreezeThawSampler(BaseSampler):
             if design is not None:
                 return None
             state = planner.fit(self._history, encoder, rng)
-            candidates = planner.score(state, self._history, encoder, rng, self.remaining)
-            return Survey(planner, self._history, encoder, state, candidates)
+            candidates = planner.score(state, rng, self.remaining)
+            return Survey(planner, state, candidates)
 
     def _decide_and_claim(self, study: Study, trial: FrozenTrial) -> Decision:
         """Choose a training that no other worker runs, and write the claim to the storage.

@@ -73,7 +73,7 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
     budget = remaining if remaining is not None else sampler.remaining if sampler.remaining is not None else survey.state.median_cost
     candidates, state = survey.candidates, survey.state
     volume = state.hypervolume
-    rows = survey.planner.ranked_rows(state, candidates, survey.history, survey.encoder)
+    rows = survey.planner.ranked_rows(state, candidates)
     order = np.array([row for row, _, _ in islice(rows, _MAX_PLANS) if candidates.best[row] > 0], dtype=np.int64)
     if not len(order):
         return RemainingGain(volume, 0.0, budget, None, None, noise_share(state))
@@ -102,7 +102,7 @@ def noise_share(state: SearchState) -> float:
 def _greedy(survey: Survey, rows: NDArray[np.int64], budget: float) -> float:
     planner, candidates, state = survey.planner, survey.candidates, survey.state
     models, settings = planner.models, planner.settings
-    predictions = models.predict(survey.encoder.columns(candidates.genes[rows]))
+    predictions = models.predict(state.encoder.columns(candidates.genes[rows]))
     rungs = range(len(settings.rungs))
     marginals = [models.marginals(predictions, r) for r in rungs]
     expected = np.stack([models.expected_values(predictions, r) for r in rungs], 1)  # (rows, rungs, objectives)

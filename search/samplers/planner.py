@@ -85,23 +85,17 @@ class Planner:
         random = encoder.encoding.random(rng, _REFERENCE_SAMPLE)
         quality, energy = self.models.predict_complete(encoder.columns(random))
         reference = self._reference(table, quality.mean[:, 0], quality.sd[:, 0], energy, rng)
-        return SearchState(table, points, reference, boxes_above(margin, reference), float(np.median(energy)))
+        return SearchState(history, encoder, table, points, reference, boxes_above(margin, reference), float(np.median(energy)))
 
     def score(
-        self,
-        state: SearchState,
-        history: History,
-        encoder: Encoder,
-        rng: np.random.Generator,
-        remaining: float | None = None,
-        largest_step: float | None = None,
+        self, state: SearchState, rng: np.random.Generator, remaining: float | None = None, largest_step: float | None = None
     ) -> ScoredCandidates:
         """Score paused configurations and fresh ones.
 
         Left out are trainings that cost more than ``remaining``, in the user's unit, or the share ``largest_step`` of
         ``state.median_cost``.
         """
-        table = state.table
+        table, history, encoder = state.table, state.history, state.encoder
         unavailable = {trial.key for trial in history.running} | history.failed
         done = unavailable | history.ended()
         open_ = np.flatnonzero(~self._closed(table).all(1))
@@ -111,7 +105,7 @@ class Planner:
         seen = history.observations.keys() | unavailable
         context = ProposalContext(
             encoder.encoding,
-            self._parents(state, encoder),
+            self._parents(state),
             _FRESH // divisor,
             _VARIATIONS // divisor,
             table.genes,
@@ -121,25 +115,24 @@ class Planner:
         parts: list[ScoredCandidates] = []
 
         def rate_fresh(genes: Array) -> Array:
-            parts.append(self._score(state, encoder, genes, np.full(len(genes), -1), remaining, largest_step))
+            parts.append(self._score(state, genes, np.full(len(genes), -1), remaining, largest_step))
             return parts[-1].best
 
         if len(paused):
-            parts.append(self._score(state, encoder, table.genes[paused], paused, remaining, largest_step))
+            parts.append(self._score(state, table.genes[paused], paused, remaining, largest_step))
         self.proposal.explore(context, rate_fresh, rng)
         found = reduce(ScoredCandidates.concatenate, parts)
-        self._look_ahead(state, encoder, found, np.inf if remaining is None else remaining)
+        self._look_ahead(state, found, np.inf if remaining is None else remaining)
         return found
 
-    def ranked_rows(
-        self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder
-    ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    def ranked_rows(self, state: SearchState, candidates: ScoredCandidates) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
         """Yield row, key and parameters by falling rate, without duplicates and without what is measured, running or failed."""
+        history = state.history
         seen = {trial.key for trial in history.running} | history.failed
         order = np.argsort(-candidates.best, kind="stable")
         order = order[np.isfinite(candidates.best[order])]
         for chunk in np.split(order, range(_MAX_RANKED, len(order), _MAX_RANKED)):
-            for i, decoded in zip(chunk.tolist(), encoder.encoding.rows(candidates.genes[chunk]), strict=True):
+            for i, decoded in zip(chunk.tolist(), state.encoder.encoding.rows(candidates.genes[chunk]), strict=True):
                 if candidates.config[i] >= 0:
                     key = state.table.keys[candidates.config[i]]
                     params = history.params[key]
@@ -152,12 +145,10 @@ class Planner:
                     seen.add(key)
                     yield i, key, params
 
-    def batch(
-        self, state: SearchState, candidates: ScoredCandidates, history: History, encoder: Encoder, excluded: AbstractSet[str], count: int
-    ) -> list[Decision]:
+    def batch(self, state: SearchState, candidates: ScoredCandidates, excluded: AbstractSet[str], count: int) -> list[Decision]:
         """Return up to ``count`` decisions, the best first, of which no two would tell about the same: one fit serves them all."""
         ranked: list[tuple[int, str, Mapping[str, Any]]] = []
-        for one in self.ranked_rows(state, candidates, history, encoder):
+        for one in self.ranked_rows(state, candidates):
             if one[1] in excluded:
                 continue
             if ranked and candidates.best[one[0]] < _WORTHWHILE * candidates.best[ranked[0][0]]:
@@ -167,31 +158,22 @@ class Planner:
                 break
         if not ranked:
             return []
-        columns = encoder.columns(candidates.genes[np.array([row for row, _, _ in ranked])])
+        columns = state.encoder.columns(candidates.genes[np.array([row for row, _, _ in ranked])])
         open_ = np.ones(len(ranked), dtype=bool)
         found: list[Decision] = []
         while len(found) < count and open_.any():
             index = int(np.argmax(open_))
-            found.append(self._decision(state, candidates, history, encoder, *ranked[index]))
+            found.append(self._decision(state, candidates, *ranked[index]))
             open_ &= self.models.quality.process.likeness(columns, columns[[index]])[:, 0] < _ALIKE
             open_[index] = False
         return found
 
-    def _decision(
-        self,
-        state: SearchState,
-        candidates: ScoredCandidates,
-        history: History,
-        encoder: Encoder,
-        i: int,
-        key: str,
-        params: Mapping[str, Any],
-    ) -> Decision:
+    def _decision(self, state: SearchState, candidates: ScoredCandidates, i: int, key: str, params: Mapping[str, Any]) -> Decision:
         """Return the decision that a scored row stands for."""
         rungs = np.array(self.settings.rungs)
         config, target = int(candidates.config[i]), int(np.argmax(candidates.rate[i]))
         resumable = bool(state.table.resumable[config]) if config >= 0 else self.settings.resume
-        parent = history.longest(key) if config >= 0 and resumable else None
+        parent = state.history.longest(key) if config >= 0 and resumable else None
         step = int((rungs <= state.table.trained_to[config]).sum()) if config >= 0 else 0
         return Decision(
             params,
@@ -201,15 +183,15 @@ class Planner:
             float(candidates.gain[i, target]),
             float(candidates.cost[i, target]),
             float(candidates.step_cost[i, target]),
-            self.belief(state, encoder, candidates.genes[i], step if resumable else target, fresh=config < 0),
+            self.belief(state, candidates.genes[i], step if resumable else target, fresh=config < 0),
             MODEL,
         )
 
-    def belief(self, state: SearchState, encoder: Encoder, genes: Array, rung: int, *, fresh: bool) -> Belief:
+    def belief(self, state: SearchState, genes: Array, rung: int, *, fresh: bool) -> Belief:
         """Return what the quality of one configuration, ``(size,)``, is expected to be when it is measured at a rung."""
         model = self.models.quality
         at = self.models.scaled(np.array([self.settings.rungs[rung]], dtype=float))
-        found = model.predict(encoder.columns(genes[None]), at)
+        found = model.predict(state.encoder.columns(genes[None]), at)
         sd = float(np.hypot(found.sd[0, 0], np.sqrt(self.models.noise_at(found.mean[0, 0], rung))))
         return Belief(
             model.mean + model.sd * float(found.mean[0, 0]),
@@ -222,11 +204,11 @@ class Planner:
             model.best,
         )
 
-    def affordable(self, state: SearchState, encoder: Encoder, decision: Decision, remaining: float | None) -> Decision | None:
+    def affordable(self, state: SearchState, decision: Decision, remaining: float | None) -> Decision | None:
         """Return the decision with its expected cost; None where it hardly is feasible, or costs more than remains."""
         table = state.table
-        genes = table.genes[table.keys.index(decision.key)] if decision.key in table.keys else encoder.encoding.genes(decision.params)
-        predictions = self.models.predict(encoder.columns(genes[None]))
+        genes = table.genes[table.keys.index(decision.key)] if decision.key in table.keys else state.encoder.encoding.genes(decision.params)
+        predictions = self.models.predict(state.encoder.columns(genes[None]))
         energy, rung = predictions.energy[0], self.settings.rungs.index(decision.epochs)
         if predictions.feasibility[0, rung] < _HOPELESS:
             return None
@@ -265,7 +247,7 @@ class Planner:
         reference[0] = min(reference[0], best - 1e-6 * max(1.0, abs(best)))
         return np.asarray(reference)
 
-    def _parents(self, state: SearchState, encoder: Encoder) -> Array:
+    def _parents(self, state: SearchState) -> Array:
         """Configurations worth varying: those on the front, those predicted best when complete, and good ones of earlier studies."""
         table = state.table
         on_front = np.zeros(len(table.keys), dtype=bool)
@@ -277,19 +259,15 @@ class Planner:
         expected = self.models.quality.predict(table.columns[near], np.ones(1)).mean[:, 0]
         order |= {int(near[i]): None for i in np.argsort(-expected, kind="stable")[: max(6, len(near) // 8)]}
         parents = table.genes[list(order)]
-        return parents if self.warm_starts is None or not self.models.quality.supported else np.vstack([parents, self.warm_starts(encoder)])
+        if self.warm_starts is None or not self.models.quality.supported:
+            return parents
+        return np.vstack([parents, self.warm_starts(state.encoder)])
 
     def _score(
-        self,
-        state: SearchState,
-        encoder: Encoder,
-        genes: Array,
-        config: NDArray[np.int64],
-        remaining: float | None,
-        largest_step: float | None,
+        self, state: SearchState, genes: Array, config: NDArray[np.int64], remaining: float | None, largest_step: float | None
     ) -> ScoredCandidates:
-        settings, table = self.settings, state.table
-        predictions, (first, resumable) = self._predictions(encoder, genes, config), self.first_rung(table, config)
+        settings, table, encoding = self.settings, state.table, state.encoder.encoding
+        predictions, (first, resumable) = self._predictions(state, genes, config), self.first_rung(table, config)
         rungs = np.array(settings.rungs, dtype=float)
         trained_to = np.where(config >= 0, table.trained_to[config], 0.0)
         gain = np.stack([state.boxes.expected_gain(self.models.marginals(predictions, r)) for r in range(len(rungs))], 1)
@@ -297,7 +275,7 @@ class Planner:
         if settings.complete_only:
             gain[:, :-1] = 0.0
         energy = 10 ** -table.values[table.longest_row[config], 1] if table.transform.logarithmic[1] else trained_to
-        others = 0.0 if self.paid is None else np.array([self.paid(encoder.encoding.params(row)) for row in genes], dtype=float)
+        others = 0.0 if self.paid is None else np.array([self.paid(encoding.params(row)) for row in genes], dtype=float)
         paid = np.where((config >= 0) & resumable, energy, others)
         cost = np.maximum(predictions.energy - paid[:, None], MIN_INCREMENT * predictions.energy)
         rate = gain / (cost + COST_FLOOR * state.median_cost)
@@ -305,21 +283,20 @@ class Planner:
         if remaining is not None:
             excluded |= cost > remaining
         if self.withheld is not None:
-            excluded |= np.array([k < 0 and self.withheld(encoder.encoding.params(row)) for k, row in zip(config, genes, strict=True)])[
-                :, None
-            ]
+            withheld = [k < 0 and self.withheld(encoding.params(row)) for k, row in zip(config, genes, strict=True)]
+            excluded |= np.array(withheld)[:, None]
         step_cost = np.where(resumable[:, None], cost[np.arange(len(cost)), np.minimum(first, len(rungs) - 1)][:, None], cost)
         if largest_step is not None:
             excluded |= step_cost > largest_step * state.median_cost
         rate = np.where(excluded, -np.inf, rate)
         return ScoredCandidates(genes, config, np.where(excluded, -np.inf, gain), cost, step_cost, rate)
 
-    def _look_ahead(self, state: SearchState, encoder: Encoder, candidates: ScoredCandidates, remaining: float) -> None:
+    def _look_ahead(self, state: SearchState, candidates: ScoredCandidates, remaining: float) -> None:
         """Raise, in place, the rates of the most promising rows to what they are worth when the training may stop at a rung."""
         settings, last = self.settings, len(self.settings.rungs) - 1
         top = np.argsort(-candidates.best, kind="stable")[:_MAX_LOOKED_AHEAD]
         config, rate, cost = candidates.config[top], candidates.rate[top], candidates.cost[top]
-        predictions = self._predictions(encoder, candidates.genes[top], config)
+        predictions = self._predictions(state, candidates.genes[top], config)
         first, resumable = self.first_rung(state.table, config)
         for rung, resume in product(range(last), (True, False)):
             rows = np.flatnonzero((resumable == resume) & ((first == rung) if resume else (first <= rung)))
@@ -345,8 +322,8 @@ class Planner:
             rate[rows, column] = np.maximum(rate[rows, column], found)
         candidates.rate[top] = rate
 
-    def _predictions(self, encoder: Encoder, genes: Array, config: NDArray[np.int64]) -> Predictions:
-        return self.models.inflated(self.models.predict(encoder.columns(genes)), config < 0, self.inflation)
+    def _predictions(self, state: SearchState, genes: Array, config: NDArray[np.int64]) -> Predictions:
+        return self.models.inflated(self.models.predict(state.encoder.columns(genes)), config < 0, self.inflation)
 
     def first_rung(self, table: ObservationTable, config: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the next rung of each row, -1 in ``config`` being a fresh one, and whether it is reached by resuming a checkpoint.

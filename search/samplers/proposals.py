@@ -157,7 +157,7 @@ class Earnings:
         return ARMS[int(np.argmax(self.shares(floor) * total - self.spent))] if total > 0 else HALVING
 
 
-def earnings(state: SearchState, history: History) -> Earnings:
+def earnings(state: SearchState) -> Earnings:
     """Replay the measurements of a study by the trial that made each, and add up energy and hypervolume by arm.
 
     Trials before the models were used belong to no arm; energy is in the user's unit, increments of what was resumed.
@@ -171,7 +171,7 @@ def earnings(state: SearchState, history: History) -> Earnings:
     gains = np.zeros(len(paid))
     gains[counts] = added_volumes(table.values[counts], state.reference)
     for row, number in enumerate(table.numbers):
-        arm = history.arms.get(int(number))
+        arm = state.history.arms.get(int(number))
         if arm is not None:
             index = ARMS.index(arm)
             spent[index] += paid[row]
@@ -190,15 +190,13 @@ def _increments(table: ObservationTable) -> Array:
     return found
 
 
-def halving_decision(
-    settings: SearchSettings, state: SearchState, history: History, encoder: Encoder, rng: np.random.Generator, taken: AbstractSet[str]
-) -> Decision | None:
+def halving_decision(settings: SearchSettings, state: SearchState, rng: np.random.Generator, taken: AbstractSet[str]) -> Decision | None:
     """Return the next training of successive halving: the best promotion that is open, the highest rung first, else a random configuration.
 
     A rung promotes its best by non-dominated rank, one for three measurements at it or above; among equals, the best quality goes on. What
     has gone on keeps its place in the rank.
     """
-    table, rungs, ended = state.table, settings.rungs, history.ended()
+    table, history, rungs, ended = state.table, state.history, settings.rungs, state.history.ended()
     for lower, upper in reversed(list(pairwise(rungs))):
         rows = np.flatnonzero((table.epochs >= lower) & (table.epochs < upper) & table.feasible)
         here = np.union1d(rows, np.flatnonzero((table.epochs >= upper) & table.feasible))
@@ -215,31 +213,29 @@ def halving_decision(
             resumable = history.resumable(key, resume=settings.resume)
             parent = history.longest(key)
             return Decision(history.params[key], key, upper, parent.number if resumable and parent else None, arm=HALVING)
-    return _new(encoder.encoding.random(rng, _TRIES), rungs[0], HALVING, history, encoder, taken)
+    return _new(state.encoder.encoding.random(rng, _TRIES), rungs[0], HALVING, state, taken)
 
 
-def mutation_decision(
-    settings: SearchSettings, state: SearchState, history: History, encoder: Encoder, rng: np.random.Generator, taken: AbstractSet[str]
-) -> Decision | None:
+def mutation_decision(settings: SearchSettings, state: SearchState, rng: np.random.Generator, taken: AbstractSet[str]) -> Decision | None:
     """Return a neighbour of a random model on the front; where it can be continued it begins at the lowest rung, else as long as that."""
     table = state.table
     rows = np.flatnonzero(table.feasible & (table.values > state.reference).all(1))
-    if not len(rows) or not encoder.encoding.size:
+    if not len(rows) or not state.encoder.encoding.size:
         return None
     rows = rows[nondominated_rank(table.values[rows]) == 0]
     row = int(rng.choice(rows))
-    genes = mutate(encoder.encoding, np.repeat(table.genes[[table.config[row]]], _TRIES, 0), rng)
+    genes = mutate(state.encoder.encoding, np.repeat(table.genes[[table.config[row]]], _TRIES, 0), rng)
     epochs = (
         settings.rungs[0] if settings.resume else max(rung for rung in settings.rungs if rung <= max(table.epochs[row], settings.rungs[0]))
     )
-    return _new(genes, int(epochs), MUTATION, history, encoder, taken)
+    return _new(genes, int(epochs), MUTATION, state, taken)
 
 
-def _new(genes: Array, epochs: int, arm: str, history: History, encoder: Encoder, taken: AbstractSet[str]) -> Decision | None:
+def _new(genes: Array, epochs: int, arm: str, state: SearchState, taken: AbstractSet[str]) -> Decision | None:
     for row in genes:
-        params = encoder.encoding.params(row)
-        key = history.canonical_or_raw(params)
-        if key not in history.observations and key not in taken:
+        params = state.encoder.encoding.params(row)
+        key = state.history.canonical_or_raw(params)
+        if key not in state.history.observations and key not in taken:
             return Decision(params, key, epochs, None, arm=arm)
     return None
 

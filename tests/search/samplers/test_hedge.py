@@ -46,7 +46,7 @@ def test_every_arm_gets_about_its_share_of_the_energy(studied: tuple[FreezeThawS
     assert set(arms) - {None} == set(ARMS)
     survey = sampler.survey(study)
     assert survey is not None
-    found = earnings(survey.state, survey.history)
+    found = earnings(survey.state)
     assert found.spent[0] > 0.3 * found.spent.sum()
     assert (found.spent > 0).all()
 
@@ -58,15 +58,15 @@ def test_halving_promotes_one_in_three_the_best_first_and_else_begins_something_
     survey = sampler.survey(study)
     assert survey is not None
     settings, rng = survey.planner.settings, np.random.default_rng(0)
-    decision = halving_decision(settings, survey.state, survey.history, survey.encoder, rng, set())
+    decision = halving_decision(settings, survey.state, rng, set())
     assert decision is not None
     if decision.parent is None:
         assert decision.epochs == RUNGS[0]
-        assert decision.key not in survey.history.observations
+        assert decision.key not in survey.state.history.observations
     else:
-        assert decision.epochs == RUNGS[RUNGS.index(max(survey.history.observations[decision.key])) + 1]
-    everything = set(survey.history.observations)
-    fresh = halving_decision(settings, survey.state, survey.history, survey.encoder, rng, everything)
+        assert decision.epochs == RUNGS[RUNGS.index(max(survey.state.history.observations[decision.key])) + 1]
+    everything = set(survey.state.history.observations)
+    fresh = halving_decision(settings, survey.state, rng, everything)
     assert fresh is not None
     assert (fresh.parent, fresh.epochs) == (None, RUNGS[0])
 
@@ -75,9 +75,9 @@ def test_a_mutation_is_a_new_neighbour_of_the_front(studied: tuple[FreezeThawSam
     sampler, study = studied
     survey = sampler.survey(study)
     assert survey is not None
-    decision = mutation_decision(survey.planner.settings, survey.state, survey.history, survey.encoder, np.random.default_rng(0), set())
+    decision = mutation_decision(survey.planner.settings, survey.state, np.random.default_rng(0), set())
     assert decision is not None
-    assert decision.key not in survey.history.observations
+    assert decision.key not in survey.state.history.observations
     assert decision.arm == "mutation"
 
 

@@ -128,7 +128,7 @@ def fresh() -> Oracle:
     rates = np.where(survey.candidates.config < 0, survey.candidates.best, -np.inf)
     genes = survey.candidates.genes[np.argsort(-rates, kind="stable")[:60:10]]
     models = survey.planner.models
-    return Oracle(models, survey.state.boxes, models.predict(survey.encoder.columns(genes)))
+    return Oracle(models, survey.state.boxes, models.predict(survey.state.encoder.columns(genes)))
 
 
 @pytest.mark.slow

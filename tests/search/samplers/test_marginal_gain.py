@@ -88,7 +88,7 @@ def test_the_energy_that_trains_everything_to_the_end_is_enough_since_a_resumed_
     survey = sampler.survey(study)
     assert survey is not None
     candidates = survey.candidates
-    rows = [row for row, _, _ in survey.planner.ranked_rows(survey.state, candidates, survey.history, survey.encoder)]
+    rows = [row for row, _, _ in survey.planner.ranked_rows(survey.state, candidates)]
     whole = float(candidates.cost[rows, -1].sum())
     some, enough, more = (gain(study, share * whole) for share in (0.2, 1.05, 10.0))
     assert some is not None

@@ -56,7 +56,7 @@ def test_running_trainings_are_fantasized_at_their_quality_and_their_energy(stud
 @pytest.mark.slow
 def test_the_spread_of_a_cost_is_the_same_at_every_rung_and_that_of_a_quality_is_not(study: optuna.Study) -> None:
     survey = surveyed(study)
-    quality, cost = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).objectives
+    quality, cost = survey.planner.models.predict(survey.state.encoder.columns(survey.candidates.genes)).objectives
     assert np.ptp(cost.sd, axis=1) == pytest.approx(0.0, abs=1e-12)
     assert (np.ptp(quality.sd, axis=1) > 1e-3).any()
 
@@ -94,8 +94,8 @@ def test_a_constraint_is_kept_at_the_rung_that_is_trained_to(constraint: Callabl
 def test_what_is_feasible_at_first_only_is_not_trained_on() -> None:
     study = limited_by(lambda x, epochs: epochs * (0.2 + x) - 3.0, 16)
     survey = surveyed(study)
-    genes = survey.encoder.encoding.genes({"x": 0.9, "z": 0.5})
-    feasibility = survey.planner.models.predict(survey.encoder.columns(genes[None])).feasibility[0]
+    genes = survey.state.encoder.encoding.genes({"x": 0.9, "z": 0.5})
+    feasibility = survey.planner.models.predict(survey.state.encoder.columns(genes[None])).feasibility[0]
     assert feasibility[0] > 0.5
     assert feasibility[-1] < 0.2
 
@@ -113,7 +113,7 @@ def test_the_feasibility_of_what_can_hardly_succeed_stays_positive(objective: Ob
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
     study.optimize(limited, 24)
     survey = surveyed(study)
-    feasibility = survey.planner.models.predict(survey.encoder.columns(survey.candidates.genes)).feasibility
+    feasibility = survey.planner.models.predict(survey.state.encoder.columns(survey.candidates.genes)).feasibility
     assert feasibility.min() == 0.02
     assert feasibility.max() > 0.5
 
@@ -169,7 +169,7 @@ def test_what_is_predicted_best_when_complete_is_varied_although_it_is_not_on_th
     expected = models.quality.predict(table.columns, np.ones(1)).mean[:, 0]
     proposal = RecordingProposal()
     planner = Planner(survey.planner.settings, models, proposal=proposal)
-    planner.score(survey.state, survey.history, survey.encoder, np.random.default_rng(0))
+    planner.score(survey.state, np.random.default_rng(0))
     parents = {row.tobytes() for row in proposal.parents}
     best = np.argsort(-expected, kind="stable")[:6]
     points = table.values[table.longest_row[best]]
