@@ -33,6 +33,7 @@ from ..study import Study
 from ..training.checkpoint import save_weights
 from ..training.evaluate import evaluate, sign_of
 from ..training.fit import fit
+from ..training.recipe import kept_for_caller
 from ..training.splits_data import training_and_validation
 from ..training.task import Data, Task
 from .model import ExportFailed, TrainedModel, rebuild
@@ -215,9 +216,10 @@ def refit(
     whole = replace(task, train=training_and_validation(task), validation=task.test, test=None, folds=0)
 
     def train() -> Any:
-        torch.manual_seed(study.seed)
-        model, end = study.space.build(candidate, whole), trial.epochs
-        return fit(model, whole, recipe, epochs=trial.horizon, seed=study.seed, should_continue=lambda point: point.epoch < end)
+        with kept_for_caller("cpu"):
+            torch.manual_seed(study.seed)
+            model, end = study.space.build(candidate, whole), trial.epochs
+            return fit(model, whole, recipe, epochs=trial.horizon, seed=study.seed, should_continue=lambda point: point.epoch < end)
 
     old = rebuild(trial, study=study, task=task, weights=weights)
     before = evaluate(old.model, task, task.test, recipe=recipe).get(old.metric, math.nan)

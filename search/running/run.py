@@ -191,7 +191,7 @@ def run(
     Raises:
         ValueError: If an argument breaks its rule.
         StoreError: If the folder cannot be used.
-        DeviceError: If another run holds the GPU.
+        DeviceError: If another run holds the GPU; a RuntimeError if this process has a run under way.
     """
     refuse_wrong_types(run, locals())
     check_pue(pue)

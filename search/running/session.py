@@ -48,7 +48,7 @@ from ..stopping.rules import BROKEN_OFF
 from ..study import Study
 from ..threads import cores
 from ..training.feature_cache import FeatureCache
-from ..training.recipe import pick_device, synchronizer
+from ..training.recipe import kept_for_caller, pick_device, synchronizer
 from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings, stop_on_interrupt
@@ -58,6 +58,8 @@ from .membership import bill_elsewhere
 if TYPE_CHECKING:
     from ..execution.worker import WorkerProcess
 
+#: Held by the session of this process: its work, the threads of PyTorch and the generators are those of the process.
+_ONE_SESSION = threading.Lock()
 #: What a user's mistake raises, in the options, the data or the study, before the folder knows the session.
 REFUSALS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -111,7 +113,17 @@ class Bench:
     """
 
     def __init__(self, options: SessionOptions, held: Endings) -> None:
+        import torch.cuda
+
+        if not _ONE_SESSION.acquire(blocking=False):
+            raise RuntimeError(
+                "a run must have its process for itself, got a second one beside one under way: each would be billed for the work of both, "
+                "and set the other's seeds; wait for its end, or start it in a process of its own (joulefront run)"
+            )
+        held.then(lambda _: _ONE_SESSION.release())
         where = pick_device(options.device)
+        # A GPU that nobody has used yet has no state to keep, and asking for it would start it.
+        held.enter(kept_for_caller(where if torch.cuda.is_initialized() else "cpu"))
         self.threads = max(1, cores() // options.workers)
         torch_threads(self.threads)
         self.options, self.held, self.interrupts = options, held, held.enter(stop_on_interrupt())
@@ -320,6 +332,7 @@ def open_bench(options: SessionOptions) -> Iterator[Bench]:
     Raises:
         ValueError: If the device is not there.
         DeviceError: If others hold it.
+        RuntimeError: If this process has a session already, in another thread or around this call.
     """
     with Endings() as held:
         yield Bench(options, held)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from .features import with_features
 from .heads import HEAD_EPOCHS, HEAD_RECIPE, SolvedHead, Tuned, first_images, head_task, is_whole, probe_of
 from .loop import Loop
 from .optimizer import Average, Patience
-from .recipe import Recipe, require_precision
+from .recipe import Recipe, kept_for_caller, require_precision
 from .results import SOLVED, EpochPoint, FeaturesUsed, Fitted, Phases, ShouldContinue, TrainingFailed, always, no_phases
 from .splits_data import fold_tasks
 from .tactics.tactic import make_tactics
@@ -100,20 +99,13 @@ def fit(
     if not isinstance(model, torch.nn.Module):
         return _fit_estimator(model, task, recipe, how)
     require_precision(recipe.precision, device)
-    # Each epoch seeds what a model or a user's own examples may draw from; the caller's generators are left as they were.
-    threads, plain, numbers = torch.get_num_threads(), random.getstate(), np.random.get_state()
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            if isinstance(model, Transfer):
-                way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
-                return way(model, task, recipe, how, features)
-            return _fit(model, task, recipe, how)
-    finally:
-        torch.set_num_threads(threads)
-        random.setstate(plain)
-        np.random.set_state(numbers)
+    with kept_for_caller(device):  # each epoch seeds what a model or a user's own examples may draw from
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        if isinstance(model, Transfer):
+            way = _fit_tuned if isinstance(model.head, Tuned) else _fit_head
+            return way(model, task, recipe, how, features)
+        return _fit(model, task, recipe, how)
 
 
 def _cross_validated(model: Any, task: Task, recipe: Recipe, how: _Training) -> Fitted:

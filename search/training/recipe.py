@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import re
 import shutil
 import zlib
@@ -138,6 +139,25 @@ def kernels_apart(architecture: Mapping[str, Any], recipe: Recipe) -> Iterator[N
             os.environ.pop(name)
             os.environ.update({} if value is None else {name: value})
         clear_inductor_caches()
+
+
+@contextmanager
+def kept_for_caller(device: torch.device | str) -> Iterator[None]:
+    """Leave what a program that calls us has set as it was: PyTorch's threads, and the generators of PyTorch, NumPy and Python.
+
+    Those of a GPU are kept where the trainings inside are on it.
+    """
+    import numpy as np
+    import torch
+
+    threads, plain, numbers = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if str(device).startswith("cuda") else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(plain)
+        np.random.set_state(numbers)
 
 
 def thread_choices(most: int | None = None) -> tuple[int, ...]:
