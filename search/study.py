@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from .argument_types import plain_values, refuse_wrong_types
-from .energy import SECONDS_PER_HOUR
+from .energy import SECONDS_PER_HOUR, Record
 from .formatting import read_amount, read_number, unit_for
 from .hints import Hints
 from .records.trial import Trial
@@ -323,8 +323,8 @@ def _ascending(rungs: Sequence[int]) -> bool:
     return whole and list(rungs) == sorted(set(rungs)) and rungs[0] >= 1 and rungs[-1] <= MOST_EPOCHS
 
 
-def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[float, ...] | None, str | None]:
-    """Return the values in the order of the objectives, or None and which one is unknown.
+def objective_values(trial: Trial, objectives: Sequence[str], phases: Sequence[Record] = ()) -> tuple[tuple[float, ...] | None, str | None]:
+    """Return the values in the order of the objectives, or None and which one is unknown, and why, as far as trial or ``phases`` tell.
 
     A trial with an unknown value fails: an invented number would put a model on the front that nobody measured.
     """
@@ -338,11 +338,9 @@ def objective_values(trial: Trial, objectives: Sequence[str]) -> tuple[tuple[flo
         }.get(name, trial.quality.get(name))
         if value is None or value != value:
             known = ", ".join(sorted(trial.quality))
-            why = "".join(
-                f"; {part['name']}: {part['reason']}"
-                for part in trial.energy.record.get("components", ())
-                if part["counts"] and part["joules"] is None and part["reason"]
-            )
+            parts = [part for one in (trial.energy.record, *(one.to_json() for one in phases)) for part in one.get("components", ())]
+            lost = [f"; {part['name']}: {part['reason']}" for part in parts if part["counts"] and part["joules"] is None and part["reason"]]
+            why = "".join(dict.fromkeys(lost))
             return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality}{why})"
         values.append(float(value))
     return tuple(values), None

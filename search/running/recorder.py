@@ -119,7 +119,7 @@ class Recorder:
     def _tell(self, asked: optuna.Trial, trial: Trial, meter: TrialMeter, *, excused: bool) -> str:
         if trial.state == "failed":
             return self._fail(asked, trial, excused=excused)
-        values, missing = objective_values(trial, self.study.objectives)
+        values, missing = objective_values(trial, self.study.objectives, meter.phases)
         if values is None:
             self.account.rebook(meter)
             return self._fail(asked, replace(trial, state="failed", artifact=None, artifact_sha256=None, reason=missing))

@@ -7,6 +7,7 @@ from helpers.trials import make_trial
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefront.search.energy.record import Component, Record
 from joulefront.search.records.trial import ATTRIBUTE, ComponentEnergy, Trial, TrialEnergy, from_json, from_optuna, to_json
 from joulefront.search.study import objective_values
 
@@ -78,6 +79,11 @@ def test_objective_values_have_the_order_of_the_objectives_and_an_unknown_one_is
     _, missing = objective_values(unmetered, ("train_energy",))
     assert missing is not None
     assert missing.endswith("energy absent; cpu: rapl: permission denied)")
+    split_up = Component("cpu", None, "cpu_time", "absent", reason="told by no thread")
+    epoch = Record("a.1", "epoch 1", None, "epoch", "ok", "", 0, 1, 1e-9, (split_up,))
+    _, missing = objective_values(Trial(0, "complete", {}, 1), ("train_energy",), [epoch])
+    assert missing is not None
+    assert missing.endswith("energy absent; cpu: told by no thread)")  # the trial as a whole may be known
 
 
 @pytest.mark.parametrize("name", ["accuracy", "train_energy", "inference_energy", "parameters", "r2"])
