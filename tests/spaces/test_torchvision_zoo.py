@@ -106,6 +106,9 @@ def test_a_file_that_is_missing_or_of_another_network_is_named(contract, tmp_pat
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"do not fit resnet18: wrong or missing bn1\.weight.* more"):
         built(contract, weights=str(tmp_path / "other.pth"))
+    (tmp_path / "damaged.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="must be a file of weights, got one that cannot be read"):
+        built(contract, weights=str(tmp_path / "damaged.pth"))
 
 
 @pytest.mark.slow
