@@ -172,7 +172,9 @@ def take_devices(
             raise DeviceError(_message(device, workers, len(taken), held, there > len(held)))
         back.pop_all()
     names = tuple(device if workers == 1 and (given.isdigit() or number == 0) else f"cuda:{number}" for number in taken)
-    return Devices(names, _used(tuple(taken.values())), tuple(taken.values()))
+    # The meters may count GPUs in another order than CUDA, and so get names; instances of one (MIG) need no choice.
+    whole = None if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-") else tuple(lease.domain for lease in taken.values())
+    return Devices(names, whole, tuple(taken.values()))
 
 
 def _message(device: str, workers: int, free: int, held: Sequence[str], others: bool) -> str:
@@ -183,13 +185,6 @@ def _message(device: str, workers: int, free: int, held: Sequence[str], others: 
     elif workers == 1 and others:
         ways.append("take --device cuda for a GPU that is free")
     return f"{asked}: {'; '.join(held)}. Two trainings on one GPU cannot be told apart: {', '.join(ways)} or take --device cpu"
-
-
-def _used(leases: Sequence[Lease]) -> tuple[str, ...] | None:
-    """Name the held GPUs to the meters, which may count them in another order than CUDA; instances of one (MIG) need no choice."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-        return None
-    return tuple(lease.domain for lease in leases)
 
 
 def check_executor(name: str) -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, log, sqrt
+from math import exp, log, nan, sqrt
 from pathlib import Path
 from statistics import fmean, stdev, variance
 from typing import TYPE_CHECKING
@@ -287,7 +287,8 @@ def baseline_figure(run: Run, found: Sequence[BaselineComparison]) -> Figure:
 def _line(axis: Axes, groups: Sequence[Group], unit: Unit, color: str, marker: str, label: str) -> None:
     x = [unit.of(group.joules) for group in groups]
     y = [group.quality for group in groups]
-    spread = [_deviation(group.trials) for group in groups]
+    # No bar for one training: its deviation is unknown.
+    spread = [stdev(one.values[0] for one in group.trials) if len(group.trials) > 1 else nan for group in groups]
     axis.errorbar(x, y, yerr=spread, color=color, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.9, capsize=2, label=label)
 
 
@@ -296,7 +297,3 @@ def _legend_text(one: BaselineComparison) -> str:
     if one.equal_quality is None or one.factor is None:
         return name
     return f"{name}\n{interval_text(one.equal_quality, one.factor)}"
-
-
-def _deviation(trials: Sequence[Trial]) -> float:
-    return stdev(trial.values[0] for trial in trials) if len(trials) > 1 else float("nan")  # no bar: that of one training is unknown

@@ -127,7 +127,9 @@ def operation_costs(run: Run) -> tuple[OperationCost, ...]:
     for family in [*(families if len(families) > 1 else []), *([POOLED] if pairs else [])]:
         own = [(flops, joules) for name, flops, joules in pairs if family in (POOLED, name)]
         each = [joules / flops * 1e9 for flops, joules in own]
-        found.append(OperationCost(family, len(own), median(each), min(each), max(each), _exponent(own)))
+        x, y = [log(flops) for flops, _ in own], [log(joules) for _, joules in own]
+        exponent = linear_regression(x, y).slope if len(own) > 2 and len(set(x)) > 1 else None
+        found.append(OperationCost(family, len(own), median(each), min(each), max(each), exponent))
     return tuple(found)
 
 
@@ -159,11 +161,6 @@ def by_construction(run: Run) -> str | None:
     if sources != {"cpu_time"}:
         return None
     return "The energy of this run is estimated from CPU-seconds, so time predicts it by construction; that is not a finding."
-
-
-def _exponent(pairs: list[tuple[float, float]]) -> float | None:
-    x, y = [log(flops) for flops, _ in pairs], [log(joules) for _, joules in pairs]
-    return linear_regression(x, y).slope if len(pairs) > 2 and len(set(x)) > 1 else None
 
 
 def to_text(found: Iterable[Relation]) -> str:

@@ -85,12 +85,8 @@ def scale_share(front: Front) -> float | None:
 
     It scales all energies alike.
     """
-    shares = []
-    for trial in front:
-        joules, systematic = trial.energy.record.get("joules"), trial.energy.record.get("u_systematic_joules")
-        if joules and systematic:
-            shares.append(systematic / joules)
-    return max(shares, default=None)
+    known = ((trial.energy.record.get("u_systematic_joules"), trial.energy.record.get("joules")) for trial in front)
+    return max((systematic / joules for systematic, joules in known if systematic and joules), default=None)
 
 
 def _spreads(front: Front, one: Trial, two: Trial) -> tuple[Spread, Spread] | None:

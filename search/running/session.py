@@ -113,8 +113,6 @@ class Bench:
     """
 
     def __init__(self, options: SessionOptions, held: Endings) -> None:
-        import torch.cuda
-
         if not _ONE_SESSION.acquire(blocking=False):
             raise RuntimeError(
                 "a run must have its process for itself, got a second one beside one under way: each would be billed for the work of both, "
@@ -122,8 +120,7 @@ class Bench:
             )
         held.then(lambda _: _ONE_SESSION.release())
         where = pick_device(options.device)
-        # A GPU that nobody has used yet has no state to keep, and asking for it would start it.
-        held.enter(kept_for_caller(where if torch.cuda.is_initialized() else "cpu"))
+        held.enter(kept_for_caller(where))
         self.threads = max(1, cores() // options.workers)
         torch_threads(self.threads)
         self.options, self.held, self.interrupts = options, held, held.enter(stop_on_interrupt())

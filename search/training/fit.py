@@ -22,7 +22,7 @@ from .estimator import as_estimator
 from .evaluate import metric_of, quality, quality_and_scores, sign_of
 from .feature_cache import FeatureCache
 from .features import with_features
-from .heads import HEAD_EPOCHS, HEAD_RECIPE, SolvedHead, Tuned, first_images, head_task, is_whole, probe_of
+from .heads import HEAD_EPOCHS, HEAD_RECIPE, PREPARED, SolvedHead, Tuned, first_images, head_task, probe_of
 from .loop import Loop
 from .optimizer import Average, Patience
 from .recipe import Recipe, kept_for_caller, require_precision
@@ -172,7 +172,7 @@ def _fit_tuned(model: Transfer, task: Task, recipe: Recipe, how: _Training, feat
     assert isinstance(tuned, Tuned)
     rate = recipe.head_learning_rate or recipe.learning_rate
     plain = replace(recipe, learning_rate=rate, head_learning_rate=None, resolution=None)
-    if is_whole(model):
+    if model.feature_set == PREPARED:  # nothing is frozen in front of what is trained
         images = len(task.train) if model.images is None else min(model.images, len(task.train))
         network: torch.nn.Module = model
         part, used = first_images(task, model.images), FeaturesUsed(None, images, 0)

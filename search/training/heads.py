@@ -299,8 +299,3 @@ def first_images(task: Task, images: int | None) -> Task:
         raise ValueError(f"fine-tuning on {images} of {len(train)} images needs data with a method only(indices); use all of them")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(ORDER))
     return replace(task, train=only(np.sort(order[:images].numpy())))
-
-
-def is_whole(model: Transfer) -> bool:
-    """Whether nothing of a model is frozen in front of what is trained."""
-    return model.feature_set == PREPARED

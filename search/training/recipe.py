@@ -145,14 +145,15 @@ def kernels_apart(architecture: Mapping[str, Any], recipe: Recipe) -> Iterator[N
 def kept_for_caller(device: torch.device | str) -> Iterator[None]:
     """Leave what a program that calls us has set as it was: PyTorch's threads, and the generators of PyTorch, NumPy and Python.
 
-    Those of a GPU are kept where the trainings inside are on it.
+    Those of a GPU are kept where trainings inside are on it; one that nobody has used yet has no state, and asking would start it.
     """
     import numpy as np
     import torch
 
     threads, plain, numbers = torch.get_num_threads(), random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[device] if str(device).startswith("cuda") else []):
+        used = str(device).startswith("cuda") and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own
+        with torch.random.fork_rng(devices=[device] if used else []):
             yield
     finally:
         torch.set_num_threads(threads)

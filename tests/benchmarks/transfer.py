@@ -32,7 +32,7 @@ from joulefront.search.training.evaluate import evaluate
 from joulefront.search.training.feature_cache import FeatureCache
 from joulefront.search.training.features import with_features
 from joulefront.search.training.fit import fit
-from joulefront.search.training.heads import Tuned, is_whole
+from joulefront.search.training.heads import PREPARED, Tuned
 from joulefront.search.training.images import images
 from joulefront.search.training.recipe import Recipe
 from joulefront.search.training.results import no_phases
@@ -157,7 +157,7 @@ def trained(task: Task, settings: dict[str, Any], cache: FeatureCache) -> dict[s
 
 def tested(model: Transfer, task: Task, recipe: Recipe, cache: FeatureCache) -> float:
     """Return the accuracy on the validation split; what is frozen is computed once for all models."""
-    if is_whole(model):
+    if model.feature_set == PREPARED:
         return evaluate(model, task, task.validation, recipe=recipe)["accuracy"]
     standardised = not isinstance(model.head, Tuned)
     found = with_features(model, task, cache=cache, phases=no_phases, device=torch.device("cpu"), standardised=standardised).task
