@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Relative standard uncertainty of an energy beside foreign work, which takes turns, caches and memory bandwidth: no meter shows it.
 #: Source: three networks trained beside four streaming neighbours took 1.10, 1.13 and 1.19 times as much (CPU estimate, ten runs each).
 FOREIGN_U = 0.15
+#: Carbon per kWh: one number, or its mean over the time of a record, None where that is unknown.
+Factor = Intensity | Callable[[Record], Intensity | None]
 
 
 def trial_energy(
@@ -30,7 +32,7 @@ def trial_energy(
     *,
     parent: Trial | None,
     predictions: int,
-    intensity: Intensity | Callable[[Record], Intensity | None] | None,
+    intensity: Factor | None,
     pue: float = 1.0,
     shared: Sequence[Record] = (),
     compiled: Iterable[Trial] = (),
@@ -46,7 +48,7 @@ def trial_energy(
         phases: Records of its inner windows: ``setup``, ``compile``, ``epoch``, ``eval``, ``analysis``, ``inference``.
         parent: The trial that was continued, or None.
         predictions: Number of predictions in the ``inference`` window.
-        intensity: Carbon per kWh: one number, or its mean over the time of a record; None when unknown.
+        intensity: Of the place; None when unknown.
         pue: Power usage effectiveness of the site; enters the grams only.
         shared: What the study pays once and every model that needs it costs, whoever has paid for it: the features of its images.
         compiled: Trials that have the same kernels, if they were compiled: the first paid for them, others found them in a cache.
@@ -181,13 +183,7 @@ def _gpu_utilisation(training: Sequence[Record], parent: Trial | None) -> float 
     return sum(share * part for share, part in zip(shares, seconds, strict=True) if share is not None) / sum(seconds)
 
 
-def _grams(
-    joules: float | None,
-    training: Sequence[Record],
-    parent: Trial | None,
-    intensity: Intensity | Callable[[Record], Intensity | None] | None,
-    pue: float,
-) -> float | None:
+def _grams(joules: float | None, training: Sequence[Record], parent: Trial | None, intensity: Factor | None, pue: float) -> float | None:
     """Carbon of a training: of all its joules at one intensity, or of each of its windows at the intensity of its time."""
     if intensity is None:
         return None
