@@ -26,7 +26,7 @@ from ..records.run_folder import RunFolder, StoreError
 from ..records.shared_study import LOCK_SECONDS, ArtifactStore, LedgerCopy, SharedStudy, WorkerState
 from ..records.trial import KEY, WORKER, Trial, counted
 from ..samplers.history import RESUME_FROM
-from ..stopping.rules import NOT_WORTH_IT, Limits, StopRules
+from ..stopping.rules import EXHAUSTED, NOT_WORTH_IT, Limits, StopRules
 from ..study import Budget, Study
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 #: A worker is dead when it was not heard of for so many beats.
 GRACE_BEATS = 4
-#: How the reason begins for which a finite space ends a study.
-EXHAUSTED = "every combination"
 #: While others are waited for, they are looked at this often.
 LOOK_SECONDS = 0.2
 #: Facts of ``study.json`` that all workers of a study share.

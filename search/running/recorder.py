@@ -25,7 +25,7 @@ from ..records.files import last_session
 from ..records.run_folder import RunFolder
 from ..records.trial import ATTRIBUTE, BASELINE, DEFAULT, EXCUSED, KEY, WORKER, Trial, TrialEnergy, counted
 from ..samplers.history import EPOCHS_REACHED, FINISHED, FROM_SCRATCH, QUALITY_SD
-from ..stopping.rules import NOT_WORTH_IT, Limits, joules_of
+from ..stopping.rules import EXHAUSTED, NOT_WORTH_IT, REACHED, Limits, joules_of
 from ..study import Study, objective_values
 from ..training.results import SOLVED
 
@@ -39,8 +39,6 @@ SNAPSHOT_SECONDS = 60.0
 SHARE = 0.25
 #: Of fewer trials than this nothing is reported.
 LEAST = 12
-#: How the reasons begin after which the same limits leave nothing to do, those that count and others.
-_REACHED, _FINISHED = ("all ", "the budget of "), ("every combination ", NOT_WORTH_IT)
 
 
 @dataclass
@@ -191,8 +189,9 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
     """
     facts = folder.facts
     reason = str(last_session(facts).get("reason") or "")
-    if not reason.startswith(_REACHED) or (study.budget is None and study.trials is None):
-        return reason if reason.startswith((*_REACHED, *_FINISHED)) and not (no_stop and reason.startswith(NOT_WORTH_IT)) else None
+    if not reason.startswith(REACHED) or (study.budget is None and study.trials is None):
+        over = (*REACHED, EXHAUSTED) if no_stop else (*REACHED, EXHAUSTED, NOT_WORTH_IT)
+        return reason if reason.startswith(over) else None
     run, grams, price = folder.run(), dict(facts.get("intensity") or {}).get("grams_per_kwh"), facts.get("price_per_kwh")
     priced, joules = None if price is None else (float(price[0]), str(price[1])), None
     if study.budget is not None:

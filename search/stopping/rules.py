@@ -39,8 +39,9 @@ STOP_GAIN = 0.005
 LEAST, GROWTH = 24, 0.1
 #: What is left of a limit on trials is reckoned by the energy of so many of the latest.
 LATEST = 12
-#: How the reason begins.
-NOT_WORTH_IT = "continuing is not worth it"
+#: How the reasons begin for which a study ends before its limits, and those where one is reached.
+NOT_WORTH_IT, EXHAUSTED = "continuing is not worth it", "every combination"
+REACHED = ("all ", "the budget of ")
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ class StopRules:
         if failures >= ALIKE and (error := self._only_error()) is not None:
             return f"all trials failed of their settings: {error}; correct these and start anew"
         if getattr(self.optuna_study.sampler, "exhausted", False):
-            return "every combination has been tried"
+            return f"{EXHAUSTED} has been tried"
         reason = self._reached(self.finished()) or (self.carbon and self.carbon.ended())
         self.update_remaining()
         return reason or self.stop_gain.not_worth_it(None if self.limits.trials is None else self.limits.trials - self.finished())
