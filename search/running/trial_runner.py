@@ -65,12 +65,13 @@ GIVEN_UP = "was given up for dead by another worker"
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that the checks have let through; its epochs are counted from scratch, also when it continues that of a ``parent``."""
+    """A trial and why it must not be trained; its epochs are counted from scratch, also when it continues that of a ``parent``."""
 
     trial: optuna.Trial
     candidate: Candidate
     epochs: int
     parent: Trial | None
+    refusal: Refusal | None = None
 
 
 @dataclass
@@ -119,39 +120,50 @@ class TrialRunner:
 
     def __call__(self, executor: Executor) -> None:
         """Ask for a trial; train it, unless a check rejects it or its candidate was trained before; tell what came of it."""
-        member = self.member
-        if self._postponed():
+        if self._postponed() or (asked := self._checked()) is None:
             return
+        refusal = asked.refusal or self._begin(executor, asked)
+        if refusal is not None:
+            with self.session.lock:
+                self.recorder.rejected(asked.trial, asked.epochs, refusal.reason, excused=refusal.excused)
+            self.reporter.tell("trial", f"trial {asked.trial.number} refused: {refusal.reason}")
+
+    def _checked(self) -> Asked | None:
+        """Ask for a trial and check it while no other worker does; None where the study is full, or it repeats another and is told."""
+        member = self.member
         alone = nullcontext() if member is None else member.alone()
         with self.session.lock, alone, one_blas_thread(), self.session.account.spending("deciding"):
             if member is not None and (full := member.full(self.rules.limits, self._trials(), self._optuna_trials())) is not None:
                 self.rules.reason = self.rules.reason or full
-                return
+                return None
             self.rules.update_remaining()
             asked = self._ask()
-            key, trials = asked.trial.user_attrs[KEY], self._optuna_trials()
-            duplicate = duplicate_of(trials if member is None else member.alike(trials), key, asked.epochs)
-            rejection = rejection_of(self.study, asked.candidate, self.task, self.session.device)
-            refusal = None if rejection is None else Refusal(rejection)
-            if refusal is None and duplicate is None and member is not None:
-                expected = expected_joules(self._trials(), asked.epochs, asked.parent)
-                refusal = member.claim(self.rules.limits, trials, asked.trial.number, asked.epochs, asked.parent, expected)
-            if refusal is None and duplicate is not None:
+            number, trials = asked.trial.number, self._optuna_trials()
+            if (rejection := rejection_of(self.study, asked.candidate, self.task, self.session.device)) is not None:
+                return replace(asked, refusal=Refusal(rejection))
+            known = trials if member is None else member.alike(trials)
+            if (duplicate := duplicate_of(known, asked.trial.user_attrs[KEY], asked.epochs)) is not None:
                 self.recorder.repeated(asked.trial, duplicate)
-                return self.reporter.tell("trial", f"trial {asked.trial.number} repeats trial {duplicate.number}: nothing was trained")
+                self.reporter.tell("trial", f"trial {number} repeats trial {duplicate.number}: nothing was trained")
+                return None
+            if member is None:
+                return asked
+            expected = expected_joules(self._trials(), asked.epochs, asked.parent)
+            refusal = member.claim(self.rules.limits, trials, number, asked.epochs, asked.parent, expected)
+            return replace(asked, refusal=refusal)
+
+    def _begin(self, executor: Executor, asked: Asked) -> Refusal | None:
+        """Train when hour, machine and limits allow it; return why a training has not begun, or None."""
         ended = None
-        while refusal is None and ended is None and self._postponed(asked.epochs):
+        while ended is None and self._postponed(asked.epochs):
             ended = self.rules.end_of_training(None)
-        if refusal is None and ended is None:
+        if ended is None:
             with self.session.equal_conditions():
                 job = self._job(asked)
                 self.session.warm_up(executor, job, self.rules.timed_out)
                 if (ended := self.rules.end_of_training(None)) is None:
-                    return self._train(executor, asked, job)
-        with self.session.lock:
-            refusal = refusal or Refusal(f"{ended} {NOT_BEGUN}", excused=True)
-            self.recorder.rejected(asked.trial, asked.epochs, refusal.reason, excused=refusal.excused)
-        return self.reporter.tell("trial", f"trial {asked.trial.number} refused: {refusal.reason}")
+                    self._train(executor, asked, job)
+        return None if ended is None else Refusal(f"{ended} {NOT_BEGUN}", excused=True)
 
     def first_training(self) -> Mapping[str, Any] | None:
         """Return parameters of the kind that the next training is of, where the study says what it begins with; else None."""
