@@ -23,6 +23,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded: matrices of tests are small, and every core has its tests
+os.environ["XDG_STATE_HOME"] = STATE = tempfile.mkdtemp(prefix="jf-state-")  # storages that tests give are none of the user's
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: its threads sleep, and spin on no core that others need
 
 settings.register_profile("joulefront", deadline=None)
@@ -54,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
         importlib.import_module("skops.io")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Nothing is left behind."""
+    shutil.rmtree(STATE, ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

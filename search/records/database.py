@@ -88,18 +88,43 @@ def public_url(url: str) -> str:
     return place._replace(password=None).difference_update_query(secrets).render_as_string(hide_password=False)
 
 
-def with_password(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the URL of a run folder as the user wants it now, with the secrets that are known of it.
+def own_url(url: str, given: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return this user's own URL of the database that a run folder names, with the secrets that are known of it; None if there is none.
 
-    What the user gives in this call may name another user of the same database; ``JOULEFRONT_STORAGE`` may hold the same URL with its
-    password.
+    The folder may be somebody else's, and then its server as well, which may ask a driver for files of this machine, or be sent the
+    password in PGPASSWORD. So its URL says which database is meant, and what is contacted is a URL that the user has given: in this call,
+    in ``JOULEFRONT_STORAGE``, or to an earlier session (`note_given`).
     """
-    wanted = given if given and same_database(given, url) else url
-    for one in (given, environment.get(STORAGE_VARIABLE), url):
+    before = sorted(reversed(given_before()), key=lambda one: one != url)  # the same user of the database, or else the last one
+    own = [one for one in (given, environment.get(STORAGE_VARIABLE), *before) if one and same_database(one, url)]
+    for one in (*own, url) if own else ():
         with contextlib.suppress(ValueError):
-            if one and (public := public_url(one)) != one and _parsed(public) == _parsed(public_url(wanted)):
+            if (public := public_url(one)) != one and _parsed(public) == _parsed(public_url(own[0])):
                 return one
-    return wanted
+    return own[0] if own else None
+
+
+def given_file() -> Path:
+    """Return the file of the URLs that sessions of this user were given, without secrets: it lies outside of all run folders."""
+    base = os.environ.get("XDG_STATE_HOME", "")  # Source: XDG Base Directory Specification: a relative value is to be ignored
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "joulefront" / "storages"
+
+
+def given_before() -> list[str]:
+    """Return the URLs of `given_file`, the oldest first."""
+    with contextlib.suppress(OSError, RuntimeError, UnicodeError):  # there may be none, or no home
+        return given_file().read_text(encoding="utf-8").splitlines()
+    return []
+
+
+def note_given(url: str) -> None:
+    """Keep a URL that a session was given, so that what reads its run folder later need not be given it again."""
+    public = public_url(url)
+    with contextlib.suppress(OSError, RuntimeError):
+        if public.isprintable() and public not in given_before():
+            given_file().parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(given_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as opened:
+                opened.write(f"{public}\n")
 
 
 def same_database(one: str | URL, other: str | URL) -> bool:
@@ -339,6 +364,14 @@ def unusable(error: BaseException, file: Path, remedy: str) -> str:
     if is_full(error):
         return f"{str(file)!r} cannot be written: the disk is full; free some space, then run the same command again"
     return f"{str(file)!r} cannot be read ({cause_of(error)}); {remedy}"
+
+
+def not_given(url: str, folder: Path) -> str:
+    """Return in one line why the storage that only a run folder names is not contacted, and what to do."""
+    return (
+        f"the storage of {str(folder)!r} must be one that you have given to a session here, got {without_password(url)!r}, which the "
+        f"folder alone names: it is not contacted; if it is yours, set {STORAGE_VARIABLE} to its URL, with its password"
+    )
 
 
 def out_of_reach(error: BaseException, url: str) -> str:

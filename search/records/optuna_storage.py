@@ -40,7 +40,7 @@ TABLES_SECONDS = 60.0
 
 
 def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
-    """Open Optuna's storage for a URL with its password, or for the run folder's own SQLite file without one.
+    """Open Optuna's storage for a URL of the user's own with its password, or for the run folder's own SQLite file without one.
 
     Raises:
         Exception: Whatever Optuna, SQLAlchemy or the driver raise when the storage cannot be opened.
@@ -59,6 +59,8 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
             arguments["connect_args"] = {"connect_timeout": 10}
         if mode == "read":
             arguments["execution_options"] = {"postgresql_readonly": True}
+    elif place.get_backend_name() in ("mysql", "mariadb"):  # or a server could ask for files of this machine
+        arguments["connect_args"] = {"allow_local_infile" if place.get_driver_name() == "mysqlconnector" else "local_infile": False}
     text = place.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
     engine = {"pool_pre_ping": local is None, **arguments}
     if mode == "create" and (lost := _lost_table(place, engine)):  # Optuna would make an empty one, and its trials would be gone
@@ -71,6 +73,8 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
     for name in (*vars(optuna.storages.BaseStorage), "_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"):
         if callable(getattr(storage, name)) and not name.startswith("__") and name not in ("remove_session", "check_trial_is_updatable"):
             setattr(storage, name, patient(getattr(storage, name), local, shown))
+    if url is not None and mode != "read":
+        database.note_given(url)
     return storage
 
 

@@ -123,10 +123,7 @@ class RunFolder:
         if not file.is_file():
             if path.is_dir() and (path / DATABASE_FILE).is_file():
                 raise StoreError(f"{str(path)!r} has no {STUDY_FILE} (half written, or lost): restore it, or run in a new --out")
-            raise StoreError(
-                f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give a folder that joulefront run has written, "
-                "for example runs/digits"
-            )
+            raise StoreError(f"{str(path)!r} is not a run folder: it has no {STUDY_FILE}; give one that joulefront run has written")
         read = (one for one in path.iterdir() if one.suffix != ".tmp" and (one.exists() or one.is_symlink()))  # those are never read
         if strange := [str(one) for one in read if not one.is_file() and (not one.is_dir() or one.suffix in (".json", ".jsonl"))]:
             raise StoreError(f"{strange[0]!r} must be a file, got a folder, a pipe, a device or a link to nothing; remove it")
@@ -179,7 +176,7 @@ class RunFolder:
     @property
     def _shared_files(self) -> ArtifactStore | None:
         place = self.facts.get("artifacts")
-        return None if place is None else ArtifactStore(str(place), str(self.facts["run_id"]))
+        return None if place is None or self._url() is None else ArtifactStore(str(place), str(self.facts["run_id"]))
 
     def share_artifact(self, number: int) -> None:
         """Give the files of a trial to the other workers of a shared study; an ``OSError`` where their place cannot be reached."""
@@ -207,22 +204,18 @@ class RunFolder:
     def study(self, sampler: optuna.samplers.BaseSampler | None = None, *, read_only: bool = False, alone: bool = False) -> optuna.Study:
         """Load the Optuna study, `read_only` without changing anything, not even on disk.
 
-        A storage that only the folder names is then named on stderr before it is contacted. Who is `alone` with the folder's own database,
-        as a session is, has it in memory and writes a trial at a time, see `BufferedStorage`.
+        Who is `alone` with the folder's own database, as a session is, has it in memory, see `BufferedStorage`.
 
         Raises:
-            StoreError: If the storage is damaged or out of reach.
+            StoreError: If the storage is damaged or out of reach, or only the folder names it.
         """
         import optuna
 
         from .optuna_storage import BufferedStorage
 
-        url = self.facts.get("storage")
-        if read_only and url is not None and self.given is None and self._url() == url:
-            print(f"reading {without_password(url)!r}, which {str(self.path / STUDY_FILE)!r} names", file=sys.stderr)
         storage: Any = self._storage("read" if read_only else "write")
         try:
-            storage = BufferedStorage(storage, self._study_name) if alone and url is None else storage
+            storage = BufferedStorage(storage, self._study_name) if alone and self.facts.get("storage") is None else storage
             study: optuna.Study = optuna.load_study(study_name=self._study_name, storage=storage, sampler=sampler)
         except KeyError as error:
             raise StoreError(
@@ -361,9 +354,16 @@ class RunFolder:
         return str(self.facts.get("shared") or (self.facts["run_id"] if self.facts.get("storage") else self.facts["study"]["name"]))
 
     def _url(self) -> str | None:
-        """Return the URL of the storage with its password, or None for the folder's own database."""
-        url = self.facts.get("storage")
-        return None if url is None else database.with_password(str(url), self.given)
+        """Return the user's own URL of the storage with its password, or None for the folder's own database.
+
+        Raises:
+            StoreError: If only the folder names the storage: it may be somebody else's, and is not contacted.
+        """
+        if (url := self.facts.get("storage")) is None:
+            return None
+        if (own := database.own_url(str(url), self.given)) is None:
+            raise StoreError(database.not_given(str(url), self.path))
+        return own
 
     @property
     def _remedy(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.records import optuna_storage
-from joulefront.search.records.database import cause_of, public_url, same_database, with_password, without_password, without_secrets
+from joulefront.search.records.database import cause_of, note_given, own_url, public_url, same_database, without_password, without_secrets
 from joulefront.search.records.optuna_storage import open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
 
@@ -52,14 +52,21 @@ def test_what_is_no_url_is_refused_without_showing_what_may_be_a_password(url: s
     assert "123456" not in str(refused.value)
 
 
+@pytest.fixture
+def nothing_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.mark.usefixtures("nothing_given")
 def test_a_folder_keeps_a_url_without_its_password_and_takes_it_from_the_user_or_the_environment() -> None:
     secret = "postgresql+psycopg://me:se%2Fcret@host/db?sslpassword=hidden&sslmode=require"
     public = "postgresql+psycopg://me@host/db?sslmode=require"
     other = "postgresql+psycopg://me:se%2Fcret@elsewhere/db?sslmode=require"
     assert public_url(secret) == public == public_url(public)
-    assert with_password(public, secret, {}) == with_password(public, None, {"JOULEFRONT_STORAGE": secret}) == secret
-    assert with_password(public, public, {"JOULEFRONT_STORAGE": secret}) == secret  # so that no list of processes shows it
-    assert with_password(public, None, {}) == with_password(public, other, {"JOULEFRONT_STORAGE": "no url"}) == public
+    assert own_url(public, secret, {}) == own_url(public, None, {"JOULEFRONT_STORAGE": secret}) == secret
+    assert own_url(public, public, {"JOULEFRONT_STORAGE": secret}) == secret  # so that no list of processes shows it
+    assert own_url(secret, public, {}) == secret  # as an earlier version kept it
+    assert own_url(public, None, {}) is own_url(secret, other, {"JOULEFRONT_STORAGE": "no url"}) is None
 
 
 @pytest.mark.parametrize(
@@ -81,11 +88,35 @@ def test_a_database_is_told_by_its_place_and_not_by_who_connects_to_it(other: st
     assert same_database("postgresql+psycopg://me@host/db", other) is same
 
 
+@pytest.mark.usefixtures("nothing_given")
 def test_another_user_of_the_same_database_is_taken_and_another_database_never_gets_the_password() -> None:
     kept = "postgresql+psycopg://me@host/db"
-    assert with_password(kept, "postgresql+psycopg://you@host/db", {}) == "postgresql+psycopg://you@host/db"
+    assert own_url(kept, "postgresql+psycopg://you@host/db", {}) == "postgresql+psycopg://you@host/db"
     for other in ("postgresql+psycopg://me:secret@host/db2", "postgresql+psycopg://me:secret@elsewhere/db"):
-        assert with_password(kept, other, {"JOULEFRONT_STORAGE": other}) == kept
+        assert own_url(kept, other, {"JOULEFRONT_STORAGE": other}) is None
+
+
+@pytest.mark.usefixtures("nothing_given")
+def test_what_a_session_was_given_is_known_later_without_its_password_and_without_what_a_folder_adds_to_it(tmp_path: Path) -> None:
+    for one in ("me:secret@host/db", "you:secret@host/db", "me:secret@host/db"):
+        note_given(f"mysql+pymysql://{one}")
+    assert (tmp_path / "state" / "joulefront" / "storages").read_text() == "mysql+pymysql://me@host/db\nmysql+pymysql://you@host/db\n"
+    assert (tmp_path / "state" / "joulefront" / "storages").stat().st_mode & 0o777 == 0o600
+    assert own_url("mysql+pymysql://me@host/db", None, {}) == "mysql+pymysql://me@host/db"
+    assert own_url("mysql+pymysql://other@host/db?local_infile=1", None, {}) == "mysql+pymysql://you@host/db"
+    assert own_url("mysql+pymysql://me@host/db", None, {"JOULEFRONT_STORAGE": "mysql+pymysql://me:secret@host/db"}).endswith(
+        "secret@host/db"
+    )
+    for other in ("mysql+pymysql://me@host:3307/db", "mysql+pymysql://me@elsewhere/db", "postgresql+psycopg://me@host/db"):
+        assert own_url(other, None, {}) is None
+
+
+@pytest.mark.parametrize("state", ["relative", "/dev/null"])
+def test_without_a_place_for_what_was_given_nothing_is_known(state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    monkeypatch.setenv("HOME", "/dev/null")
+    note_given("mysql+pymysql://me@host/db")
+    assert own_url("mysql+pymysql://me@host/db", None, {}) is None
 
 
 @pytest.mark.parametrize("begun_with", [None, "sqlite:///{}/here.db"])

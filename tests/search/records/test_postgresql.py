@@ -55,9 +55,10 @@ def test_a_study_runs_and_continues_in_postgresql(postgresql: Server, rings: Cal
 @pytest.mark.postgresql
 def test_a_server_that_went_away_is_reported(postgresql: Server, tmp_path: Path) -> None:
     store = make(tmp_path / "r", "tiny-gone", postgresql.url)
-    store.save_facts({**store.facts, "storage": "postgresql+psycopg://me:secret@/postgres?host=/nowhere"})
+    url = "postgresql+psycopg://me:secret@/postgres?host=/nowhere"
+    store.save_facts({**store.facts, "storage": url})
     with pytest.raises(StoreError, match="see that it can be reached") as caught:
-        RunFolder.open(tmp_path / "r").run()
+        RunFolder.open(tmp_path / "r", storage=url).run()
     assert "secret" not in str(caught.value)
 
 

@@ -195,31 +195,46 @@ def test_reading_changes_no_file_and_makes_none(tmp_path: Path) -> None:
     for name in ("victim.db", "none.db"):
         write_json(tmp_path / "foreign" / "study.json", {**facts, "storage": f"sqlite:///{tmp_path / name}"})
         before = contents(tmp_path)
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match="is not contacted"):
             RunFolder.open(tmp_path / "foreign").run()
         assert contents(tmp_path) == before
 
 
-def test_a_host_that_only_the_folder_names_is_named_before_it_is_contacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("psycopg")
+@pytest.mark.parametrize("kind", ["postgresql+psycopg", "mysql+pymysql"])
+def test_a_server_that_only_the_folder_names_gets_no_contact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv("PGPASSWORD", "secret")
     store = make(tmp_path / "r")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
-        port = server.getsockname()[1]
-        store.save_facts({**store.facts, "storage": f"postgresql+psycopg://me:secret@127.0.0.1:{port}/db"})
-        said: list[str] = []
+        url = f"{kind}://me@127.0.0.1:{server.getsockname()[1]}/db?local_infile=1"
+        monkeypatch.setenv("JOULEFRONT_STORAGE", url.replace("127.0.0.1", "127.0.0.2"))
+        facts = {**store.facts, "storage": url, "artifacts": str(tmp_path)}
+        foreign = store.save_facts(facts)
+        for use in (foreign.run, foreign.study, lambda: foreign.fetch_artifact(0)):
+            with pytest.raises(StoreError, match=r"must be one that you have given .* is not contacted; if it is yours, set JOULEFRONT_"):
+                use()
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_no_server_may_ask_for_files_of_this_machine(tmp_path: Path) -> None:
+    pytest.importorskip("pymysql")
+    greeting = b"\x0a8.0.30\0\7\0\0\x0012345678\0\xff\xf7\x2d\2\0\xff\xff\x15" + bytes(10) + b"123456789012\0mysql_native_password\0"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answers: list[bytes] = []
 
         def answer() -> None:
             contact, _ = server.accept()
-            said.append(capsys.readouterr().err)
-            contact.close()
+            with contact:
+                contact.sendall(len(greeting).to_bytes(3, "little") + b"\0" + greeting)
+                answers.append(contact.recv(999))
 
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(StoreError):
-            RunFolder.open(tmp_path / "r").run()
+            make(tmp_path / "r", storage=f"mysql+pymysql://me@127.0.0.1:{server.getsockname()[1]}/db?local_infile=1")
         thread.join()
-    assert f"reading 'postgresql+psycopg://me:***@127.0.0.1:{port}/db'" in said[0]
+    assert not answers[0][4] & 0x80  # CLIENT_LOCAL_FILES
 
 
 @pytest.mark.parametrize("name", ["really?", "50%", "a%41b", "{x}", "a#b?c=d&e"])
