@@ -333,29 +333,21 @@ def shared_facts(url: str, name: str, *, stop: bool) -> tuple[dict[str, Any], st
     """Return what the storage says of a study, and why it was stopped, or None; with ``stop`` it is."""
     import optuna
 
-    from ..records.database import COPY, DAMAGED, cause_of, public_url
+    from ..records.database import cause_of, out_of_reach
     from ..records.optuna_storage import open_storage
     from ..records.shared_study import SharedStudy
 
-    shown = without_password(url)
-    try:
-        public_url(url)
-    except ValueError as error:
-        raise ValueError(f"--storage {shown!r} cannot be used: {error}") from error
     try:
         opened = open_storage(Path("study.db"), url, "write")
         names = optuna.get_all_study_names(opened)
     except Exception as error:
-        cause, names = cause_of(error), []
-        if "version_info" not in cause:  # a table that every database with a study has
+        names = []
+        if "version_info" not in cause_of(error):  # a table that every database with a study has
             other = "it must be the URL of a study that joulefront run --storage has begun, as this machine reaches it"
-            raise ValueError(
-                f"--storage {shown!r} cannot be used: {cause.removesuffix(f'; {COPY}')}; "
-                + (COPY if DAMAGED.search(cause) or cause.endswith(COPY) else other)
-            ) from error
+            raise ValueError(out_of_reach(error, url, other)) from error
     if name not in names:
         there = f"there are: {', '.join(sorted(names))}" if names else "there is none yet; begin it with joulefront run --storage"
-        raise ValueError(f"--study must be a study of {shown}, got {name!r}; {there}")
+        raise ValueError(f"--study must be a study of {without_password(url)}, got {name!r}; {there}")
     shared = SharedStudy(optuna.load_study(study_name=name, storage=opened))
     facts = shared.description()
     if facts is None:

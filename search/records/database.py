@@ -62,7 +62,7 @@ def without_password(text: str) -> str:
     if "://" not in url:
         return re.sub(r"^(--[\w-]+=)?((?:postgres|mysql|mariadb)[\w+]*:/?[^:@]*:).*@", rf"\1\2{_HIDDEN}@", text, flags=re.DOTALL)
     try:
-        place = _parsed(url)
+        place = parsed(url)
     except ValueError:
         if "@" not in url:  # what stands for a port and is none may be a password
             return before + re.sub(r"(://[^:/]*):.*", rf"\1:{_HIDDEN}", url, flags=re.DOTALL)
@@ -81,7 +81,7 @@ def public_url(url: str) -> str:
     Raises:
         ValueError: If it is no URL of a database.
     """
-    place = _parsed(url)
+    place = parsed(url)
     secrets = _secret_keys(place)
     if place.password is None and not secrets:
         return url
@@ -97,9 +97,9 @@ def own_url(url: str, given: str | None, environment: Mapping[str, str] = os.env
     """
     before = sorted(reversed(given_before()), key=lambda one: one != url)  # the same user of the database, or else the last one
     own = [one for one in (given, environment.get(STORAGE_VARIABLE), *before) if one and same_database(one, url)]
-    for one in (*own, url) if own else ():
+    for one in own:
         with contextlib.suppress(ValueError):
-            if (public := public_url(one)) != one and _parsed(public) == _parsed(public_url(own[0])):
+            if (public := public_url(one)) != one and parsed(public) == parsed(public_url(own[0])):
                 return one
     return own[0] if own else None
 
@@ -149,23 +149,18 @@ def other_database(given: str, kept: str | None, file: Path) -> str | None:
 
 
 def without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a ``study.json`` without the passwords that an earlier version wrote there."""
+    """Return the content of a ``study.json`` without passwords in its storage and its command lines, as an earlier version kept them."""
     url = facts.get("storage")
     if url is not None:
         try:
             url = public_url(url)
         except ValueError:
             url = without_password(url).replace(f":{_HIDDEN}@", "@")
-    return {**commands_without_secrets(facts), "storage": url}
-
-
-def commands_without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a ``study.json`` with hidden passwords in its command lines, as an earlier version may have kept them."""
     sessions = [
         {**session, "command": _hidden_in(session["command"])} if "://" in (session.get("command") or "") else session
         for session in facts.get("sessions", ())
     ]
-    return {**facts, "sessions": sessions}
+    return {**facts, "storage": url, "sessions": sessions}
 
 
 def _hidden_in(command: str) -> str:
@@ -183,7 +178,7 @@ def _place(url: str | URL) -> tuple[Any, ...]:
     Raises:
         ValueError: If it is no URL of a database.
     """
-    place = _parsed(url) if isinstance(url, str) else url
+    place = parsed(url) if isinstance(url, str) else url
     if (file := sqlite_file(place)) is not None:
         return ("sqlite", file.absolute())
     query, kind = place.query, place.get_backend_name()
@@ -192,8 +187,8 @@ def _place(url: str | URL) -> tuple[Any, ...]:
     return (kind, host, str(port), place.database or query.get("dbname"), query.get("service"), query.get("options"))
 
 
-def _parsed(url: str) -> URL:
-    """Parse a URL; a ``ValueError`` when it is none, or its password is ambiguous."""
+def parsed(url: str) -> URL:
+    """Parse the URL of a database; a ``ValueError`` when it is none, or its password is ambiguous."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -374,11 +369,11 @@ def not_given(url: str, folder: Path) -> str:
     )
 
 
-def out_of_reach(error: BaseException, url: str) -> str:
+def out_of_reach(error: BaseException, url: str, remedy: str = "see that it can be reached") -> str:
     """Return in one line why the database of a URL cannot be opened, and what to do."""
-    line = cause_of(error)
-    remedy = "install the driver that it names" if isinstance(error, ImportError) else "see that it can be reached"
-    remedy = "restore it from a copy" if DAMAGED.search(line) else remedy
+    line = cause_of(error).removesuffix(f"; {COPY}")
+    remedy = "install the driver that it names" if isinstance(error, ImportError) else remedy
+    remedy = COPY if DAMAGED.search(line) or line != cause_of(error) else remedy
     return f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}"
 
 

@@ -45,11 +45,11 @@ def open_storage(file: Path, url: str | None, mode: Mode) -> RDBStorage:
     Raises:
         Exception: Whatever Optuna, SQLAlchemy or the driver raise when the storage cannot be opened.
     """
-    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.engine import URL
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _load_alembic()
-    place = URL.create("sqlite", database=str(file.absolute())) if url is None else make_url(url)
+    place = URL.create("sqlite", database=str(file.absolute())) if url is None else database.parsed(url)
     local, arguments = sqlite_file(place), dict[str, Any]()
     if local is not None:
         # The path goes to SQLite as it is: a ? or % of a folder's name never becomes a part of a URL.

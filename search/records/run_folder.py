@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ..energy.journal import parse
 from . import database, files
 from .bill import Bill, add_up, read_bill, read_sessions
 from .database import Mode, cause_of, without_password
@@ -131,7 +129,7 @@ class RunFolder:
         if version != FORMAT:
             other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             raise StoreError(f"{str(path)!r} {other}")
-        facts = database.commands_without_secrets(cast(dict[str, Any], _read(file, StudyFile, files.check_study)))
+        facts = database.without_secrets(cast(dict[str, Any], _read(file, StudyFile, files.check_study)))
         if facts.get("state") == files.CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file() and not lost_database:
@@ -139,16 +137,6 @@ class RunFolder:
         if storage is not None and (why := database.other_database(storage, facts.get("storage"), path / DATABASE_FILE)):
             raise StoreError(why)
         return cls(path, facts, storage)
-
-    def cleaned(self) -> RunFolder:
-        """Take the passwords out of ``study.json`` that an earlier version wrote there; this session goes on with that of the storage."""
-        facts, file = database.without_secrets(self.facts), self.path / STUDY_FILE
-        if facts == parse(file.read_bytes()):
-            return self
-        if facts["storage"] != self.facts.get("storage"):
-            how = f"PGPASSFILE or {database.STORAGE_VARIABLE}"
-            print(f"{str(file)!r} held the password of its storage, which is taken out: from now on give it in {how}", file=sys.stderr)
-        return replace(self.save_facts(facts), given=self._url())
 
     def save_facts(self, facts: Mapping[str, Any]) -> RunFolder:
         """Write ``study.json`` (atomically) and return the folder that holds it."""
@@ -288,7 +276,6 @@ class RunFolder:
         folder = cls.open(path, lost_database=True)
         file, copy = folder.path / DATABASE_FILE, folder.path / SNAPSHOT_FILE
         with folder.lock(), tempfile.TemporaryDirectory(dir=folder.path) as aside:
-            folder = folder.cleaned()
             if folder.facts.get("storage") is not None:
                 raise StoreError(f"{str(folder.path)!r} has its trials elsewhere; only a {DATABASE_FILE} in the folder can be repaired")
             if folder._is_readable():

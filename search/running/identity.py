@@ -71,7 +71,7 @@ def existing_folder(path: str | Path) -> Iterator[RunFolder]:
         StoreError: If there is no readable run, or another process holds it.
     """
     with RunFolder.open(path).lock():
-        yield RunFolder.open(path).cleaned()  # as the session before left it, now that no other can write
+        yield RunFolder.open(path)  # as the session before left it, now that no other can write
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def study_folder(
             if storage is not None:
                 _join(store, study)
         kept.enter_context(store.lock())
-        store = RunFolder.open(path, storage=storage).cleaned()
+        store = RunFolder.open(path, storage=storage)
         if artifacts is not None and "shared" in store.facts:  # where this machine reaches what the others may reach elsewhere
             store = store.save_facts({**store.facts, "artifacts": check_place(str(artifacts))})
         yield store

@@ -65,7 +65,6 @@ def test_a_folder_keeps_a_url_without_its_password_and_takes_it_from_the_user_or
     assert public_url(secret) == public == public_url(public)
     assert own_url(public, secret, {}) == own_url(public, None, {"JOULEFRONT_STORAGE": secret}) == secret
     assert own_url(public, public, {"JOULEFRONT_STORAGE": secret}) == secret  # so that no list of processes shows it
-    assert own_url(secret, public, {}) == secret  # as an earlier version kept it
     assert own_url(public, None, {}) is own_url(secret, other, {"JOULEFRONT_STORAGE": "no url"}) is None
 
 
@@ -177,27 +176,12 @@ def test_reading_a_folder_with_a_password_never_shows_it_and_leaves_the_file(old
 
 
 @pytest.mark.slow
-def test_the_next_run_takes_the_password_out_says_so_and_still_knows_it(
-    old_folder: Path, rings: Callable[..., Study], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_next_run_takes_the_password_out(old_folder: Path, rings: Callable[..., Study]) -> None:
     run(rings(), out=old_folder, trials=3, meter="cpu_time")
-    said = capsys.readouterr().err
-    assert said.count("held the password of its storage, which is taken out") == 1
-    assert "PGPASSFILE or JOULEFRONT_STORAGE" in said
     file = old_folder / "study.json"
     assert SECRET not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(RunFolder.open(old_folder).run().trials) == 3
-    run(rings(), out=old_folder, trials=4, meter="cpu_time")
-    assert "held the password" not in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_repair_takes_the_password_out_although_it_has_nothing_else_to_do(old_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(StoreError, match="has its trials elsewhere"):
-        RunFolder.repair(old_folder)
-    assert "JOULEFRONT_STORAGE" in capsys.readouterr().err
-    assert SECRET not in (old_folder / "study.json").read_text()
     assert (old_folder / "study.json").stat().st_mode & 0o777 == 0o600
 
 
