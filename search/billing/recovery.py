@@ -166,12 +166,26 @@ def _only(joules: float | None) -> Record:
     return replace(NOTHING, components=(Component("unknown", joules, "trainings", "mixed"),))
 
 
-def close_without_journal(session: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a session of a worker that died elsewhere, closed with what its last bill says: its open trials have failed."""
-    if session.get("closed", True):
-        return dict(session)
-    closed = {**session, "by_state_joules": dict(session["by_state_joules"])}
-    _settle(closed, _Traces())
+def close_without_journal(
+    sessions: Iterable[Mapping[str, Any]], told_joules: float, open_joules: Mapping[str, float | None]
+) -> list[dict[str, Any]]:
+    """Return the sessions of a worker that died elsewhere, closed with what its bill says or, where that is more, its last word.
+
+    Args:
+        sessions: The sessions of its last bill.
+        told_joules: What it had spent in all of them at its last word, which counts against the budget.
+        open_joules: Of that, what its open trials had taken, by number: they have failed.
+    """
+    closed = [{**session, "by_state_joules": dict(session["by_state_joules"])} for session in sessions]
+    known = [math.fsum(known_joules(session).values()) if session.get("total") else 0.0 for session in closed]
+    for session, joules in zip(closed, known, strict=True):
+        if session.get("closed", True):
+            continue
+        if joules > 0 and (more := told_joules - math.fsum(known)) > 0:
+            parts, whole = known_joules(session), scaled(Record.from_json(session["total"]), 1 + more / joules)
+            session |= {"by_component_joules": {name: one * (1 + more / joules) for name, one in parts.items()}}
+            session |= {"total": replace(whole, seconds=session["total"]["seconds"]).to_json(), "open_trials_joules": open_joules}
+        _settle(session, _Traces())
     return closed
 
 

@@ -2,7 +2,7 @@
 
 A worker says at every beat, and after every epoch under a budget, what it has spent; the sum over all workers is what the budget counts, so
 it is overshot by less than an epoch of each. A worker that is not heard of for `GRACE_BEATS` beats is dead: its trials are closed with
-what they had taken at its last beat, and its bill ends there. It may come back: then it finds its trial closed after the epoch under way
+what they had taken at its last word, and its bill ends there. It may come back: then it finds its trial closed after the epoch under way
 (`Membership.given_up`), ends it, and stores nothing of it; its own bill counts. Beats wait for nobody but the database, and silence is
 counted only while the one who listens gets to listen: a busy machine, or a database that was away, makes nobody dead.
 """
@@ -111,6 +111,7 @@ class Membership:
             )
         self.account, self.state = account, replace(self.state, hardware_id=hardware_id)
         account.elsewhere = self.elsewhere_joules
+        self.shared.save_bill(self.state.id, account.sessions())  # before the others count what it says: who dies then has a bill
         # Of those that begin at the same time one alone is the first; where there are others already, a stopped one may have the lock.
         with contextlib.nullcontext() if self.others else self._in_turn():
             self.exchange()
@@ -264,7 +265,7 @@ class Membership:
         until, stuck = time.monotonic() + LOCK_SECONDS, self._stuck
         while True:
             with self.shared.exclusive(min(self.beat_seconds, max(0.0, until - time.monotonic()))) as held:
-                self._stuck = not held and (stuck or self._anyone_silent())
+                self._stuck = not held and (stuck or bool(self._quiet()))
                 if held or self._stuck or time.monotonic() >= until:
                     yield held
                     return
@@ -288,16 +289,12 @@ class Membership:
 
     def _dead(self, trial: FrozenTrial) -> str | None:
         """Return the id of the dead worker that an open trial belongs to ("" for one that died before it said who it is), or None."""
-        now, grace = self._listened, GRACE_BEATS * self.beat_seconds
         owner = trial.user_attrs.get(WORKER, {}).get("id")
-        if owner == self.state.id:
-            return None
         if owner is None:
-            return "" if now - self._unowned.setdefault(trial.number, now) > grace else None
-        state = self.others.get(owner)
-        if state is None or state.ended:
-            return str(owner)
-        return str(owner) if self._silent(owner) else None
+            begun = self._unowned.setdefault(trial.number, self._listened)
+            return "" if self._listened - begun > GRACE_BEATS * self.beat_seconds else None
+        lives = owner == self.state.id or (owner in self.others and not self.others[owner].ended and not self._silent(owner))
+        return None if lives else str(owner)
 
     def bury_dead(self, *, at_once: bool = False) -> list[int]:
         """Close the trials of dead workers, and their bills; return the numbers of the trials: none while others decide, if `at_once`."""
@@ -306,25 +303,24 @@ class Membership:
         with self.shared.exclusive(0.0) if at_once else self.alone() as held:
             return self._bury() if held or not at_once else []
 
-    def _anyone_silent(self) -> bool:
-        return any(self._silent(one.id) for one in tuple(self.others.values()) if not one.ended)
+    def _quiet(self) -> list[WorkerState]:
+        return [one for one in tuple(self.others.values()) if not one.ended and self._silent(one.id)]
 
     def _anyone_dead(self) -> bool:
-        return self._anyone_silent() or any(self._dead(trial) is not None for trial in running(self.shared))
+        return bool(self._quiet()) or any(self._dead(trial) is not None for trial in running(self.shared))
 
     def _bury(self) -> list[int]:
         """Close what dead workers have left, under the lock of all workers."""
         with self._lock:
             self.exchange()
-            quiet = [one.id for one in self.others.values() if not one.ended and self._silent(one.id)]
             dead = {trial.number: owner for trial in running(self.shared) if (owner := self._dead(trial)) is not None}
             taken = {n: self.others[owner].open_joules.get(str(n)) if owner in self.others else None for n, owner in dead.items()}
             found = fail_open_trials(self.shared.study, taken, only=set(dead))
             bills = self.shared.bills()
-            for id in {*dead.values(), *quiet} & {one.id for one in self.others.values() if not one.ended and self._silent(one.id)}:
-                self.shared.note(replace(self.others[id], open_joules={}, expected_joules={}, ended=True))
-                if any(not session.get("closed", True) for session in bills.get(id, ())):
-                    self.shared.save_bill(id, [close_without_journal(session) for session in bills[id]])
+            for last in self._quiet():
+                self.shared.note(replace(last, open_joules={}, expected_joules={}, ended=True))
+                if any(not session.get("closed", True) for session in bills.get(last.id, ())):
+                    self.shared.save_bill(last.id, close_without_journal(bills[last.id], last.joules, last.open_joules))
         return found
 
     def _silent(self, id: str) -> bool:
@@ -353,7 +349,7 @@ class Membership:
             self._thread.join(10.0)
         if self.account is None:
             return
-        own = [trial.number for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id]
+        own = (trial.number for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id)
         left = {number: self.state.open_joules.get(str(number)) for number in own}
         fail_open_trials(self.shared.study, left, only=set(left))
         with self.recording():  # who takes this worker for dead does not write an older bill over this one
@@ -380,6 +376,12 @@ def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, pare
 def bill_elsewhere(folder: RunFolder) -> list[dict[str, Any]]:
     """Return the sessions of a worker's bill that the storage of its study keeps; none for a study of its own."""
     return SharedStudy(folder.study()).bills().get(folder.facts["worker"], []) if "shared" in folder.facts else []
+
+
+def publish_bill(folder: RunFolder, sessions: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the sessions of a worker's bill in the storage of its study, which may have closed them with less than is known here."""
+    if "shared" in folder.facts:
+        SharedStudy(folder.study()).save_bill(folder.facts["worker"], sessions)
 
 
 def ledger_copy(folder: RunFolder) -> LedgerCopy:

@@ -53,7 +53,7 @@ from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings, stop_on_interrupt
 from .identity import note_end, note_session, refuse_other_meters, timestamp
-from .membership import bill_elsewhere
+from .membership import bill_elsewhere, publish_bill
 
 if TYPE_CHECKING:
     from ..execution.worker import WorkerProcess
@@ -159,6 +159,7 @@ class OpenedFolder:
         folder.fail_dead_trials(settle_killed(self.earlier, folder.ledger_file, folder.facts["sessions"]))
         if self.earlier:  # also when nothing is started: a spent budget refuses the start, and the folder is read as it is
             write_json(folder.bill_file, {"sessions": self.earlier})
+            publish_bill(folder, self.earlier)
         self.before = folder.run()
         if "shared" not in folder.facts:  # else the storage has the bill, and the trials are those of all workers
             self.earlier += from_records(self.earlier, self.before.trials, self.before.repeats.trainings)
