@@ -13,6 +13,7 @@ from joulefront.search import run
 from joulefront.search.records.bill import add_up, read_bill
 from joulefront.search.records.replicates import Plan, Repeat, Repeats
 from joulefront.search.records.run_folder import RunFolder
+from joulefront.search.records.shared_study import SharedStudy
 from joulefront.search.study import LimitReachedError
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,11 @@ def test_a_worker_without_its_bill_takes_it_from_the_storage(tmp_path: Path) -> 
     sessions = json.loads((out / "bill.json").read_text())["sessions"]
     assert len(sessions) == 2
     assert sum(sessions[0]["by_component_joules"].values()) == pytest.approx(before.total_joules)
+    shared, worker = SharedStudy(RunFolder.open(out).study()), RunFolder.open(out).facts["worker"]
+    shared.save_bill(worker, sessions[:1])  # who took this worker for dead knew less
+    with pytest.raises(LimitReachedError):
+        run(sleeping_study(), out=out, trials=4, meter="cpu_time")
+    assert shared.bills()[worker] == sessions
 
 
 def test_a_session_that_is_killed_before_its_bill_has_the_last_trial_is_billed_it(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ import optuna
 import pytest
 from helpers.workers import sleeping_study
 
+from joulefront.search.billing.recovery import NOTHING
+from joulefront.search.energy import Component
+from joulefront.search.records.bill import SessionBill, add_up
 from joulefront.search.records.shared_study import SharedStudy, WorkerState
 from joulefront.search.records.trial import ATTRIBUTE, EXCUSED, KEY, WORKER, Trial, TrialEnergy
 from joulefront.search.running.identity import study_folder
@@ -127,7 +130,7 @@ def test_a_worker_that_was_stopped_with_the_lock_is_waited_for_until_it_counts_a
             stopped.exchange()  # it is busy, and beats
             watcher.clock.now += 0.05  # type: ignore[attr-defined]  # the clock of a test
             watcher.exchange()
-        assert not watcher._anyone_silent()
+        assert not watcher._quiet()
         for _ in range(GRACE_BEATS + 1):
             watcher.clock.now += 0.05  # type: ignore[attr-defined]  # the clock of a test
             watcher.exchange()
@@ -150,7 +153,7 @@ def test_who_joins_waits_for_no_worker_that_was_stopped_with_the_lock(
         facts = {**folder.facts, "fingerprint": {"data": {}}, "limits": {"budget": None, "trials": 9}}
         first = Membership.of(folder)
     assert first is not None
-    account: Any = SimpleNamespace(own_joules=lambda: 0.0, open_joules=dict)  # what a membership asks of an account
+    account: Any = SimpleNamespace(own_joules=lambda: 0.0, open_joules=dict, sessions=list)  # what a membership asks of an account
     first.begin(account, "h1")
     first._ended.set()
     first.describe(facts)
@@ -174,6 +177,31 @@ def test_who_must_have_the_lock_to_join_waits_no_longer_than_until_its_holder_co
         assert joining.limits(None, 5, sleeping_study("random", name="s")) == (None, 5)
     assert time.monotonic() - began >= GRACE_BEATS * 0.05
     assert (shared.description() or {})["limits"] == {"budget": None, "trials": 5}
+
+
+def test_a_worker_that_dies_before_its_first_beat_is_on_the_bill_with_all_that_it_has_told(shared: SharedStudy) -> None:
+    cpu = {"name": "cpu", "joules": 8.0, "source": "cpu_time", "quality": "estimated", "counts": True}
+    total = replace(NOTHING, components=(Component(**cpu),), seconds=2.0)
+    session = SessionBill("2026", {"overhead": 8.0}, total=total, ledger_session="a", by_component={"cpu": 8.0})
+    earlier = {**session.to_json(), "closed": True}
+    dying = member(shared, "dying", joules=16.0)
+    account: Any = dying.account
+    account.sessions = lambda: [earlier, session.to_json()]
+    dying.begin(account, "h1")
+    dying._ended.set()
+    theirs = begin(shared, "dying")
+    account.own_joules, account.open_joules = lambda: 20.0, lambda: {theirs: 3.0}
+    dying.exchange()  # after an epoch, for the budget
+    watcher = member(shared, "watcher")
+    listen(watcher, GRACE_BEATS + 1)
+    assert watcher.bury_dead() == [theirs]
+    before, last = shared.bills()["dying"]
+    assert before["by_state_joules"] == {"overhead": 8.0}
+    assert last["closed"]
+    assert last["by_state_joules"] == {"overhead": pytest.approx(9.0), "failed": 3.0}
+    bill = add_up([before, last])
+    assert bill.total_joules == pytest.approx(watcher.elsewhere_joules()) == 20.0
+    assert (bill.by_component, bill.seconds) == ({"cpu": pytest.approx(20.0)}, 4.0)
 
 
 @pytest.mark.slow
@@ -200,7 +228,7 @@ def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_ow
 def test_workers_that_begin_together_draw_each_for_itself_and_the_first_as_one_alone_would(shared: SharedStudy) -> None:
     workers = [Membership(shared, WorkerState(id, "here"), 60.0) for id in ("one", "two", "three")]
     for worker in workers:
-        account = SimpleNamespace(own_joules=lambda: 0.0, open_joules=dict)
+        account = SimpleNamespace(own_joules=lambda: 0.0, open_joules=dict, sessions=list)
         worker.begin(account, "h1")  # type: ignore[arg-type]  # what a membership asks of an account
         worker._ended.set()
     assert workers[0].draws == 0
