@@ -95,7 +95,7 @@ def own_url(url: str, given: str | None, environment: Mapping[str, str] = os.env
     password in PGPASSWORD. So its URL says which database is meant, and what is contacted is a URL that the user has given: in this call,
     in ``JOULEFRONT_STORAGE``, or to an earlier session (`note_given`).
     """
-    before = sorted(reversed(given_before()), key=lambda one: one != url)  # the same user of the database, or else the last one
+    before = sorted(reversed(given_before()[1]), key=lambda one: one != url)  # the same user of the database, or else the last one
     own = [one for one in (given, environment.get(STORAGE_VARIABLE), *before) if one and same_database(one, url)]
     for one in own:
         with contextlib.suppress(ValueError):
@@ -104,26 +104,23 @@ def own_url(url: str, given: str | None, environment: Mapping[str, str] = os.env
     return own[0] if own else None
 
 
-def given_file() -> Path:
-    """Return the file of the URLs that sessions of this user were given, without secrets: it lies outside of all run folders."""
-    base = os.environ.get("XDG_STATE_HOME", "")  # Source: XDG Base Directory Specification: a relative value is to be ignored
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "joulefront" / "storages"
-
-
-def given_before() -> list[str]:
-    """Return the URLs of `given_file`, the oldest first."""
-    with contextlib.suppress(OSError, RuntimeError, UnicodeError):  # there may be none, or no home
-        return given_file().read_text(encoding="utf-8").splitlines()
-    return []
+def given_before() -> tuple[Path, list[str]]:
+    """Return a file outside of all run folders, and the URLs in it, without secrets, that sessions of this user were given."""
+    # Source: XDG Base Directory Specification: a relative value is to be ignored. Whoever has no home has no such file.
+    places = (os.environ.get("XDG_STATE_HOME", ""), os.path.expanduser("~/.local/state"))
+    file = Path(next(filter(os.path.isabs, places), os.devnull), "joulefront", "storages")
+    with contextlib.suppress(OSError, UnicodeError):
+        return file, file.read_text(encoding="utf-8").splitlines()
+    return file, []
 
 
 def note_given(url: str) -> None:
     """Keep a URL that a session was given, so that what reads its run folder later need not be given it again."""
-    public = public_url(url)
-    with contextlib.suppress(OSError, RuntimeError):
-        if public.isprintable() and public not in given_before():
-            given_file().parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(given_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as opened:
+    file, before = given_before()
+    if (public := public_url(url)) not in before:
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8") as opened:
                 opened.write(f"{public}\n")
 
 

@@ -222,8 +222,8 @@ class RunFolder:
         Without `bill` neither it nor the repeats are read: a session asks after every trial, and what it spends is in its account.
         """
         study = self.facts["study"]
-        shared = self.facts.get("shared") is not None  # its other workers know more than any snapshot
-        trials = self._snapshot() if trials is None and study_now is None and not shared else trials
+        shared = self.facts.get("shared") is not None
+        trials = self._snapshot() if trials is None and study_now is None else trials
         if trials is None:
             study_now = study_now or self.study(read_only=True)
             _, trials = self.stored_trials(study_now)
@@ -261,7 +261,7 @@ class RunFolder:
         stored, ours = self.stored_trials(study)
         trials = [to_json(trial) for trial in ours]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
-        facts = {"format": FORMAT, "mark": self._mark(), "digest": files.digest(trials, rest)}
+        facts = {"format": FORMAT, "mark": database.mark_of(self.path / DATABASE_FILE), "digest": files.digest(trials, rest)}
         write_json(self.path / SNAPSHOT_FILE, {**facts, "trials": trials, "optuna": rest})
 
     @classmethod
@@ -300,18 +300,13 @@ class RunFolder:
         """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
             kept = read_snapshot(self.path / SNAPSHOT_FILE)
-            newer = self.facts.get("storage") is not None and "ended" not in files.last_session(self.facts)  # the server may know more
-            if newer or kept.get("mark") is None or kept["mark"] != self._mark():
+            if kept.get("mark") is None or kept["mark"] != database.mark_of(self.path / DATABASE_FILE):  # it is none of a storage elsewhere
                 return None
             trials = tuple(map(from_json, kept["trials"]))
             check_order(trials)
             return trials
         except (OSError, ValueError, LookupError):
             return None  # never written, or damaged: the database is the truth
-
-    def _mark(self) -> dict[str, Any] | None:
-        """Return what differs whenever the database does; a server is not asked, only sessions of this folder write to its study."""
-        return {"sessions": len(self.facts["sessions"])} if self.facts.get("storage") else database.mark_of(self.path / DATABASE_FILE)
 
     def fail_dead_trials(self, joules_by_number: Mapping[int, float | None]) -> list[int]:
         """Close the trials that a killed session left running, with what the ledger had billed to each of them when it died.
@@ -375,9 +370,8 @@ class RunFolder:
         except PermissionError:  # it is whole: nothing that another user may read is made again
             raise
         except Exception as error:
-            if url is None:
-                raise StoreError(database.unusable(error, file, self._remedy)) from error
-            raise StoreError(database.out_of_reach(error, url)) from error
+            said = database.unusable(error, file, self._remedy) if url is None else database.out_of_reach(error, url)
+            raise StoreError(said) from error
 
 
 def _read(file: Path, kind: type[T], *check: Callable[[T], None]) -> T:

@@ -3,7 +3,7 @@
 A worker says at every beat, and after every epoch under a budget, what it has spent; the sum over all workers is what the budget counts, so
 it is overshot by less than an epoch of each. A worker that is not heard of for `GRACE_BEATS` beats is dead: its trials are closed with
 what they had taken at its last word, and its bill ends there. It may come back: then it finds its trial closed after the epoch under way
-(`Membership.given_up`), ends it, and stores nothing of it; its own bill counts. Beats wait for nobody but the database, and silence is
+(`SharedStudy.is_closed`), ends it, and stores nothing of it; its own bill counts. Beats wait for nobody but the database, and silence is
 counted only while the one who listens gets to listen: a busy machine, or a database that was away, makes nobody dead.
 """
 
@@ -121,8 +121,8 @@ class Membership:
 
     def refreshed(self, folder: RunFolder) -> RunFolder:
         """Return the folder with what all workers share as it is known by now."""
-        place = folder.facts["artifacts"]  # as this machine reaches it
-        return folder.save_facts({**folder.facts, **(self.shared.description() or {}), "artifacts": place})
+        known = self.shared.description() or {}
+        return folder.save_facts({**folder.facts, **known, "artifacts": folder.facts["artifacts"]})  # as this machine reaches them
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Share the facts of the study that are known here and were not known before; the first to know them decides."""
@@ -147,16 +147,15 @@ class Membership:
         with self._in_turn() if given or known.get("limits") is None else contextlib.nullcontext():
             known = self.shared.description() or {}
             before = known.get("limits")
-            if before is None or given:
-                if not given:
-                    budget, trials = study.budget, study.trials
-                limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
-                if limits != before:
-                    self.shared.describe({**known, "limits": limits})
-                    self.shared.stop("")
-                    self.stopped = None
-            else:
-                budget, trials = before["budget"] and Budget.parse(before["budget"]), before["trials"]
+            if before is not None and not given:
+                return before["budget"] and Budget.parse(before["budget"]), before["trials"]
+            if not given:
+                budget, trials = study.budget, study.trials
+            limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
+            if limits != before:
+                self.shared.describe({**known, "limits": limits})
+                self.shared.stop("")
+                self.stopped = None
         return budget, trials
 
     def leave(self, rules: StopRules, tell: Callable[[str, str], None], interrupted: threading.Event) -> None:
@@ -250,10 +249,6 @@ class Membership:
         for id, state in self.others.items():
             if self._heard.get(id, (-1, 0.0))[0] != state.beat:
                 self._heard[id] = state.beat, self._listened
-
-    def given_up(self, number: int) -> bool:
-        """Whether another worker has closed an open trial of this one, which it took for dead."""
-        return self.shared.is_closed(number)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
@@ -371,17 +366,6 @@ def claimed(trials: Sequence[FrozenTrial], asked: FrozenTrial, epochs: int, pare
         if parent is not None and trial.state.name == "COMPLETE" and trial.user_attrs.get(RESUME_FROM) == parent:
             return Refusal(f"trial {trial.number} has continued trial {parent} meanwhile", excused=True)
     return None
-
-
-def bill_elsewhere(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the sessions of a worker's bill that the storage of its study keeps; none for a study of its own."""
-    return SharedStudy(folder.study()).bills().get(folder.facts["worker"], []) if "shared" in folder.facts else []
-
-
-def publish_bill(folder: RunFolder, sessions: Sequence[Mapping[str, Any]]) -> None:
-    """Keep the sessions of a worker's bill in the storage of its study, which may have closed them with less than is known here."""
-    if "shared" in folder.facts:
-        SharedStudy(folder.study()).save_bill(folder.facts["worker"], sessions)
 
 
 def ledger_copy(folder: RunFolder) -> LedgerCopy:

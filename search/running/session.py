@@ -43,6 +43,7 @@ from ..hints import may_compile
 from ..records.bill import SessionBill, add_up, meters_of, read_sessions
 from ..records.files import write_json
 from ..records.run_folder import RunFolder
+from ..records.shared_study import SharedStudy
 from ..records.trial import counted
 from ..stopping.rules import BROKEN_OFF
 from ..study import Study
@@ -53,7 +54,6 @@ from ..training.task import Task
 from .baselines import PLAIN, BaselineController, MeasurementProtocol
 from .endings import Endings, stop_on_interrupt
 from .identity import note_end, note_session, refuse_other_meters, timestamp
-from .membership import bill_elsewhere, publish_bill
 
 if TYPE_CHECKING:
     from ..execution.worker import WorkerProcess
@@ -154,14 +154,16 @@ class OpenedFolder:
 
     def __init__(self, bench: Bench, folder: RunFolder) -> None:
         self.bench, self.folder, self.endings, self.prepared = bench, folder, Endings(), False
-        self.earlier = read_sessions(folder.bill_file) or bill_elsewhere(folder)
+        shared, worker = SharedStudy(folder.study()) if "shared" in folder.facts else None, str(folder.facts.get("worker"))
+        self.earlier = read_sessions(folder.bill_file) or ([] if shared is None else shared.bills().get(worker, []))
         known = len(self.earlier)
         folder.fail_dead_trials(settle_killed(self.earlier, folder.ledger_file, folder.facts["sessions"]))
         if self.earlier:  # also when nothing is started: a spent budget refuses the start, and the folder is read as it is
             write_json(folder.bill_file, {"sessions": self.earlier})
-            publish_bill(folder, self.earlier)
+            if shared is not None:  # who took this worker for dead knew less
+                shared.save_bill(worker, self.earlier)
         self.before = folder.run()
-        if "shared" not in folder.facts:  # else the storage has the bill, and the trials are those of all workers
+        if shared is None:  # else the storage has the bill, and the trials are those of all workers
             self.earlier += from_records(self.earlier, self.before.trials, self.before.repeats.trainings)
         if rebuilt := self.earlier[known:]:
             write_json(folder.bill_file, {"sessions": self.earlier})

@@ -278,7 +278,7 @@ class TrialRunner:
         """Return how a training that has taken so many seconds would end now, and why it must; None where nothing but itself ends it."""
         if self.member is not None:
             self.member.exchange()
-            if self.member.given_up(trial.number):
+            if self.member.shared.is_closed(trial.number):
                 return "failed", GIVEN_UP
         default, beginner = BASELINE in trial.user_attrs, len(self.study.first) <= trial.number < len(self.first)
         features = [record for record in meter.phases if (default or beginner) and record.kind == FEATURES]  # paid for all trials
@@ -313,7 +313,7 @@ class TrialRunner:
                 carbon.trained(whole, outcome.epochs - (parent.epochs if parent else 0))
                 self.session.folder = self.session.folder.save_facts({**self.session.folder.facts, **carbon.facts()})
             try:
-                if self.member is not None and self.member.given_up(number):
+                if self.member is not None and self.member.shared.is_closed(number):
                     raise UpdateFinishedTrialError(GIVEN_UP)
                 message = self.recorder.trained(asked.trial, outcome, energy, parent, stopped[0][1] if stopped else None, meter)
             except UpdateFinishedTrialError:

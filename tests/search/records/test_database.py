@@ -100,7 +100,7 @@ def test_what_a_session_was_given_is_known_later_without_its_password_and_withou
     for one in ("me:secret@host/db", "you:secret@host/db", "me:secret@host/db"):
         note_given(f"mysql+pymysql://{one}")
     assert (tmp_path / "state" / "joulefront" / "storages").read_text() == "mysql+pymysql://me@host/db\nmysql+pymysql://you@host/db\n"
-    assert (tmp_path / "state" / "joulefront" / "storages").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "state" / "joulefront").stat().st_mode & 0o777 == 0o700
     assert own_url("mysql+pymysql://me@host/db", None, {}) == "mysql+pymysql://me@host/db"
     assert own_url("mysql+pymysql://other@host/db?local_infile=1", None, {}) == "mysql+pymysql://you@host/db"
     assert own_url("mysql+pymysql://me@host/db", None, {"JOULEFRONT_STORAGE": "mysql+pymysql://me:secret@host/db"}).endswith(

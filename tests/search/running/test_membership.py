@@ -210,13 +210,13 @@ def test_a_worker_that_was_taken_for_dead_stores_nothing_of_its_trial_and_its_ow
     theirs = begin(shared, "slow")
     shared.save_bill("slow", [{"by_state_joules": {"overhead": 4.0}, "open_trials_joules": {}, "closed": False}])
     watcher = member(shared, "watcher")
-    assert not slow.given_up(theirs)
+    assert not slow.shared.is_closed(theirs)
     listen(watcher, GRACE_BEATS + 1)
     slow.clock.now += GRACE_BEATS  # type: ignore[attr-defined]  # the clock of a test
     with slow.recording():
         assert watcher.bury_dead(at_once=True) == []
     assert watcher.bury_dead() == [theirs]
-    assert slow.given_up(theirs)
+    assert slow.shared.is_closed(theirs)
     slow.account.sessions = lambda closed=False: [{"by_state_joules": {"overhead": 4.0, "failed": 5.0}, "closed": closed}]  # type: ignore
     slow.close()
     watcher.exchange()
