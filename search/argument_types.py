@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
@@ -19,6 +19,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 #: What to write for arguments of these names.
 _REMEDIES = {
     "space": "several are Union(...), your own functions Own(...)",
+    "run": "RunFolder.open('runs/digits').run() gives one",
+    "trial": "front.pick('trial=3') gives one",
     "study": "find_study('digits', {}) makes one",
     "intensity": "zones.intensity_for('FR') makes one",
     "budget": "write '5Wh'",
@@ -97,6 +99,8 @@ def _fits(value: Any, wanted: Any) -> bool:
     kind, parts = get_origin(wanted) or wanted, get_args(wanted)
     if kind in (Union, UnionType):
         return any(_fits(value, part) for part in parts)
+    if kind is Iterable and isinstance(value, str | bytes):
+        return False
     if kind is tuple and parts[-1] is not ...:
         return isinstance(value, tuple | list) and len(value) == len(parts) and all(map(_fits, value, parts))
     if kind in (tuple, list, Sequence):

@@ -109,11 +109,7 @@ class Front:
     run: Run | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the directions.
-
-        Raises:
-            ValueError: If there is not one direction per objective, or a direction is unknown.
-        """
+        """Refuse, with a ValueError, anything but one known direction per objective."""
         if len(self.directions) != len(self.objectives) or not self.objectives:
             raise ValueError(f"a front needs one direction per objective, got objectives={self.objectives}, directions={self.directions}")
         if wrong := [direction for direction in self.directions if direction not in ("maximize", "minimize")]:
@@ -122,11 +118,11 @@ class Front:
     @classmethod
     def of(cls, run: Run, *, complete_only: bool | None = None) -> Self:
         """Return the front of a run, of complete trainings alone or of all (None: the study's own setting), on one kind of hardware."""
+        refuse_wrong_types(Front.of, {"run": run})
         run, study = run.comparable(), run.facts.get("study") or {}
-        if complete_only is None:
-            complete_only = bool(study.get("complete_only", False))
+        only = bool(study.get("complete_only", False)) if complete_only is None else complete_only
         floor = study.get("min_accuracy")
-        return cls(run.trials, run.objectives, run.directions, complete_only, run.name, None if floor is None else float(floor), run)
+        return cls(run.trials, run.objectives, run.directions, only, run.name, None if floor is None else float(floor), run)
 
     # -- members ---------------------------------------------------------------------------------------------------------------------
 
@@ -145,6 +141,8 @@ class Front:
 
     def why_not(self, trial: Trial) -> str | None:
         """Return why a trial cannot be on the front whatever the others did; None when it can."""
+        if not isinstance(trial, Trial):  # first: it is asked of every trial, and often
+            refuse_wrong_types(Front.why_not, {"trial": trial})
         if trial.state != "complete":
             return trial.state
         if len(trial.values) != len(self.objectives) or not all(isfinite(value) for value in trial.values):
@@ -299,6 +297,7 @@ class Front:
 
     def lineage(self, trial: Trial) -> list[Trial]:
         """The trial, its parent, the parent of that and so on."""
+        refuse_wrong_types(Front.lineage, {"trial": trial})
         chain = [trial]
         while (parent := self._by_number.get(chain[-1].parent)) is not None:
             chain.append(parent)
@@ -325,6 +324,7 @@ class Front:
         >>> Front((trial,), ("accuracy", "train_energy"), ("maximize", "minimize")).describe(trial)
         'accuracy 0.9000, 1 Wh, 9 epochs'
         """
+        refuse_wrong_types(Front.describe, {"trial": trial})
         quality = f"{self.objectives[0]} {self.quality_text(trial.values[0])}, " if trial.values else ""
         return f"{quality}{joules_text(trial.train_joules)}, {count_text(trial.epochs, 'epoch')}"
 

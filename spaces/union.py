@@ -38,6 +38,8 @@ class Union:
 
     def __init__(self, *spaces: Space, name: str = "union") -> None:
         members = tuple(member for space in spaces for member in (space.spaces if isinstance(space, Union) else (space,)))
+        if strange := [member for member in members if isinstance(member, type) or not hasattr(member, "name")]:
+            raise ValueError(f"a union takes spaces, got {strange[0]!r}; for example Union(Mlp(), Convnet())")
         names = [member.name for member in members]
         if len(members) < 2:
             raise ValueError(f"a union needs at least two spaces, got {names}; use the space itself")
@@ -194,7 +196,9 @@ class Repeated(Wrapper):
     times: int = 3
 
     def __post_init__(self) -> None:
-        """Raise ValueError if ``times`` is less than 1."""
+        """Raise ValueError if ``times`` is less than 1, or there is no space."""
+        if not hasattr(self.space, "sample"):
+            raise ValueError(f"repeated.space must be a space, got {self.space!r}; for example Repeated(Mlp(), times=5)")
         if self.times < 1:
             raise ValueError(f"repeated.times must be >= 1, got {self.times}; 1 trains every candidate once")
 

@@ -112,6 +112,8 @@ def discover(
 
 
 def _names(spec: str) -> list[tuple[str, str | None, bool]]:
+    if not isinstance(spec, str):
+        raise ValueError(f"meter must be a text, got {spec!r}; write 'auto' or names such as 'nvml,rapl'")
     chosen: list[tuple[str, str | None, bool]] = []
     for item in (part.strip() for part in spec.split(",")):
         name, _, argument = item.partition("=")

@@ -86,6 +86,8 @@ def energy_trial(
         EnergyUnknownError: If no meter can read the energy (before anything is trained), or one was lost; the study stops, so that the
             error comes once.
     """
+    if not hasattr(trial, "set_user_attr"):
+        raise ValueError(f"trial must be Optuna's, got {trial!r}; call energy_trial(trial) in the objective, with the trial that it gets")
     number = getattr(trial, "number", 0)
     with _stopping(getattr(trial, "study", None), EnergyUnknownError, ValueError):  # each of them would end every trial
         _refuse_single_objective(trial)

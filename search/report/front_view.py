@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..argument_types import refuse_wrong_types
 from ..certainty import examples_text
 from ..formatting import grams_text, grid, grid_width, joules_text, narrowed, paragraphs, terminal_width, wrapped
 from ..front import Front
@@ -136,6 +137,7 @@ class FrontView(Front):
         Raises:
             ValueError: If the file has another ending, or there is no front to draw.
         """
+        refuse_wrong_types(FrontView.plot, {"path": path}, path="write 'front.html'")
         if path is not None:
             return save_front(self, path)
         from .plotly_front import front_plotly

@@ -12,6 +12,7 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from ..argument_types import refuse_wrong_types
 from ..energy.record import sum_known
 from ..formatting import Unit, digits, percent, plain, unit_for
 from ..lifetime import to_csv as rows_to_csv
@@ -66,6 +67,7 @@ def _further(front: Front) -> list[str]:
 
 def to_rows(front: Front, trials: Iterable[Trial] | None = None) -> list[dict[str, Any]]:
     """Return one JSON object a member, or a trial of some others, None where unknown."""
+    refuse_wrong_types(to_rows, {"trials": trials}, trials="to write what is returned, Path('front.csv').write_text(front.to_csv())")
     return [
         {
             "trial": trial.number,

@@ -12,16 +12,22 @@ from optuna.trial import FixedTrial
 
 from joulefront.search import repeat, run
 from joulefront.search.argument_types import refuse_wrong_types
+from joulefront.search.energy import discover
 from joulefront.search.export import export, load_model
 from joulefront.search.export.compress import optimise
+from joulefront.search.front import Front
 from joulefront.search.integrations.command import measure_command
 from joulefront.search.integrations.epochs import EpochMeter
 from joulefront.search.integrations.optuna import MarginalGainCallback, energy_trial
 from joulefront.search.integrations.run_log import TrialLogger, loggers_of
+from joulefront.search.report.front_view import FrontView
 from joulefront.search.running.estimate import estimate, probe_study
 from joulefront.search.study import Budget, Study
 from joulefront.spaces.mlp import Mlp
 from joulefront.spaces.own import Own
+from joulefront.spaces.union import Repeated, Union
+
+EMPTY = FrontView((), ("accuracy", "train_energy"), ("maximize", "minimize"))
 
 
 def example(
@@ -114,7 +120,18 @@ def test_a_space_of_functions_and_a_budget_say_what_they_want() -> None:
         (lambda: export(3, study=STUDY, task=None, weights="a", to="onnx", out="a"), "(trial|task) must be (Trial|Task), got "),
         (lambda: optimise(3, study=STUDY, task=None, weights=Path("a")), "(trial|task) must be (Trial|Task), got "),
         (lambda: load_model("a", "digits"), "study must be Study .*; find_study"),
-        (lambda: energy_trial(None, 3).__enter__(), "meter must be str .*, got 3"),
+        (lambda: energy_trial(FixedTrial({}), 3).__enter__(), "meter must be str .*, got 3"),
+        (lambda: energy_trial(None).__enter__(), "trial must be Optuna's, got None; call energy_trial"),
+        (lambda: discover(None), "meter must be a text, got None; write 'auto'"),
+        (lambda: Front.of(3), "run must be Run, got 3 .*; RunFolder.open"),
+        (lambda: EMPTY.lineage(9), r"trial must be Trial, got 9 \(int\); front.pick\('trial=3'\) gives one"),
+        (lambda: EMPTY.describe(9), "trial must be Trial, got 9"),
+        (lambda: EMPTY.why_not(9), "trial must be Trial, got 9"),
+        (lambda: EMPTY.to_csv("front.csv"), "trials must be Iterable.*, got 'front.csv' .*write_text"),
+        (lambda: EMPTY.plot(5), "path must be str .*, got 5 .*; write 'front.html'"),
+        (lambda: Union(5), "a union takes spaces, got 5; for example Union"),
+        (lambda: Union(Mlp, Own), r"a union takes spaces, got <class .*Mlp'>; for example Union\(Mlp\(\)"),
+        (lambda: Repeated(5), "repeated.space must be a space, got 5"),
         (lambda: energy_trial(FixedTrial({}), "cpu_time", devices=3).__enter__(), "devices must be a list of .*, got 3"),
         (lambda: MarginalGainCallback(None), "share must be float .*, got None"),
         (lambda: MarginalGainCallback(0.1, "5Wh"), "remaining must be float .*, got '5Wh'"),
