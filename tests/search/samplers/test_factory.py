@@ -183,7 +183,7 @@ def test_the_sampler_divides_gains_by_what_is_still_to_pay(objective: Objective)
     genes = plain.candidates.genes[:length]
     # What is varied follows the rates, which differ; the rows before are the same for both.
     same = np.isclose(genes, shared.candidates.genes[:length], equal_nan=True).all(axis=1) & (plain.candidates.config[:length] < 0)
-    conv = np.array([plain.encoder.encoding.params(row)["kind"] == "conv" for row in genes])
+    conv = np.array([plain.state.encoder.encoding.params(row)["kind"] == "conv" for row in genes])
     assert same.sum() > 100
     assert 10 < (same & conv).sum() < same.sum() - 10
     ratio = shared.candidates.cost[:length] / plain.candidates.cost[:length]

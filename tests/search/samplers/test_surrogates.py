@@ -150,7 +150,7 @@ def test_a_failed_configuration_with_a_shorter_measurement_is_not_trained_again(
 
     study.optimize(objective, 12)
     assert key(trial.params) not in [key(later.params) for later in study.trials[trial.number + 1 :]]
-    assert len(surveyed(study).history.failed) == 1
+    assert len(surveyed(study).state.history.failed) == 1
 
 
 def test_the_reference_point_allows_for_complete_trainings_before_any_was_paid(objective: Objective) -> None:
