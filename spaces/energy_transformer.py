@@ -65,19 +65,18 @@ class EnergyTransformer(Family):
 class LagrangianNorm(nn.Module):
     """Layer normalisation as the gradient of a Lagrangian, with one scale for all channels; D is the ``width`` of a token.
 
-    ``L(x) = D gamma sqrt(mean((x - mean x)^2) + eps) + sum(delta x)`` and ``g = dL/dx``. With ``gamma > 0`` L is convex, so its Hessian is
+    ``L(x) = D gamma sqrt(mean((x - mean x)^2) + 1e-5) + sum(delta x)`` and ``g = dL/dx``. With ``gamma > 0`` L is convex, so its Hessian is
     positive semi-definite, and going along ``-dE/dg`` never raises E in the limit of small steps.
     """
 
-    def __init__(self, width: int, eps: float = 1e-5) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.eps = eps
         self.log_gamma = nn.Parameter(torch.zeros(()))  # gamma = exp(log_gamma) > 0
         self.delta = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return g, the normalised tokens, of the shape of x."""
-        return F.layer_norm(x, x.shape[-1:], eps=self.eps) * self.log_gamma.exp() + self.delta
+        return F.layer_norm(x, x.shape[-1:]) * self.log_gamma.exp() + self.delta
 
 
 class EnergyBlock(nn.Module):

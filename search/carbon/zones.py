@@ -160,7 +160,7 @@ def zone_names() -> Mapping[str, str]:
 @cache
 def _factors() -> Mapping[str, Intensity]:
     data = _package_folder("codecarbon") / "data"
-    name = f"CodeCarbon {_version('codecarbon')} offline table"
+    name = f"CodeCarbon {_version()} offline table"
     alpha2 = {alpha3: two for two, alpha3 in _iso_codes().items()}
     rows: dict[str, Intensity] = {}
     for code, row in _json(data / "private_infra/global_energy_mix.json").items():
@@ -261,15 +261,15 @@ def _newest(data: Path, name: str) -> Path:
     """Return a regional table, which lies in a folder named after its year."""
     found = sorted((data / "private_infra").glob(f"[0-9]*/{name}"))
     if not found:
-        raise FileNotFoundError(f"CodeCarbon {_version('codecarbon')} has no table {name}; install codecarbon>=3.3.2,<4, or --intensity")
+        raise FileNotFoundError(f"CodeCarbon {_version()} has no table {name}; install codecarbon>=3.3.2,<4, or --intensity")
     return found[-1]
 
 
-def _version(package: str) -> str:
+def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version(package)
+        return version("codecarbon")
     except PackageNotFoundError:
         return "(unknown version)"
 

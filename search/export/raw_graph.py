@@ -186,7 +186,7 @@ def _image(nodes: Nodes, how: Mapping[str, Any], trained: TrainedModel) -> str:
     columns = nodes.add("Transpose", _weights(nodes, wide, share, width), perm=[1, 0])
     x = _whole_levels(nodes, nodes.add("MatMul", x, columns))  # the rows first, rounded in between, as ``decode`` does
     x = _whole_levels(nodes, nodes.add("MatMul", _weights(nodes, high, share, height), x))
-    x = _standardised(nodes, x, how, 3)
+    x = _standardised(nodes, x, how)
     size = trained.input_shape[1:] if trained.is_torch else (height, width)
     if tuple(size) != (height, width):
         x = nodes.add("MatMul", x, resize_weights(width, size[1]).T.copy())
@@ -216,9 +216,9 @@ def _whole_levels(nodes: Nodes, x: str) -> str:
     return str(nodes.add("Clip", rounded, np.float32(0), np.float32(255)))
 
 
-def _standardised(nodes: Nodes, x: str, how: Mapping[str, Any], sides: int) -> str:
-    """``(x * scale - mean) / std`` by channel in float32, as ``normalised`` in ``splits_data.py``; ``sides`` are those of one example."""
-    mean, deviation = (np.reshape(np.asarray(how[key], np.float32), (1, -1) + (1,) * (sides - 1)) for key in ("mean", "std"))
+def _standardised(nodes: Nodes, x: str, how: Mapping[str, Any]) -> str:
+    """``(x * scale - mean) / std`` of images by channel in float32, as ``normalised`` in ``splits_data.py``."""
+    mean, deviation = (np.reshape(np.asarray(how[key], np.float32), (1, -1, 1, 1)) for key in ("mean", "std"))
     return str(nodes.add("Sub", nodes.add("Mul", x, np.float32(how["scale"]) / deviation), mean / deviation))
 
 
@@ -245,7 +245,7 @@ def _audio(nodes: Nodes, how: Mapping[str, Any], trained: TrainedModel) -> str:
     ends = nodes.add("Concat", np.array([0]), first, np.array([0]), nodes.add("Sub", short, first), axis=0)
     padded = nodes.add("Pad", cut, ends)
     if how.get("waveform"):
-        return _standardised(nodes, str(nodes.add("Unsqueeze", padded, np.array([1, 2]))), how, 3)
+        return _standardised(nodes, str(nodes.add("Unsqueeze", padded, np.array([1, 2]))), how)
     columns = sound.shape[2]
     waves = fourier_waves(sound.window)
     places = np.arange(columns)[:, None] * sound.hop + np.arange(sound.window)
@@ -257,7 +257,7 @@ def _audio(nodes: Nodes, how: Mapping[str, Any], trained: TrainedModel) -> str:
     bands = nodes.add("MatMul", power, mel_bands(sound.sample_rate, sound.window, sound.mels).T.astype(np.float64))
     decibels = nodes.add("Mul", nodes.add("Log", nodes.add("Add", bands, FLOOR)), float(10.0 / np.log(10.0)))
     image = nodes.add("Unsqueeze", nodes.add("Transpose", decibels, perm=[0, 2, 1]), np.array([1]))
-    return _standardised(nodes, str(nodes.add("Cast", image, to=_FLOAT)), how, 3)
+    return _standardised(nodes, str(nodes.add("Cast", image, to=_FLOAT)), how)
 
 
 def _of_column(column: Mapping[str, Any]) -> tuple[int, Sequence[int | str]]:

@@ -158,6 +158,11 @@ class Trial:
         return f"<Trial {self.number}: {', '.join(parts)}>"
 
     @property
+    def family(self) -> str:
+        """Name of the family that a space of several drew; empty where there is one alone."""
+        return str(self.params.get("family") or "")
+
+    @property
     def is_default(self) -> bool:
         """Whether this is the task's ordinary choice at its default recipe, the baseline of its study."""
         return self.extra.get(BASELINE) == DEFAULT

@@ -30,7 +30,7 @@ def front_text(front: Front, *, width: int | None = None) -> str:
         return empty_text(front)
     width = width or terminal_width()
     shared = shared_parts(front.members)
-    models: Mapping[int, str] = {trial.number: model_text(trial, shared.get(_own_family(trial), ())) for trial in front}
+    models: Mapping[int, str] = {trial.number: model_text(trial, shared.get(trial.family, ())) for trial in front}
     marks = marks_of(front)
     plain = [column for column in columns_of(front) if column.title != "model"]
     least = LEAST_MODEL if any(models.values()) else 0
@@ -72,11 +72,6 @@ def one_model(front: Front, trial: Trial) -> str:
     return "\n".join(paragraphs(line) for line in lines)
 
 
-def _own_family(trial: Trial) -> str:
-    """Name of the family that a space of several drew; empty where there is one alone."""
-    return str(trial.params.get("family", ""))
-
-
 def shared_parts(trials: Sequence[Trial]) -> dict[str, Mapping[str, str]]:
     """Return by family the parameters that all its models have in common, where it has two or more, its own name left out.
 
@@ -86,7 +81,7 @@ def shared_parts(trials: Sequence[Trial]) -> dict[str, Mapping[str, str]]:
     """
     groups: dict[str, list[dict[str, str]]] = {}
     for trial in trials:
-        groups.setdefault(_own_family(trial), []).append(model_parts(trial))
+        groups.setdefault(trial.family, []).append(model_parts(trial))
     found: dict[str, Mapping[str, str]] = {}
     for family, (first, *others) in groups.items():
         parts = {k: text for k, text in first.items() if k != "family" and others and all(one.get(k) == text for one in others)}

@@ -323,7 +323,7 @@ def _algorithms(run: Run, software: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One entry a family that was trained, with its largest model and longest training."""
     families: dict[str, list[Trial]] = {}
     for trial in (one for one in run.trials if not one.members):  # an ensemble was not trained itself
-        families.setdefault(str(trial.params.get("family") or run.name), []).append(trial)
+        families.setdefault(trial.family or run.name, []).append(trial)
     rows = []
     for name, trials in sorted(families.items()):
         sizes = [trial.parameters for trial in trials if trial.parameters is not None]

@@ -263,11 +263,10 @@ def _tie(front: Front, first: Trial, second: Trial) -> str:
 
 def model_parts(trial: Trial) -> dict[str, str]:
     """The parameters of a trial as short texts by name: the family by its value alone, its own parameters without its name before them."""
-    family = f"{trial.params.get('family', '')}."
     parts = {}
     for name, value in trial.params.items():
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        short = name.removeprefix(family) if family != "." else name
+        short = name.removeprefix(f"{trial.family}.") if trial.family else name
         parts[short] = text if short in ("family", "model", "architecture") else f"{short}={text}"
     if trial.members:
         parts["members"] = "of trials " + " ".join(f"{one}" for one in dict.fromkeys(trial.members))
@@ -344,8 +343,7 @@ EPOCHS_OF = {
 
 def learner(trial: Trial) -> str:
     """Name what learns: the estimator of a family that has several, else the family."""
-    family = str(trial.params.get("family") or "")
-    return str(trial.params.get("estimator") or trial.params.get(f"{family}.estimator") or family)
+    return str(trial.params.get("estimator") or trial.params.get(f"{trial.family}.estimator") or trial.family)
 
 
 def epochs_note(front: Front) -> str:

@@ -39,7 +39,7 @@ def test_the_energy_is_that_of_the_equations_and_the_gradient_that_of_autograd()
 def lagrangian(norm, x):
     """L of each token of the paper, ``(..., D)`` to ``(...)``: the normalisation is its gradient."""
     variance = (x - x.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
-    return x.shape[-1] * norm.log_gamma.exp() * (variance + norm.eps).sqrt() + (norm.delta * x).sum(dim=-1)
+    return x.shape[-1] * norm.log_gamma.exp() * (variance + 1e-5).sqrt() + (norm.delta * x).sum(dim=-1)
 
 
 def test_the_normalisation_is_the_gradient_of_its_lagrangian_and_the_lagrangian_is_convex():
