@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ class _Traces:
         total: Everything up to the last checkpoint, or the end; without components until one is read.
         split: What is known of each component by then, and for how long it was not; empty when the journal does not say.
         open: Windows that were open at the last checkpoint.
-        names: Names by id of the windows that never ended.
-        ended: Outermost windows that ended.
+        names: Names by id of the outermost windows that never ended.
+        ended: Outermost windows that ended; ``phases`` are those that ended within others, by the id of these, which are still open.
         joules: Of those that the journal holds no longer one by one: by the first word of their name and their state.
     """
 
@@ -42,6 +43,7 @@ class _Traces:
     open: list[Mapping[str, Any]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     ended: list[Record] = field(default_factory=list)
+    phases: dict[str, list[Record]] = field(default_factory=dict)
     joules: Mapping[str, float] = field(default_factory=dict)
 
     def note(self, event: Mapping[str, Any]) -> None:
@@ -52,12 +54,15 @@ class _Traces:
             whole = Record(f"{event['session']}.0", "total", None, "total", "open", str(event["utc"]), begin, begin, 0.0)
             self.total = replace(whole, hardware_id=str(event["hardware_id"]), hardware=hardware)
         elif kind == "open":
-            self.names[record["id"]] = str(record["name"])
+            if record.get("parent") is None:
+                self.names[record["id"]] = str(record["name"])
         elif kind == "close":
-            if record["parent"] is None:
+            if record["parent"] is None or record["parent"] in self.names:
                 fitted(Record, record, "record")
-                self.ended.append(Record.from_json(record))
+                within = self.phases.setdefault(record["parent"], []) if record["parent"] in self.names else self.ended
+                within.append(Record.from_json(record))
             self.names.pop(record["id"], None)  # ended after the checkpoint: its own record counts
+            self.phases.pop(record["id"], None)
         elif kind == "ended":
             self.joules = event["joules"]
         elif kind == "stop":
@@ -119,10 +124,13 @@ def _name(session: Mapping[str, Any]) -> str:
 
 
 def _unbilled(name: str, traces: _Traces, before: Mapping[str, float | None] | None) -> Iterator[dict[str, Any]]:
-    """Yield the session that the bill lacks, as if its last bill were of the last checkpoint; none if nothing was measured."""
-    if not traces.total.t0_utc or not any(part.joules is not None for part in traces.total.counting):
+    """Yield the session that the bill lacks, as if its last bill were of the last checkpoint or its start; none if nothing was measured."""
+    whole = traces.total
+    if not whole.components and (known := [*traces.ended, *chain(*traces.phases.values())]):
+        whole = replace(whole, components=scaled(known[0], 0.0).components)
+    if not whole.t0_utc or not any(part.joules is not None for part in whole.counting):
         return
-    session = SessionBill(traces.total.t0_utc, total=traces.total, ledger_session=name, before=before, rebuilt="the ledger's file")
+    session = SessionBill(whole.t0_utc, total=whole, ledger_session=name, before=before, rebuilt="the ledger's file")
     if traces.split:
         session.by_component = session.with_before(traces.split["joules"], "cpu")
         session.unknown_seconds = traces.split["unknown_seconds"]
@@ -197,8 +205,9 @@ def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]
     billed_open = {f"{kind} {number}": joules for kind, found in named for number, joules in found.items()}
     late, states = _late(session, traces, billed_open), session["by_state_joules"]
     _extend_total(session, traces)
+    newer, joules_since = session.get("total") is not None and session["total"]["t1_ns"] > traces.total.t1_ns, dict[str, float]()
     with suppress(*NOT_OURS):
-        _add_late(session, late, traces, billed_open)
+        joules_since = _add_late(session, [*late, *chain(*traces.phases.values())], traces, billed_open)
     for record in late:
         kind, _, number = record.name.partition(" ")
         state = "idle" if record.kind == "idle" else {TRIAL: BOOKED.get(record.state, "failed"), REPEAT: REPEATS}.get(kind, "overhead")
@@ -207,7 +216,7 @@ def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]
             if of == kind:
                 found.pop(number, None)
     failed = {number: joules or 0.0 for number, joules in open_trials.items()}
-    for window in traces.open:
+    for window in () if newer else traces.open:
         with suppress(*NOT_OURS):
             kind, _, number = traces.names.get(window["id"], "").partition(" ")
             whole, known = _joules(window)
@@ -215,6 +224,14 @@ def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]
                 open_trials[number], failed[number] = whole, known
             elif kind == REPEAT:
                 open_repeats[number] = known
+    for parent, phases in traces.phases.items():
+        kind, _, number = traces.names[parent].partition(" ")
+        since = math.fsum(joules_since.get(record.id, 0.0) for record in phases)
+        if kind == TRIAL and number.isdecimal():
+            failed[number] = failed.get(number, 0.0) + since
+            open_trials[number] = None if (before := open_trials.get(number, 0.0)) is None else before + since
+        elif kind == REPEAT:
+            open_repeats[number] = (open_repeats.get(number) or 0.0) + since
     for state, joules in (("failed", sum(failed.values())), (REPEATS, sum(joules or 0.0 for joules in open_repeats.values()))):
         if joules:
             states[state] = states.get(state, 0.0) + joules
@@ -246,14 +263,16 @@ def _late(session: Mapping[str, Any], traces: _Traces, billed_open: Collection[s
     return [record for record in traces.ended if record.t1_ns > t1_ns or record.id in own]
 
 
-def _add_late(session: dict[str, Any], late: Iterable[Record], traces: _Traces, billed_open: Mapping[str, float | None]) -> None:
-    """Add to the total what windows took after its end.
+def _add_late(
+    session: dict[str, Any], late: Iterable[Record], traces: _Traces, billed_open: Mapping[str, float | None]
+) -> dict[str, float]:
+    """Add to the total what windows took after its end; return that, by their ids.
 
     Of one that was open then it is what it took less what it had taken by then, or where nothing knows that, its share by time, which is
     right for a power that was even. Windows beside each other were billed apart, so that their joules add up.
     """
     if session.get("total") is None:
-        return
+        return {}
     total = Record.from_json(session["total"])
     if total.t1_ns == traces.total.t1_ns:
         by_then = {window["id"]: _joules(window)[1] for window in traces.open}
@@ -277,6 +296,7 @@ def _add_late(session: dict[str, Any], late: Iterable[Record], traces: _Traces, 
         whole = add([replace(part, hardware_id=total.hardware_id) for part in parts])
         session["total"] = replace(total, components=whole.components, t1_ns=reached, seconds=whole.seconds).to_json()
         session.update(by_component_joules=known, unknown_seconds=unknown)
+    return {part.id: part.known_joules for part in parts[1:]}
 
 
 def _balance(session: dict[str, Any]) -> None:

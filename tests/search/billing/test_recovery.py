@@ -377,3 +377,28 @@ def test_a_killed_session_still_pays_what_it_took_before_its_ledger(killed: tupl
     bill = add_up(sessions)
     assert bill.total_joules == pytest.approx(275.0)
     assert sum(bill.by_state.values()) == pytest.approx(275.0)
+
+
+@pytest.mark.parametrize("beat", [None, 15, 25])
+@pytest.mark.parametrize("billed", [True, False])
+def test_epochs_that_ended_since_the_last_beat_are_billed_to_their_open_trial(tmp_path: Path, billed: bool, beat: int | None) -> None:
+    now, file, sessions = [0], tmp_path / "ledger.jsonl", list[dict[str, Any]]()
+    ledger = Ledger([Steady(now)], file=file, interval_seconds=None, clock=lambda: now[0])
+    ledger.start()
+    trial = ledger.open("trial 0")
+    for second, epoch in enumerate(range(3), 1):
+        with ledger.window(f"epoch {epoch}", kind="epoch", parent=trial):
+            now[0] = (10 * second - 1) * SECOND
+            ledger.sample()
+            if billed and epoch == 0:
+                bill = SessionBill("2026", {"overhead": 0.0}, {0: trial.joules()}, ledger.total(), trial.id.partition(".")[0])
+                sessions = [json.loads(json.dumps(bill.to_json()))]
+            if beat is not None and 10 * epoch < beat < 10 * second:
+                ledger.checkpoint()
+            now[0] = 10 * second * SECOND
+    ledger.open("epoch 3", kind="epoch", parent=trial)
+    now[0] = 37 * SECOND  # and then it is killed
+    assert settle_killed(sessions, file) == {0: pytest.approx(300.0)}
+    assert add_up(sessions).by_state == {"overhead": pytest.approx(0.0), "failed": pytest.approx(300.0)}
+    assert add_up(sessions).total_joules == pytest.approx(300.0)
+    assert settle_killed(sessions, file) == {}
