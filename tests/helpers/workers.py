@@ -178,8 +178,9 @@ def in_threads(workers: Sequence[Callable[[], object]]) -> None:
     """Let workers work at the same time in this process; the error of one is raised.
 
     Where trainings of two overlap, the CPU time of a third that decides meanwhile is nobody's, and their energies may be unknown: take
-    `in_processes` where they must be known, or one trains at a time.
+    `in_processes` where they must be known, or one trains at a time. A process has one session else, whose work and seeds are its own.
     """
-    with ThreadPoolExecutor(len(workers)) as threads:
+    several = threading.Semaphore(len(workers))
+    with patch.object(session, "_ONE_SESSION", several), ThreadPoolExecutor(len(workers)) as threads:
         for done in [threads.submit(worker) for worker in workers]:
             done.result()
