@@ -1,19 +1,17 @@
-"""What the texts of a column mean: numbers of either decimal sign, dates, truth values or texts; which of them are alike, or "missing"."""
+"""What the texts of a column mean: numbers of either decimal sign, dates, truth values or texts; which of them say "missing"."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import unescape
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
-from unicodedata import normalize
 
 import numpy as np
 
-from .table_encodings import COMPACTS, MOST, OF_DAY, PLAINLY_DAYS, date_form, in_english, quoted, seconds_of, since_1970
+from .table_encodings import COMPACTS, MOST, OF_DAY, PLAINLY_DAYS, ZONES, date_form, in_english, quoted, seconds_of, since_1970
 from .table_numbers import MINUTES, SECONDS, amounts, by_thousands, doubtful, lasted, signs_of, unit_of
 
 if TYPE_CHECKING:
@@ -47,8 +45,11 @@ TRUTHS = {
 _TELEPHONE = r"\+[1-9]\d{0,2}[ /()-]?\d[\d /()-]{6,}"
 #: Texts of so many different values and one form get a word.
 FORMED = 20
-#: Signs that look as others do, in small letters: dashes, quotes, letters of Cyrillic.
-_LOOKS = str.maketrans("‐‑‒–—−‘’ʼ´`“”„«»аеорсухіјѕкмтвн", "------'''''\"\"\"\"\"aeopcyxijskmtbh")
+#: No date, number or duration has more signs.
+LONGEST = 128
+#: A time of day, but for one in UTC, as which one without a zone is read; and a zone behind it.
+_TIME = r"(?:\d:\d\d|\dT\d{4}).*$(?<!Z)(?<!UTC)(?<!GMT)"
+_ZONE = rf":\d\d(?:[.,]\d+)? ?(?:[AaPp]\.?[Mm]\.? ?)?(?:(?:GMT|UTC)?[+-]\d\d|(?:{'|'.join(ZONES)})\b)|T\d{{4,6}}[+-]\d\d"
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,13 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     codes, levels = pd.factorize(values)
     if not len(levels):
         return Reading()
-    column = _Column(pd.Series(levels, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels)), styles)
-    return next(found for reads in _READERS if (found := reads(column)) is not None)
+    # Patterns over texts of pages take long, and what is so long is known by its ends.
+    short = [text if len(text) <= LONGEST or text.isdecimal() else f"{text[:LONGEST]} ... {text[-1]}" for text in levels]
+    column = _Column(pd.Series(short, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels)), styles)
+    found = next(found for reads in _READERS if (found := reads(column)) is not None)
+    return (
+        replace(found, gaps=tuple(whole for whole, text in zip(levels, short, strict=True) if text in found.gaps)) if found.gaps else found
+    )
 
 
 @dataclass(frozen=True)
@@ -266,12 +272,24 @@ def _date_or_text(column: _Column) -> Reading:
     form, said = date_form(column.texts)
     if form is not None:
         lost = column.texts[np.isnan(parse(column.texts, Reading("date", form)))] if said else ()
-        return Reading("date", form, said, tuple(lost))
+        return Reading("date", form, said or _mixed_zones(column.texts), tuple(lost))
     _, numbers, share = column.best
     strange = np.isnan(numbers)
     held = f"is text, for beside numbers it holds {quoted(column.texts[strange])}; correct or empty these cells to have numbers"
     mostly = share > 0.5 or strange.mean() <= 1 - MOST
     return Reading(note=(held if mostly else None) or column.numbers[1] or said or _in_form(column.texts))
+
+
+def zoned(found: pd.Series[Any]) -> pd.Series[Any]:
+    """Return of the texts with a time of day whether a zone stands behind it; days alone, and times in UTC, are left out."""
+    return found[found.str.contains(_TIME)].str.contains(_ZONE)
+
+
+def _mixed_zones(different: pd.Series[Any]) -> str | None:
+    if (zones := zoned(different)).nunique() < 2:
+        return None
+    without, beside = (different[zones.index[zones == zone][0]] for zone in (False, True))
+    return f"is dates, of which some have no zone, as {without!r} beside {beside!r}, and are taken for UTC; write all with their zone"
 
 
 #: What the texts of a column may be; the first that answers wins.
@@ -355,45 +373,3 @@ def from_json(column: Mapping[str, Any]) -> Reading:
     dates = bool(column.get("calendar"))  # a column that was stored as dates, which may come as texts later
     how, gaps = column.get("how", "ISO8601" if dates else ".,"), tuple(column.get("gaps", ()))
     return Reading(column.get("reading", "date" if dates else "number"), how, gaps=gaps)
-
-
-def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
-    """Return the names that differ in capitals, blanks or signs that look alike only, or as ``short`` forms, in lists of two or more."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(names):
-        plain = " ".join(normalize("NFKC", name).casefold().translate(_LOOKS).split()).rstrip(".") or name
-        found.setdefault(short.get(plain, plain), []).append(name)
-    return [alike for alike in found.values() if len(alike) > 1]
-
-
-def spellings(classes: Collection[str], column: str) -> Iterator[str]:
-    """Say which classes of a column are probably one: spelt in two ways, or one a short form of the other.
-
-    >>> list(spellings({"cat", "Cat", "dog"}, "pet"))
-    ["'Cat' and 'cat' in pet differ in capitals or blanks only, and are two classes; spell them alike"]
-    """
-    if twice := spelt_alike(classes, {"y": "yes", "n": "no", "t": "true", "f": "false"}):
-        shown = f"{' and '.join(map(repr, twice[0][:3]))} in {column}"
-        yield f"{shown} differ in {differing(twice[0])} only, and are two classes; spell them alike"
-    if one := abbreviated(classes):
-        yield f"{one[0]!r} and {one[1]!r} in {column} may mean the same, and are two classes; spell them alike if they do"
-
-
-def differing(names: Iterable[str]) -> str:
-    """Say in what names differ that are spelt alike.
-
-    >>> differing(["Cat", "cat "]), differing(["pre-test", "pre–test"])
-    ('capitals or blanks', 'spelling')
-    """
-    return "capitals or blanks" if len({"".join(name.casefold().split()) for name in names}) == 1 else "spelling"
-
-
-def abbreviated(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return a name that is the first letter of another, where all names of one letter are, each of one other: ``M`` of ``male``.
-
-    >>> abbreviated({"M", "male", "F", "female"}), abbreviated({"A", "B", "absent"})
-    (('F', 'female'), None)
-    """
-    letters = sorted(name for name in names if len(name.rstrip(".")) == 1 and name[0].isalpha())
-    meant = {letter: [name for name in names if len(name) > 2 and name[0].casefold() == letter[0].casefold()] for letter in letters}
-    return (letters[0], meant[letters[0]][0]) if letters and all(len(one) == 1 for one in meant.values()) else None

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 from unicodedata import combining, normalize
 
-from .columns import spelt_alike
 from .table_file import TEXT, TYPED
+from .table_surprises import spelt_alike
 
 #: The folders of a path, and its file.
 Parts = tuple[str, ...]

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from ..argument_types import refuse_wrong_types
 from ..formatting import read_names
 from .arrays import task_in_memory
-from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, spellings, texts, without_markers
+from .columns import LARGEST, MISSING, Reading, infer, is_text, numbers, parse, plain_frame, readings, texts, without_markers
 from .table_checks import copies, warn_of_codes, warn_of_columns, warn_of_markers, warn_of_rows, warn_of_telling, words_for_missing
 from .table_encodings import OF_DAY, goals_of, means_of_others
 from .table_features import MAX_LEVELS, Column, apply, feature_names, is_numeric, learn, levels_with_means, listed, without_endless
 from .table_file import read
 from .table_rows import is_number
 from .table_splits import alike_neighbours, split_column, split_rows
-from .table_surprises import UNNAMED, other_signs, rows_as_learnt, surprises
+from .table_surprises import UNNAMED, other_signs, rows_as_learnt, spellings, surprises
 from .task import MAX_NUMERIC_CLASSES, Kind, Targets, Task, encode, infer_kind, keep_rows, noting
 from .text import Embedded, StaticEmbedding
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..formatting import names_text
-from .columns import LARGEST, MISSING, Reading, abbreviated, differing, is_text, numbers, spelt_alike, texts
+from .columns import LARGEST, MISSING, Reading, is_text, numbers, texts
 from .file_tree import SOUNDS, SUFFIXES
 from .table_features import Column, apply
+from .table_surprises import abbreviated, differing, spelt_alike
 from .task import MAX_NUMERIC_CLASSES, NEARLY_ALL, Targets
 
 if TYPE_CHECKING:

@@ -86,8 +86,8 @@ _FURTHER = (
     "prosince joulukuuta desember decembrie aralık δεκεμβριου грудня",
 )
 #: Zones whose letters mean one thing nearly everywhere, in hours before UTC.
-_ZONES = {"CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5}
-_ZONES |= {"MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
+ZONES = {"CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5}
+ZONES |= {"MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
 _ENGLISH = {
     name: names.split()[0].capitalize() for names, more in zip(_MONTHS, _FURTHER, strict=True) for name in f"{names} {more}".split()
 }
@@ -244,6 +244,8 @@ def _short(values: np.ndarray) -> list[float]:
 
 def date_form(different: pd.Series[Any]) -> tuple[str | None, str | None]:
     """Return how texts ``(n,)`` are dates: one of ``FORMATS``, several with ``|`` between, None if most are none; and what to say."""
+    if different.str.contains(r"\d").mean() < 0.5:  # most of the texts are none, and to write them in English takes long
+        return None, None
     dates = different.map(in_english)
     like = dates.str.match(_DATE).to_numpy()
     if like.mean() >= MOST:
@@ -383,6 +385,6 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str] | str], 
     (re.compile(r"^/Date\((-?\d+)(?:[+-]\d{4})?\)/$"), lambda found: str(np.datetime64(int(found[1]), "ms"))),
     (re.compile(r"(?<=\d) ?(?:\([A-Z][^()]*\)|\[[^\[\]]*\]|[A-Z][a-z]+(?:/[A-Za-z_]+)+)$"), ""),
     (re.compile(r"(:\d\d) ?(?:GMT|UTC)(?=[+-]\d\d)"), r"\1 "),
-    (re.compile(rf"(:\d\d(?:\.\d+)?) ?({'|'.join(_ZONES)})$"), lambda found: f"{found[1]} {_ZONES[found[2]]:+03}:00"),
+    (re.compile(rf"(:\d\d(?:\.\d+)?) ?({'|'.join(ZONES)})$"), lambda found: f"{found[1]} {ZONES[found[2]]:+03}:00"),
 )
 _WORDED = re.compile(r"[^\W\d_]{2}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import LARGEST, Reading, as_json, from_json, is_text, numbers, readings, texts
+from .columns import LARGEST, Reading, as_json, from_json, is_text, numbers, readings, texts, zoned
 from .table_encodings import (
     COMPACT,
     calendar_features,
@@ -91,6 +91,7 @@ def learn(
         if not known[k] or not (varies or marked):
             learnt[name] = {"name": name, "type": "dropped", "reason": "constant" if known[k] else "empty"}
             continue
+        dated = how.get(name, Reading()).kind == "date" or frame[name].dtype.kind == "M"
         learnt[name] = {
             "name": name,
             "type": "numeric",
@@ -99,7 +100,7 @@ def learn(
             "std": float(deviation[k]) if varies else 1.0,
             "missing": marked,
             **as_json(how.get(name, Reading())),
-            **(learn_calendar(values[:, k]) if how.get(name, Reading()).kind == "date" or frame[name].dtype.kind == "M" else {}),
+            **({**learn_calendar(values[:, k]), **_zone(frame[name])} if dated else {}),
         }
         if frame[name].dtype.kind == "M" and "calendar" not in learnt[name]:  # where there is a calendar it says so
             learnt[name] |= as_json(Reading("date", "ISO8601"))
@@ -148,6 +149,15 @@ def apply(columns: list[Column], frame: pd.DataFrame) -> np.ndarray:
 def feature_names(columns: list[Column]) -> list[str]:
     """Return the name of each feature that ``apply`` makes, in order."""
     return [column["name"] + suffix for column in columns for suffix in _suffixes(column)]
+
+
+def _zone(values: pd.Series[Any]) -> dict[str, bool]:
+    """Return whether the times of day of a column have a zone, where all have one or none has, see ``zoned``."""
+    import pandas as pd
+
+    some = values if is_text(values.dtype) else values.dropna().iloc[:1]  # those of a type are alike
+    zones = zoned(pd.Series([*{*texts(some)} - {None}], dtype=object))
+    return {"zone": bool(zones.iloc[0])} if zones.nunique() == 1 else {}
 
 
 def _name_rows(values: np.ndarray, *, counted: bool) -> bool:

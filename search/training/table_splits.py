@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Reading, differing, infer, is_text, numbers, spelt_alike, texts
+from .columns import Reading, infer, is_text, numbers, texts
 from .table_encodings import OF_DAY
+from .table_surprises import differing, spelt_alike
 from .task import Targets, split_indices
 
 if TYPE_CHECKING:

@@ -1,17 +1,18 @@
-"""What new rows of a table have that training had not: codes in another spelling, values and gaps never seen, other decimal signs."""
+"""What new rows of a table have that training had not: values in another spelling or zone, or never seen, gaps; which names are alike."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 import numpy as np
 
-from .columns import LARGEST, Reading, by_other_sign, from_json, is_text, numbers, parse, plain_frame, texts, without_markers
+from .columns import LARGEST, Reading, by_other_sign, from_json, is_text, numbers, parse, plain_frame, texts, without_markers, zoned
 from .table_numbers import signs_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: So many times as large or small as those of training, values are probably in another unit; of so many different ones it is said.
 SCALE, FEWEST = 50, 10
+#: Signs that look as others do, in small letters: dashes, quotes, letters of Cyrillic.
+_LOOKS = str.maketrans("‐‑‒–—−‘’ʼ´`“”„«»аеорсухіјѕкмтвн", "------'''''\"\"\"\"\"aeopcyxijskmtbh")
 #: What a column without a name is called.
 UNNAMED = re.compile(r"Unnamed: \d+")
 
@@ -94,6 +97,48 @@ def spelt(name: str) -> str:
     return " ".join(normalize("NFC", name).casefold().split())
 
 
+def spelt_alike(names: Iterable[str], short: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
+    """Return the names that differ in capitals, blanks or signs that look alike only, or as ``short`` forms, in lists of two or more."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        plain = " ".join(normalize("NFKC", name).casefold().translate(_LOOKS).split()).rstrip(".") or name
+        found.setdefault(short.get(plain, plain), []).append(name)
+    return [alike for alike in found.values() if len(alike) > 1]
+
+
+def spellings(classes: Collection[str], column: str) -> Iterator[str]:
+    """Say which classes of a column are probably one: spelt in two ways, or one a short form of the other.
+
+    >>> list(spellings({"cat", "Cat", "dog"}, "pet"))
+    ["'Cat' and 'cat' in pet differ in capitals or blanks only, and are two classes; spell them alike"]
+    """
+    if twice := spelt_alike(classes, {"y": "yes", "n": "no", "t": "true", "f": "false"}):
+        shown = f"{' and '.join(map(repr, twice[0][:3]))} in {column}"
+        yield f"{shown} differ in {differing(twice[0])} only, and are two classes; spell them alike"
+    if one := abbreviated(classes):
+        yield f"{one[0]!r} and {one[1]!r} in {column} may mean the same, and are two classes; spell them alike if they do"
+
+
+def differing(names: Iterable[str]) -> str:
+    """Say in what names differ that are spelt alike.
+
+    >>> differing(["Cat", "cat "]), differing(["pre-test", "pre–test"])
+    ('capitals or blanks', 'spelling')
+    """
+    return "capitals or blanks" if len({"".join(name.casefold().split()) for name in names}) == 1 else "spelling"
+
+
+def abbreviated(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return a name that is the first letter of another, where all names of one letter are, each of one other: ``M`` of ``male``.
+
+    >>> abbreviated({"M", "male", "F", "female"}), abbreviated({"A", "B", "absent"})
+    (('F', 'female'), None)
+    """
+    letters = sorted(name for name in names if len(name.rstrip(".")) == 1 and name[0].isalpha())
+    meant = {letter: [name for name in names if len(name) > 2 and name[0].casefold() == letter[0].casefold()] for letter in letters}
+    return (letters[0], meant[letters[0]][0]) if letters and all(len(one) == 1 for one in meant.values()) else None
+
+
 def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
     """Say what training had not of the values of a column that it learnt: a sentence for each kind, with their number and an example."""
     import pandas as pd
@@ -108,6 +153,10 @@ def surprises(column: Mapping[str, Any], values: pd.Series[Any]) -> list[str]:
 
     if column["type"] == "numeric":
         reading = from_json(column)
+        if "zone" in column:
+            zones = zoned(pd.Series(present, dtype=object))
+            written = "without a zone, which training had" if column["zone"] else "with a zone, which training had not"
+            count([present[k] for k in zones.index[zones != column["zone"]]], "taken for UTC", f"written {written}")
         read = list(zip(found, numbers(values, reading), strict=True))
         strange = [text for text, one in read if text is not None and np.isnan(one) and text not in reading.gaps]
         count(strange, f"no {reading.kind}, counted as missing")

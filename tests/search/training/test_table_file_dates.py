@@ -1,12 +1,14 @@
 """Dates, times and durations in tables are told from numbers and texts, however they are written."""
 
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.table_files import ROWS, label, of, parts_of, read, write
+from helpers.table_files import ROWS, label, of, parts_of, read, said_of_new, write
 
+from joulefront.search.training import columns, table_encodings
 from joulefront.search.training.table import prepare, table
 
 
@@ -173,3 +175,43 @@ def test_minutes_and_seconds_beside_hours_are_no_hours_in_training_and_for_a_row
     assert made == pytest.approx(59 * 60 + 30, rel=1e-5)
     cells = [f"{k % 24}:{k % 60:02}" + ":10" * (k % 2) for k in range(ROWS)]
     assert 30_000 < of(read(write(tmp_path / "d.csv", [f"{cell},{label(k)}" for k, cell in enumerate(cells)]))[0], "a")["mean"] < 60_000
+
+
+TIMES = pd.date_range("2024-01-01", periods=ROWS, freq="7h")
+
+
+@pytest.mark.parametrize("suffix", ["", "+02:00", " CET"])
+def test_new_times_with_a_zone_where_training_had_none_are_said_and_the_reverse(tmp_path, suffix):
+    task, _ = read(write(tmp_path / "t.csv", [f"{time}{suffix},{label(k)}" for k, time in enumerate(TIMES)]))
+    assert of(task, "a")["zone"] is bool(suffix)
+    plain, utc, paris = (pd.DataFrame({"a": [f"{time}{one}" for time in TIMES]}) for one in ("", "Z", "+01:00"))
+    typed, typed_local = pd.DataFrame({"a": TIMES}), pd.DataFrame({"a": TIMES.tz_localize("Europe/Paris")})
+    written = "60 values of 'a' were written " + ("without a zone, which training had" if suffix else "with a zone, which training had not")
+    for new in (plain, typed) if suffix else (paris, typed_local):
+        assert written in said_of_new(task, new)[1]
+    for new in (utc, *((paris, typed_local) if suffix else (plain, typed))):
+        assert said_of_new(task, new)[1] == ""
+    older = task.preprocessing | {"columns": [{key: value for key, value in of(task, "a").items() if key != "zone"}]}
+    assert said_of_new(SimpleNamespace(preprocessing=older), typed)[1] == ""
+
+
+def test_times_of_which_some_have_a_zone_get_a_word_and_days_beside_them_none(tmp_path):
+    rows = [f"{time}{'+02:00' if k % 2 else ''},{label(k)}" for k, time in enumerate(TIMES)]
+    task, said = read(write(tmp_path / "t.csv", rows))
+    assert "some have no zone, as '2024-01-01 00:00:00' beside '2024-01-01 07:00:00+02:00', and are taken for UTC" in said
+    assert "zone" not in of(task, "a")
+    rows = [f"{time if k % 2 else time.date()}{'Z' if k % 2 else ''},{label(k)}" for k, time in enumerate(TIMES)]
+    assert read(write(tmp_path / "d.csv", rows))[1] == ""
+
+
+def test_texts_of_pages_are_not_searched_for_dates_and_are_missing_as_a_whole_among_numbers(monkeypatch):
+    seen, english = [], table_encodings.in_english
+    monkeypatch.setattr(table_encodings, "in_english", lambda text: [seen.append(len(text)), english(text)][1])
+    pages = [f"{k} pages of March " * 90 for k in range(200)]
+    assert columns.infer(np.array(pages, dtype=object)).kind == "text"
+    assert max(seen) < 200
+    seen.clear()
+    assert columns.infer(np.array(["words alone", "other words", "5 March 2024"], dtype=object)).kind == "text"
+    assert not seen
+    found = columns.infer(np.array([*map(str, range(60)), pages[0].strip()], dtype=object))
+    assert (found.kind, found.gaps) == ("number", (pages[0].strip(),))
