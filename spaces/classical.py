@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ..search.space import Candidate, Suggest
-from ..search.training.estimator import Estimator, drawn_rows, plain_scores, thirds
+from ..search.training.estimator import Estimator, drawn_rows, thirds
 from ..search.training.recipe import Recipe
 from ..search.training.task import Kind, Task
 from .recipes import Bounded, Caps, Count, Counts, Domain, Floats, Options, Rates, suggest_categorical, suggest_float, suggest_int, words
@@ -208,7 +208,8 @@ class FidelityEstimator(Estimator):
         if epochs_to <= epochs_from:
             return
         if self.detector:
-            X = X[np.asarray(y) == 0]
+            normal = np.asarray(y) == 0
+            X, y = X[normal], y[normal]
             if len(X) < _FEWEST:
                 raise ValueError(f"{self.name} needs at least {_FEWEST} normal examples (target 0) in the training split, got {len(X)}")
         if not self.grows and epochs_from > 0 and thirds(epochs_from, self.full_epochs) == thirds(epochs_to, self.full_epochs):
@@ -224,30 +225,14 @@ class FidelityEstimator(Estimator):
             by_newton = {"solver": "newton-cholesky", "max_iter": max(1, steps // _NEWTON)}
             self.sklearn.set_params(**by_newton if few else {"max_iter": steps})
         else:
-            X, y = self._share(X, y, epochs_to, seed)
+            fewest = max(_FEWEST, getattr(self.sklearn, "n_neighbors", 1) + 1)
+            chosen = drawn_rows(len(X), max(ceil(len(X) * (1.0 / thirds(epochs_to, self.full_epochs))), fewest), seed)
+            X, y = X[chosen], y[chosen]
         with warnings.catch_warnings():
             # Stopping before convergence is the fidelity here, not a mistake; Newton's method goes on by L-BFGS where it warns of a matrix.
             for category in (UserWarning, RuntimeWarning):
                 warnings.filterwarnings("ignore", category=category, module="sklearn")
-            if self.detector:
-                self.sklearn.fit(X)
-            else:
-                self.sklearn.fit(X, y)
-
-    def predict_scores(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities ``(n, classes)`` of the classes seen or ``(n, labels)``, values ``(n,)`` or anomaly scores ``(n,)``.
-
-        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold that ``contamination`` sets.
-        """
-        return plain_scores(self.sklearn, X)
-
-    def _share(self, X: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        fewest = max(_FEWEST, getattr(self.sklearn, "n_neighbors", 1) + 1)
-        rows = min(max(ceil(len(X) * (1.0 / thirds(epochs, self.full_epochs))), fewest), len(X))
-        if rows == len(X):
-            return X, y
-        chosen = drawn_rows(len(X), rows, seed)
-        return X[chosen], y if self.detector else y[chosen]
+            self.sklearn.fit(X, None if self.detector else y)
 
 
 def make_sklearn(name: str, kind: str, settings: Mapping[str, Any], *, threads: int | None = None) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..search.space import Candidate, Suggest
-from ..search.training.estimator import SklearnLike, drawn_rows, plain_scores, thirds
+from ..search.training.estimator import Estimator, SklearnLike, drawn_rows, thirds
 from ..search.training.recipe import Recipe
 from ..search.training.task import Task
 from .recipes import Bounded, Count, Sizes, suggest_categorical
@@ -156,7 +156,7 @@ class InContext(SklearnLike):
         return self._model
 
 
-class InContextEstimator:
+class InContextEstimator(Estimator):
     """An ``Estimator`` whose epochs are a growing share of the rows, 1/27, 1/9, 1/3, all; each step is prepared anew.
 
     ``file`` holds the weights; an ``InContext`` that is put in its place, e.g. one that was read from a run folder, gets it, too.
@@ -183,7 +183,3 @@ class InContextEstimator:
             return
         chosen = drawn_rows(len(X), rows, seed)
         self.sklearn.set_params(random_state=seed % 2**32).fit(X[chosen], np.asarray(y)[chosen])
-
-    def predict_scores(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities ``(n, classes)`` or values ``(n,)``."""
-        return plain_scores(self.sklearn, X)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .estimator import SklearnLike, drawn_rows, plain_scores
+from .estimator import Estimator, SklearnLike, drawn_rows, plain_scores
 from .task import Kind
 
 #: Library -> what to install for it.
@@ -118,7 +118,7 @@ def as_trees(fitted: Any, X: np.ndarray) -> Any:
     return trees if same else fitted
 
 
-class BoostedEstimator:
+class BoostedEstimator(Estimator):
     """An ``Estimator`` of boosted trees: an epoch is ``rounds_per_epoch`` rounds, and more epochs add rounds to those there are.
 
     ``settings`` have our names, see ``NAMES``. ``share`` of the training rows is used, drawn once; ``balanced`` weights each class alike.
@@ -165,10 +165,6 @@ class BoostedEstimator:
         if epochs_from == 0 or self._data is None:
             self._data = self._rows(X, np.asarray(y), seed)
         self.sklearn.put(ways[self.library](epochs_from * self.rounds, epochs_to * self.rounds, seed % 2**31))
-
-    def predict_scores(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities ``(n, classes)`` or values ``(n,)``."""
-        return plain_scores(self.sklearn, X)
 
     def _rows(self, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """Put the rows that are learnt from into the form of the library, which divides their values into bins once."""

@@ -25,11 +25,13 @@ class Estimator(Protocol):
     def predict_scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities ``(n, classes)``, values ``(n,)`` in the units of the targets, or anomaly scores ``(n,)``.
 
-        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold of the estimator.
+        Anomaly scores lie in [0, 1], greater is more anomalous, and 0.5 is the threshold of the estimator. Those who inherit this have the
+        scores of ``sklearn``.
         """
+        return plain_scores(self.sklearn, X)
 
 
-class SingleEpoch:
+class SingleEpoch(Estimator):
     """Any scikit-learn estimator: all of its work is done in the first epoch, later ones add and cost nothing."""
 
     def __init__(self, sklearn: Any) -> None:
@@ -44,10 +46,6 @@ class SingleEpoch:
             self.sklearn.set_params(**dict.fromkeys(names, seed % 2**32))
         self.sklearn.fit(X, y)
         self.sklearn = getattr(self.sklearn, "best_estimator_", self.sklearn)  # what a GridSearchCV has found; how it searched is no model
-
-    def predict_scores(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities, decision values or predictions, whichever the estimator has."""
-        return plain_scores(self.sklearn, X)
 
 
 class SklearnLike:

@@ -200,9 +200,7 @@ def quality(kind: Kind, scores: np.ndarray, targets: np.ndarray, *, scale: tuple
         score = scores[:, 1] if scores.ndim == 2 else scores
         scores = np.stack([1.0 - score, score], axis=1)
     found = _classification(scores, targets)
-    if kind == "anomaly":
-        found["f1"] = _f1(scores[:, 1] > 0.5, targets == 1)
-    return found
+    return found | ({"f1": _f1(scores[:, 1] > 0.5, targets == 1)} if kind == "anomaly" else {})
 
 
 def _classification(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:

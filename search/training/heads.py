@@ -89,17 +89,14 @@ class Ridge(_Linear):
         count, width = inputs.shape
         ridge = self.penalty * width
         checked = slice(0, min(count, SCALED_BY))
+        gram = inputs @ inputs.T if count <= width else inputs.T @ inputs
+        gram.diagonal().add_(ridge)
+        factor = torch.linalg.cholesky(gram)
         if count <= width:
-            gram = inputs @ inputs.T
-            gram.diagonal().add_(ridge)
-            factor = torch.linalg.cholesky(gram)
             weights = inputs.T @ torch.cholesky_solve(residual, factor)
             units = torch.eye(count, dtype=inputs.dtype, device=inputs.device)[:, checked]
             leverage = 1.0 - ridge * torch.cholesky_solve(units, factor)[checked].diagonal()
         else:
-            gram = inputs.T @ inputs
-            gram.diagonal().add_(ridge)
-            factor = torch.linalg.cholesky(gram)
             weights = torch.cholesky_solve(inputs.T @ residual, factor)
             leverage = (inputs[checked] * torch.cholesky_solve(inputs[checked].T, factor).T).sum(dim=1)
         scale = 1.0
