@@ -48,8 +48,8 @@ class Gate:
 class Encoding:
     """The parameters of a study and their encoding.
 
-    ``distributions`` and ``fixed`` hold the parameters with several values, in a fixed order, and those with a single one; ``gates`` the
-    conditional parameters by index.
+    ``fixed`` holds the parameters that all configurations have with a single value, ``distributions`` the others, in a fixed order;
+    ``gates`` the conditional ones by index.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -144,15 +144,14 @@ def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str
 
     ``distributions`` holds the latest one of every parameter that appears in the configurations.
     """
-    fixed = {name: _values(d, np.zeros(1))[0] for name, d in sorted(distributions.items()) if d.single()}
-    encoding = Encoding({name: d for name, d in sorted(distributions.items()) if not d.single()}, fixed)
-    names = list(encoding.distributions)
-    if not seen or all(len(params.keys() & encoding.distributions.keys()) == len(names) for params in seen):
+    conditional = {name for name in distributions if len({name in params for params in seen}) == 2}
+    fixed = {name: _values(d, np.zeros(1))[0] for name, d in sorted(distributions.items()) if d.single() and name not in conditional}
+    encoding = Encoding({name: d for name, d in sorted(distributions.items()) if name not in fixed}, fixed)
+    if not conditional:
         return encoding
     genes = np.array([encoding.genes(params) for params in seen])
-    gates = {
-        index: gate for index in range(len(names)) if np.isnan(genes[:, index]).any() and (gate := _learn_gate(genes, index)) is not None
-    }
+    names = enumerate(encoding.distributions)
+    gates = {index: gate for index, name in names if name in conditional and (gate := _learn_gate(genes, index)) is not None}
     return Encoding(encoding.distributions, fixed, gates)
 
 
@@ -164,7 +163,7 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
     """
     absent = np.isnan(genes[:, index])
     missing = np.isnan(genes).sum(0)
-    best: tuple[int, int, Gate] | None = None
+    found: list[tuple[int, int, Gate]] = []
     for by in np.flatnonzero(missing < absent.sum()):
         values = np.round(np.where(np.isnan(genes[:, by]), -1.0, genes[:, by]), 9)
         different = np.unique(values)
@@ -173,11 +172,10 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
         # Where a gate is itself absent so is what it controls.
         off = {-1.0, *(float(v) for v in different if absent[values == v].mean() > 0.5)}
         wrong = int((np.isin(values, list(off)) != absent).sum())
-        # Fewest contradictions first; then the gate with the fewest values, which is the simplest rule.
-        rank = (wrong, len(different))
-        if wrong < min(absent.sum(), (~absent).sum()) and (best is None or rank < best[:2]):
-            best = (*rank, Gate(int(by), frozenset(off - {-1.0})))
-    return None if best is None else best[2]
+        if wrong < min(absent.sum(), (~absent).sum()):
+            found.append((wrong, len(different), Gate(int(by), frozenset(off - {-1.0}))))
+    # Fewest contradictions first; then the gate with the fewest values, which is the simplest rule.
+    return min(found, key=lambda one: one[:2])[2] if found else None
 
 
 def _width(distribution: BaseDistribution) -> int:
@@ -200,7 +198,7 @@ def _gene(distribution: BaseDistribution, value: Any) -> float:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = _bounds(distribution)
     number = float(np.log(value)) if distribution.log else float(value)
-    return (number - low) / (high - low)
+    return (number - low) / (high - low) if high > low else 0.5
 
 
 def _numbers(distribution: FloatDistribution | IntDistribution, genes: Array) -> Array:
@@ -221,9 +219,11 @@ def _snap(distribution: BaseDistribution, genes: Array) -> Array:
         first = [distribution.to_internal_repr(choice) for choice in distribution.choices]  # of equal ones, as 0 and False are
         return np.where(np.isnan(genes), np.nan, np.array(first)[np.nan_to_num(genes).astype(int)])
     assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = _bounds(distribution)
+    if not low < high:
+        return np.where(np.isnan(genes), np.nan, 0.5)
     if distribution.step is None:
         return np.clip(genes, 0.0, 1.0)
-    low, high = _bounds(distribution)
     numbers = _numbers(distribution, genes)
     return ((np.log(numbers) if distribution.log else numbers) - low) / (high - low)
 
@@ -318,10 +318,9 @@ class Encoder:
 
     def genes(self, key: str, params: Mapping[str, Any]) -> Array:
         """Return the genes of a measured or failed configuration, ``(size,)``."""
-        row = self._genes.get(key)
-        if row is None:
-            row = self._genes[key] = self.encoding.genes(params)
-        return row
+        if key not in self._genes:
+            self._genes[key] = self.encoding.genes(params)
+        return self._genes[key]
 
     def columns(self, genes: Array) -> Array:
         """Encode ``(n, size)`` genes as model inputs ``(n, d)``."""
@@ -336,11 +335,10 @@ class Encoder:
 
     def _feature(self, row: Array) -> Array:
         name = row.tobytes()
-        found = self._extra.get(name)
-        if found is None:
+        if name not in self._extra:
             assert self.features is not None
-            found = self._extra[name] = np.atleast_1d(np.asarray(self.features(self.encoding.params(row)), dtype=float))
-        return found
+            self._extra[name] = np.atleast_1d(np.asarray(self.features(self.encoding.params(row)), dtype=float))
+        return self._extra[name]
 
     def _feature_ranges(self) -> tuple[NDArray[np.bool_], Array, Array]:
         """Ranges of the features over random configurations: which are logarithmic, and both ends."""

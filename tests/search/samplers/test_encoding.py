@@ -84,6 +84,25 @@ def test_single_values_are_kept_out_of_the_search_but_in_the_parameters() -> Non
     assert encoding.params(np.array([0.5])) == {"a": 3, "b": 0.5}
 
 
+def test_a_single_value_that_only_some_configurations_have_is_left_out_of_the_others() -> None:
+    single = {
+        "flag": CategoricalDistribution([True]),
+        "large": IntDistribution(10**18, 10**18),
+        "layers": IntDistribution(3, 3, log=True),
+        "rate": FloatDistribution(0.1, 0.1, log=True),
+    }
+    values = {"flag": True, "large": 10**18, "layers": 3, "rate": 0.1}
+    sgd, adam = {"opt": "sgd", **values}, {"opt": "adam", "beta": 0.5}
+    space = {"beta": FloatDistribution(0, 1), "opt": CategoricalDistribution(["sgd", "adam"]), **single}
+    encoding = learn_encoding([sgd, adam, adam, sgd, {**adam, "beta": 0.7}], space)
+    genes = encoding.random(np.random.default_rng(0), 30)
+    rows = encoding.rows(genes)
+    assert all(row == sgd if row["opt"] == "sgd" else row.keys() == adam.keys() for row in rows)
+    assert len({row["opt"] for row in rows}) == 2
+    assert np.isfinite(encoding.columns(genes)).all()
+    np.testing.assert_array_equal([encoding.genes(row) for row in rows], genes)
+
+
 def test_mutants_differ_from_their_parent_and_stay_in_the_space() -> None:
     encoding = Encoding(SPACE)
     rng = np.random.default_rng(0)
