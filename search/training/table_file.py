@@ -85,9 +85,8 @@ def read(path: Path, names: Collection[str] = (), learnt: Mapping[str, Any] | No
         if suffixes & TEXT:
             return _read_text(path, names, learnt or {})
     except Exception as error:  # the readers raise whatever they like on bytes of somebody else
-        said = re.sub(
-            r".*EOF inside string.* row (\d+)", r"a quote that opens about line \1 is never closed; close or remove it", str(error)
-        )
+        quote = r"a quote that opens about line \1 is never closed; close or remove it"
+        said = re.sub(r".*EOF inside string.* row (\d+)", quote, str(error))
         raise ValueError(f"cannot read the table {path}: {' '.join(said.split())[:200]}") from error
     raise ValueError(f"{path} must end in {', '.join(sorted(TEXT | TYPED))}, got {''.join(path.suffixes) or 'no suffix'}; save it as CSV")
 
@@ -131,7 +130,7 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     def cell(value: Any) -> str:
         return "" if pd.isna(value) else str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
-    sheets = {name: raw for name, raw in pd.read_excel(path, header=None, sheet_name=None).items() if not raw.empty}
+    sheets = {name: raw for name, raw in pd.read_excel(path, header=None, sheet_name=None, na_filter=False).items() if not raw.empty}
     with zipfile.ZipFile(path) as archive:
         book = archive.read("xl/workbook.xml").decode("utf-8", "replace") if "xl/workbook.xml" in archive.namelist() else ""
     hidden = {unescape(name) for tag in re.findall(r"<sheet [^>]*hidden[^>]*>", book, re.I) for name in re.findall(r' name="([^"]*)"', tag)}
@@ -143,6 +142,7 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
     sheet = [*(name for name in holding if name == learnt.get("sheet")), *holding, *sheets][0]
     raw, rows = sheets[sheet], heads[sheet]
     said = _as_shown(path, sheet, raw)
+    raw = raw.mask(raw == "")
     if len(sheets) > 1 and sheet != learnt.get("sheet"):
         others = ", ".join(repr(name) for name in sheets if name != sheet)
         warnings.warn(f"{path}: read the sheet {sheet!r}, not {others}; save another one as a file of its own to use it", stacklevel=4)
@@ -161,11 +161,14 @@ def _read_excel(path: Path, names: Collection[str], learnt: Mapping[str, Any]) -
 
 
 def _as_shown(path: Path, sheet: str, raw: pd.DataFrame) -> list[str]:
-    """Give each cell of a column that is merged over rows the first value; return what is to be said of hidden ones and formulas."""
+    """Give each cell of a column that is merged over rows the first value; return what is to be said of errors, formulas, hidden ones."""
+    errors = raw.isna().any(axis=1)  # as of #N/A: what is empty is "" as yet
+    where = f"{errors.sum()} of {len(raw)} rows, first row {errors.argmax() + 1}"
+    said = [f"cells with errors, in {where}, count as missing"] if errors.any() else []
     with zipfile.ZipFile(path) as archive:
         parts = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/sheet")]
     if not any(re.search(rb'<mergeCell | hidden="(?:1|true)"|<f[ >]', part) for part in parts):
-        return []
+        return said
     import openpyxl  # type: ignore[import-untyped]
 
     table = openpyxl.load_workbook(path)[sheet]
@@ -175,8 +178,8 @@ def _as_shown(path: Path, sheet: str, raw: pd.DataFrame) -> list[str]:
     rows = [row for row, how in table.row_dimensions.items() if how.hidden and row <= len(raw)]
     columns = [letter for letter, how in table.column_dimensions.items() if how.hidden]
     formulas = [cell for row in table.iter_rows(max_row=len(raw), max_col=raw.shape[1]) for cell in row if cell.data_type == "f"]
-    empty = [cell.coordinate for cell in formulas if raw.isna().iat[cell.row - 1, cell.column - 1]]
-    said = [f"{len(rows)} hidden rows are read as the others are; delete them if they are not meant"] if rows else []
+    empty = [cell.coordinate for cell in formulas if raw.iat[cell.row - 1, cell.column - 1] == ""]
+    said += [f"{len(rows)} hidden rows are read as the others are; delete them if they are not meant"] if rows else []
     said += [f"the hidden columns {', '.join(columns)} are read as the others are; --drop leaves them out"] if columns else []
     why = "have no value in the file; open it in Excel or LibreOffice and save it"
     return [*said, f"{len(empty)} formulas, e.g. in {empty[0]}, {why}"] if empty else said
@@ -297,24 +300,21 @@ def _warn_of_rows(
     path: Path, header: list[str], body: pd.DataFrame, text: _Text, data: Collection[int], names: Collection[str], *, is_new: bool
 ) -> None:
     """Say which of the rows that are ``data`` are probably divided otherwise than they were meant; refuse a file all of whose rows are."""
-    short, separator = text.layout.short, text.layout.separator
+    short, separator, said = text.layout.short, text.layout.separator, list[str]()
     there = [header.index(name) for name in names if name in header]
     if there and short and not is_new and len(short) >= len(data) and (body.iloc[:, max(there) :] == "").all(axis=None):
         why = f"is a {separator!r} part of a name, or are rows divided by another sign? Quote such a name, and divide all lines alike"
         lost = f"has as many values as the header has names ({text.layout.named}), and none a value of {header[max(there)]!r}"
         raise ValueError(f"no row {lost}: {why}")
     if lines := [line for place, line in short.items() if place in data]:
-        warnings.warn(
-            f"{path}: {len(lines)} rows have fewer values than the header has names, first line {lines[0]}; what they lack counts as "
-            "missing: delete those that are notes, and if a value was left out in their middle the others stand in wrong columns",
-            stacklevel=5,
-        )
+        fewer = f"{len(lines)} rows have fewer values than the header has names, first line {lines[0]}; what they lack counts as missing"
+        said.append(f"{fewer}: delete those that are notes, and if a value was left out in their middle the others stand in wrong columns")
     if own := headless(header, body, names):
-        said = f"the column {own!r} has its name among its values; if the file has no header, write one above its first line"
-        warnings.warn(f"{path}: {said}", stacklevel=5)
+        said.append(f"the column {own!r} has its name among its values; if the file has no header, write one above its first line")
     if taken := swallowed(body, separator):
-        said = f"a quote in {taken[0][:40]!r} takes in {taken[0].count(chr(10))} lines that look like rows; double or remove it"
-        warnings.warn(f"{path}: {said}", stacklevel=5)
+        said.append(f"a quote in {taken[0][:40]!r} takes in {taken[0].count(chr(10))} lines that look like rows; double or remove it")
+    for one in said:
+        warnings.warn(f"{path}: {one}", stacklevel=5)
 
 
 def _named(header: list[str], body: pd.DataFrame, layout: Layout) -> pd.DataFrame:

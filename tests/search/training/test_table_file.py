@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.table_files import NUMBERS, PLAIN, ROWS, SEMICOLON, german, label, of, parts_of, read, write
+from pandas.io.parsers import TextParser
 
 from joulefront.search.training.table import prepare, table
 
@@ -122,11 +123,10 @@ def test_files_of_excel_and_json_keep_their_types(tmp_path, monkeypatch, ending)
     frame.to_json(path, orient="records", lines=ending != "json")
     if ending == "xlsx":  # what kind of file it is, its first bytes and its members tell
         zipfile.ZipFile(path, "w").writestr("xl/workbook.xml", "")
-    sheet = pd.DataFrame([["by the office", None, None, None], list(frame.columns), *frame.to_numpy(dtype=object).tolist()])
+    sheet = pd.DataFrame([["by the office", "", "", ""], list(frame.columns), *frame.to_numpy(dtype=object).tolist()])
     sheets = {"Info": pd.DataFrame([["read me", "first"]]), "Data": sheet}
-    monkeypatch.setattr(
-        pd, "read_excel", lambda given, header, sheet_name: sheets if (given, header, sheet_name) == (path, None, None) else None
-    )
+    wanted = {"header": None, "sheet_name": None, "na_filter": False}
+    monkeypatch.setattr(pd, "read_excel", lambda given, **how: sheets if (given, how) == (path, wanted) else None)
     task, said = read(path)
     assert ("left out 1 lines above the header" in said) == (ending == "xlsx")
     assert ("read the sheet 'Data', not 'Info'" in said) == (ending == "xlsx")
@@ -329,7 +329,7 @@ def test_excel_is_read_as_it_is_shown_and_what_is_hidden_or_not_computed_is_said
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("xl/workbook.xml", '<sheet name="Old &amp; new" state="hidden"/><sheet name="S"/>')
         archive.writestr("xl/worksheets/sheet1.xml", '<mergeCell ref="A2:A21"/>')
-    body = [[f"r{k // 20}" if k % 20 == 0 else None, k % 7, None, label(k)] for k in range(ROWS)]
+    body = [[f"r{k // 20}" if k % 20 == 0 else "", k % 7, "", label(k)] for k in range(ROWS)]
     raw = pd.DataFrame([["region", "a", "sum", "y"], *body])
     monkeypatch.setattr(pd, "read_excel", lambda *_, **__: {"Old & new": raw.copy(), "S": raw})
     areas = [SimpleNamespace(min_row=k, max_row=k + 19, min_col=1, max_col=1) for k in (2, 22, 42)]
@@ -341,6 +341,26 @@ def test_excel_is_read_as_it_is_shown_and_what_is_hidden_or_not_computed_is_said
     assert of(task, "region")["levels"] == ["r0", "r1", "r2"]
     for words in ("read the sheet 'S'", "2 hidden rows are read as", "the hidden columns B are", "1 formulas, e.g. in C2, have no value"):
         assert words in said
+
+
+def test_words_for_missing_are_classes_in_excel_too_and_cells_with_errors_are_gaps_that_are_said(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "")
+    rows = [["grade", "a", "b", "day", "y"]]
+    rows += [
+        [("None", "NA", "mild")[k % 3], k % 9, k / 7, pd.Timestamp(2024, 1, 1 + k % 28, k % 24), ("null", "nan")[k % 2]]
+        for k in range(ROWS)
+    ]
+    rows[7][1] = rows[9][3] = ""
+    rows[8][2] = rows[20][2] = np.nan  # as the readers of pandas make of an error
+    monkeypatch.setattr(pd, "read_excel", lambda _, sheet_name, **how: {"S": TextParser(rows, **how).read()})
+    for target, classes in (("grade", ("NA", "None", "mild")), ("y", ("nan", "null"))):
+        task, said = read(tmp_path / "t.xlsx", target)
+        assert (sum(map(len, parts_of(task))), task.classes) == (ROWS, classes)
+        assert "cells with errors, in 2 of 61 rows, first row 9, count as missing" in said
+        assert [of(task, name)["missing"] for name in ("a", "b", "day")] == [True] * 3
+        assert [of(task, name)["type"] for name in ("a", "b", "day")] == ["numeric"] * 3
+        assert "calendar" in of(task, "day")
 
 
 def test_feather_and_a_packed_table_are_read_by_any_name(tmp_path):
