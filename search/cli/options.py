@@ -146,13 +146,13 @@ class MovedOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """What the study as a whole may take."""
+    """What the study as a whole may take; its own limits hold for those that are not given."""
 
-    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials of the study.")] = None
+    trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; the study's own if none.")] = None
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What the search may spend in total: 5Wh, 900J, 0.1kWh, 20gCO2e or 1EUR. Showing the front comes on top (a few J)."
+            help="What the search may spend in total (5Wh, 900J, 0.1kWh, 20gCO2e, 1EUR); showing the front comes on top. The study's own if none."
         ),
     ] = None
 

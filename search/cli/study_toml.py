@@ -357,11 +357,8 @@ def with_session(context: typer.Context, path: str, *groups: Any) -> tuple[Any, 
         source = context.get_parameter_source(name)
         return source is not None and source.name == "COMMANDLINE"
 
-    limits = {name: file._study.get(name) for name in ("trials", "budget")} if typed("trials") or typed("budget") else {}
-    session = {**file.session, **limits}  # one of the file holds beside the other that is typed
-
     def filled(group: Any) -> Any:
-        given = {one.name: session[one.name] for one in fields(group) if one.name in session and not typed(one.name)}
+        given = {one.name: file.session[one.name] for one in fields(group) if one.name in file.session and not typed(one.name)}
         return replace(group, **given)
 
     return tuple(map(filled, groups))

@@ -149,8 +149,7 @@ class Membership:
             before = known.get("limits")
             if before is not None and not given:
                 return before["budget"] and Budget.parse(before["budget"]), before["trials"]
-            if not given:
-                budget, trials = study.budget, study.trials
+            budget, trials = budget or study.budget, trials or study.trials
             limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
             if limits != before:
                 self.shared.describe({**known, "limits": limits})

@@ -154,8 +154,8 @@ def run(
 ) -> FrontView:
     """Run a study until a limit is reached, and return the front of all measured trials.
 
-    The limits are totals of the study. Called again on the same folder it continues; when the study's own limits are reached
-    and none is given here, it continues for as much again.
+    The limits are totals of the study, whose own hold for those that are not given here. Called again on the same folder it continues,
+    and where a limit of the study's own is reached, for as much again.
 
     Args:
         study: What to search.
@@ -274,7 +274,7 @@ class Terms:
         if carbon is None:
             check_grams(study, intensity)
         grams = None if intensity is None else intensity.grams_per_kwh
-        chosen = budget or (study.budget if trials is None else None)
+        chosen = budget or study.budget
         spent = spent if carbon is None else grams_as_joules(folder.facts["carbon"], chosen, grams, pue, otherwise=spent)
         worth = partial(joules_of, grams_per_kwh=grams, pue=pue, price_per_kwh=price_per_kwh)
         limits, raised = limits_of(study, budget, trials, timeout_seconds, worth).continued(spent, opened.trials_before)

@@ -49,14 +49,14 @@ class Limits:
     """Totals of a study; None is no limit.
 
     The joules are those of the whole search, the seconds the wall time of this session; the label is the budget as the user wrote it.
-    Limits that are the study's ``own`` grow when it goes on.
+    Limits that are the study's ``own``, by name, grow when it goes on.
     """
 
     joules: float | None = None
     trials: int | None = None
     seconds: float | None = None
     label: str = ""
-    own: bool = False
+    own: tuple[str, ...] = ()
 
     def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
         """Return which limit is reached, or None.
@@ -77,15 +77,17 @@ class Limits:
         Raises:
             LimitReachedError: If a limit that was given for this session is reached already.
         """
-        reached = self.reached(joules=spent_joules, trials=finished, seconds=0.0)
-        if reached is None:
+        given = Limits(None if "joules" in self.own else self.joules, None if "trials" in self.own else self.trials, label=self.label)
+        if (over := given.reached(joules=spent_joules, trials=finished, seconds=0.0)) is not None:
+            raise LimitReachedError(f"{over} already (limits count the whole study); give a larger one to continue")
+        if (reached := self.reached(joules=spent_joules, trials=finished, seconds=0.0)) is None:
             return self, None
-        if not self.own:
-            raise LimitReachedError(f"{reached} already (limits count the whole study); give a larger one to continue")
-        joules = None if self.joules is None else self.joules + (spent_joules or 0.0)
-        trials = None if self.trials is None else self.trials + finished
-        label = "" if joules is None else joules_text(joules)
-        return replace(self, joules=joules, trials=trials, label=label), f"{reached}; continuing for as much again"
+        more = self
+        if "joules" in self.own and self.joules is not None:
+            joules = self.joules + (spent_joules or 0.0)
+            more = replace(more, joules=joules, label=joules_text(joules))
+        trials = self.trials and self.trials + finished * ("trials" in self.own)
+        return replace(more, trials=trials), f"{reached}; continuing for as much again"
 
 
 def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, price_per_kwh: tuple[float, str] | None = None) -> float:
@@ -129,14 +131,13 @@ def refuse_wrong_limits(
 def limits_of(
     study: Study, budget: Budget | None, trials: int | None, timeout_seconds: float | None, worth: Callable[[Budget], float]
 ) -> Limits:
-    """Return the limits of a session: those that were given for it, or else the study's own; ``worth`` tells the joules of a budget.
+    """Return the limits of a session: the study's own hold for what was not given for it; ``worth`` tells the joules of a budget.
 
     Raises:
         ValueError: If there is no limit at all.
     """
-    own = budget is None and trials is None
-    if own:
-        budget, trials = study.budget, study.trials
+    own = tuple(name for name, given in (("joules", budget), ("trials", trials)) if given is None)
+    budget, trials = budget or study.budget, trials or study.trials
     if budget is None and trials is None and timeout_seconds is None:
         raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
     if budget is None:

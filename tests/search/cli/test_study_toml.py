@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ from joulefront.search.cli.study_source import StudyError, find_study
 from joulefront.search.cli.study_toml import FAMILIES, StudyFileError, read_study_file, schema, with_session
 from joulefront.search.records.run_folder import RunFolder
 from joulefront.search.space import RandomTrial
+from joulefront.search.stopping.rules import joules_of, limits_of
+from joulefront.search.study import Budget
 from joulefront.spaces.recipes import Range
 from joulefront.spaces.union import Union
 
@@ -206,15 +209,18 @@ def test_paths_are_relative_to_the_file_and_what_is_typed_wins(
         ('budget = "2Wh"', {"trials": 4}, (4, "2Wh")),
         ("trials = 3", {"trials": 4}, (4, None)),
         ('trials = 3\nbudget = "2Wh"', {"budget": "5Wh"}, (3, "5Wh")),
-        ("trials = 3", {}, (None, None)),  # the study has them
+        ("trials = 3", {}, (3, None)),
     ],
 )
 def test_a_limit_in_the_file_holds_unless_the_same_one_is_typed(
     written: str, typed: dict[str, Any], held: tuple[Any, ...], write: Callable[[str], str]
 ) -> None:
     context: Any = SimpleNamespace(get_parameter_source=lambda name: SimpleNamespace(name="COMMANDLINE") if name in typed else None)
-    (limits,) = with_session(context, write(f'study = "digits"\n{written}'), SessionLimitOptions(**typed))
-    assert (limits.trials, limits.budget) == held
+    path = write(f'study = "digits"\n{written}')
+    (typed_limits,) = with_session(context, path, SessionLimitOptions(**typed))
+    budget = None if typed_limits.budget is None else Budget.parse(typed_limits.budget)
+    limits = limits_of(find_study(path, {}), budget, typed_limits.trials, None, partial(joules_of, grams_per_kwh=None))
+    assert (limits.trials, limits.label or None) == held
 
 
 def test_the_limits_of_a_file_stand_in_place_of_those_of_the_study_that_it_is_based_on(write: Callable[[str], str]) -> None:

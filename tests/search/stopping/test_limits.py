@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefront.search import Study, run
-from joulefront.search.stopping.rules import Limits, joules_of
-from joulefront.search.study import Budget
+from joulefront.search.stopping.rules import Limits, joules_of, limits_of
+from joulefront.search.study import Budget, LimitReachedError
 
 
 def test_the_first_limit_that_is_reached_is_named() -> None:
@@ -59,6 +60,18 @@ def test_a_budget_without_its_factor_names_the_option() -> None:
         joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.3, "USD"))
     with pytest.raises(ValueError, match="a price above 0 per kWh in EUR"):
         joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.0, "EUR"))
+
+
+def test_a_limit_of_the_studys_own_holds_beside_another_one_that_is_given_and_grows_alone(rings: Callable[..., Study]) -> None:
+    study, worth = rings(trials=20, budget=Budget(joules=100.0)), partial(joules_of, grams_per_kwh=None)
+    limits = limits_of(study, Budget(joules=60.0), None, None, worth)
+    assert (limits.joules, limits.trials) == (60.0, 20)
+    assert limits_of(study, None, 5, None, worth).joules == 100.0
+    assert limits.continued(10.0, 7) == (limits, None)
+    with pytest.raises(LimitReachedError, match=r"budget of .* is spent already"):
+        limits.continued(60.0, 20)
+    more, said = limits.continued(10.0, 20)
+    assert (more.joules, more.trials, said) == (60.0, 40, "all 20 trials are done; continuing for as much again")
 
 
 @pytest.mark.parametrize(
