@@ -151,9 +151,7 @@ class LimitOptions:
     trials: Annotated[int | None, typer.Option(min=1, help="Total number of trials; the study's own if none.")] = None
     budget: Annotated[
         str | None,
-        typer.Option(
-            help="What the search may spend in total (5Wh, 900J, 0.1kWh, 20gCO2e, 1EUR); showing the front comes on top. The study's own if none."
-        ),
+        typer.Option(help="What the search may spend (5Wh, 900J, 0.1kWh, 20gCO2e, 1EUR), the front shown on top; the study's own if none."),
     ] = None
 
 
