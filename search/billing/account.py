@@ -109,7 +109,7 @@ class Account:
             self._open[window.name] = window
         return TrialMeter(self.ledger, window, self.synchronize, devices)
 
-    def close(self, number: int, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
+    def close(self, meter: TrialMeter, *, state: str, cpu_seconds: float | None) -> Record:
         """End a trial's window and book it by the state in which it ended, see ``BOOKED``; a device that is lost raises after that."""
         try:
             meter.window.close(state, cpu_seconds=cpu_seconds)

@@ -194,9 +194,9 @@ class RepeatLoop:
             # Another seed ends its training elsewhere, and those that last as long would be the lucky ones.
             patience=False,
         )
-        number = len(self.repeats.trainings)
         self.session.warm_up(self._executor, job)
-        meter = self.session.account.open(number, self._executor.devices, kind=REPEAT, pid=getattr(self._executor, "pid", None))
+        pid = getattr(self._executor, "pid", None)
+        meter = self.session.account.open(len(self.repeats.trainings), self._executor.devices, kind=REPEAT, pid=pid)
         limit = TimeLimit(self.study.max_trial_seconds, trial.epochs, lambda: self.epoch_seconds)
 
         def phases(kind: str, index: int) -> AbstractContextManager[Any]:
@@ -209,7 +209,7 @@ class RepeatLoop:
             return not self.session.interrupted.is_set() and entry["epoch"] < trial.epochs
 
         def abandon(reason: str) -> None:
-            self._keep_training(self._ended(slot, job, meter, number, Outcome(0, failed=reason)))
+            self._keep_training(self._ended(slot, job, meter, Outcome(0, failed=reason)))
             self.session.reason = f"a training of trial {trial.number} hung: {reason}"
             self.session.close()
 
@@ -217,14 +217,14 @@ class RepeatLoop:
             outcome = self._executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(limit, abandon))
         except BaseException as error:
             with noted_on(error):
-                self.session.account.close(number, meter, state="killed", cpu_seconds=None)
+                self.session.account.close(meter, state="killed", cpu_seconds=None)
                 self.session.account.save()
             raise
         finally:
             weights.unlink(missing_ok=True)
-        return self._ended(slot, job, meter, number, outcome)
+        return self._ended(slot, job, meter, outcome)
 
-    def _ended(self, slot: Slot, job: Job, meter: TrialMeter, number: int, outcome: Outcome) -> Repeat:
+    def _ended(self, slot: Slot, job: Job, meter: TrialMeter, outcome: Outcome) -> Repeat:
         """Close the window of a training; return what came of it."""
         trial = self.trials[slot.trial]
         failed = outcome.failed
@@ -235,10 +235,10 @@ class RepeatLoop:
         elif failed is None and outcome.epochs < trial.epochs:
             failed = f"another model than that of the search: {outcome.epochs} epochs of {trial.epochs} ({outcome.stopped})"
         try:
-            whole = self.session.account.close(number, meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
+            whole = self.session.account.close(meter, state="failed" if failed else "ok", cpu_seconds=outcome.cpu_seconds)
         except Exception as error:  # the device does not answer any more; the second call asks only the ledger
             failed = failed or reason_of(error)
-            whole = self.session.account.close(number, meter, state="failed", cpu_seconds=outcome.cpu_seconds)
+            whole = self.session.account.close(meter, state="failed", cpu_seconds=outcome.cpu_seconds)
         if not failed:
             self.epoch_seconds = slowest_epoch(self.epoch_seconds, whole.seconds, len(outcome.curve))
         shared = (*price_of_features(outcome.features, meter.phases, self.session.features, whole), *self.session.inputs)

@@ -262,7 +262,7 @@ class TrialRunner:
             outcome = executor.train(job, phases=phases, should_continue=should_continue, watch=Watch(overdue, abandon))
         except BaseException as error:
             with noted_on(error):
-                account.close(number, meter, state="killed", cpu_seconds=None)
+                account.close(meter, state="killed", cpu_seconds=None)
                 account.save()
             raise
         if outcome.failed and outcome.failed == overdue.reason:
@@ -291,10 +291,10 @@ class TrialRunner:
         number, account, parent = asked.trial.number, self.session.account, asked.parent
         state = "failed" if outcome.failed else stopped[0][0] if stopped else "ok"
         try:
-            whole = account.close(number, meter, state=state, cpu_seconds=outcome.cpu_seconds)
+            whole = account.close(meter, state=state, cpu_seconds=outcome.cpu_seconds)
         except Exception as error:  # the device does not answer any more; its window has ended, and the second call asks only the ledger
             outcome = replace(outcome, failed=outcome.failed or reason_of(error))
-            whole = account.close(number, meter, state="failed", cpu_seconds=outcome.cpu_seconds)
+            whole = account.close(meter, state="failed", cpu_seconds=outcome.cpu_seconds)
         parent = parent if outcome.resumed or outcome.failed else None  # without a checkpoint everything was trained, and paid, again
         if not outcome.failed:
             apart = sum(record.seconds for record in meter.phases if record.kind == "features")

@@ -35,7 +35,7 @@ def total(account: Account) -> float:
 def test_a_trial_gets_what_the_machine_took_while_it_ran(account: Account) -> None:
     meter = account.open(0, None)
     time.sleep(0.03)
-    record = account.close(0, meter, state="ok", cpu_seconds=None)
+    record = account.close(meter, state="ok", cpu_seconds=None)
     account.save()
     assert record.joules == pytest.approx(80.0 * record.seconds, rel=1e-3)
     assert account.session.by_state["complete"] == pytest.approx(record.joules, rel=1e-6)
@@ -46,7 +46,7 @@ def test_every_joule_is_in_one_trial_or_in_a_named_rest(account: Account) -> Non
         meter = account.open(number, None)
         with meter.phase("epoch", 0):
             time.sleep(0.01)
-        account.close(number, meter, state=state, cpu_seconds=None)
+        account.close(meter, state=state, cpu_seconds=None)
         time.sleep(0.005)
     account.open(9, None)
     time.sleep(0.01)
@@ -73,7 +73,7 @@ def test_an_idle_baseline_is_booked_as_idle_and_takes_nothing_from_a_trial(accou
         time.sleep(0.02)
         meter = account.open(0, None)
         time.sleep(0.02)
-        record = account.close(0, meter, state="ok", cpu_seconds=None)
+        record = account.close(meter, state="ok", cpu_seconds=None)
     account.save()
     assert account.session.by_state["complete"] == pytest.approx(record.joules, rel=1e-6)
     # The session also idles before and after the baseline, for moments.
@@ -102,9 +102,9 @@ def test_a_gpu_that_is_lost_keeps_its_past_in_the_bill_and_names_the_rest(tmp_pa
             source.lost = second > 200
             ledger.sample()
             if second == 100:
-                record = account.close(0, meter, state="ok", cpu_seconds=None)
+                record = account.close(meter, state="ok", cpu_seconds=None)
                 beside = account.open(1, ("gpu:b",))
-        other = account.close(1, beside, state="ok", cpu_seconds=None)
+        other = account.close(beside, state="ok", cpu_seconds=None)
         account.save()
         spent = account.spent_joules()
     assert record.joules == pytest.approx(5000.0)
@@ -138,7 +138,7 @@ def test_a_save_asks_the_meters_as_little_after_two_hundred_trials_as_after_twen
             meter = account.open(number, ("gpu:a",))
             hand_clock[0] += 4 * 10**9
             ledger.sample()
-            account.close(number, meter, state="ok", cpu_seconds=1.0)
+            account.close(meter, state="ok", cpu_seconds=1.0)
             before = questions
             account.save()
             costs.append(questions - before)
@@ -153,7 +153,7 @@ def test_a_save_asks_the_meters_as_little_after_two_hundred_trials_as_after_twen
 def test_a_trial_whose_objectives_are_unknown_is_booked_as_failed_after_all(account: Account) -> None:
     meter = account.open(0, None)
     time.sleep(0.01)
-    account.close(0, meter, state="ok", cpu_seconds=None)
+    account.close(meter, state="ok", cpu_seconds=None)
     account.rebook(meter)
     account.save()
     assert "complete" not in account.session.by_state
@@ -163,8 +163,8 @@ def test_a_trial_whose_objectives_are_unknown_is_booked_as_failed_after_all(acco
 def test_two_trials_on_two_devices_pay_for_their_own(account: Account) -> None:
     first, second = account.open(0, ("gpu:a",)), account.open(1, ("gpu:b",))
     time.sleep(0.03)
-    one = account.close(0, first, state="ok", cpu_seconds=0.0)
-    other = account.close(1, second, state="failed", cpu_seconds=0.0)
+    one = account.close(first, state="ok", cpu_seconds=0.0)
+    other = account.close(second, state="failed", cpu_seconds=0.0)
     account.save()
     assert one.joules == pytest.approx(50.0 * one.seconds, rel=1e-2)
     assert other.joules == pytest.approx(30.0 * other.seconds, rel=1e-2)
@@ -190,8 +190,8 @@ def test_a_training_that_ends_so_is_booked_in_the_closed_bill(account: Account, 
     if ends == "its device is lost":
         for meter in (again, trial):
             with pytest.raises(RuntimeError, match="device-side assert"):
-                account.close(0, meter, state="ok", cpu_seconds=None)
-        assert (account.close(0, trial, state="failed", cpu_seconds=None).joules or 0.0) > 0.2
+                account.close(meter, state="ok", cpu_seconds=None)
+        assert (account.close(trial, state="failed", cpu_seconds=None).joules or 0.0) > 0.2
     account.save(closed=True)
     states = read_bill(account.file)
     assert states.total_joules == pytest.approx(sum(states.by_state.values()), rel=1e-9)
@@ -249,7 +249,7 @@ def test_on_a_machine_that_was_compared_with_a_wall_meter_trials_and_bill_say_wh
     account = Account(ledger, SessionBill("now"), [], None, tmp_path / "bill.json", wall=wall)
     meter = account.open(0, None)
     time.sleep(0.03)
-    record = account.close(0, meter, state="ok", cpu_seconds=None)
+    record = account.close(meter, state="ok", cpu_seconds=None)
     account.save(closed=True)
     socket = record.component("wall")
     assert socket is not None
@@ -282,7 +282,7 @@ def test_what_is_decided_beside_a_training_belongs_to_nobody_known(account: Acco
     meter = account.open(0, None)
     with account.spending("deciding"):
         time.sleep(0.01)
-    account.close(0, meter, state="ok", cpu_seconds=None)
+    account.close(meter, state="ok", cpu_seconds=None)
     with account.spending("deciding"):
         account.open(1, None)
     account.save()

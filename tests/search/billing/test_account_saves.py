@@ -72,7 +72,7 @@ def test_trials_that_open_and_end_while_the_ledger_writes_the_bill_are_all_in_it
             for number in range(first, first + 30):
                 meter = account.open(number, None)
                 time.sleep(0.002)
-                account.close(number, meter, state="ok", cpu_seconds=0.001)
+                account.close(meter, state="ok", cpu_seconds=0.001)
                 account.save()
 
         threads = [threading.Thread(target=work, args=(first,)) for first in (0, 100, 200)]

@@ -230,7 +230,7 @@ def test_a_hundred_heads_on_one_cache_by_hand(cache: FeatureCache, tmp_path: Any
             for kind, joules in phases:
                 with meter.phase(kind, 0):
                     meters.take(joules)
-            whole = account.close(number, meter, state="ok", cpu_seconds=None)
+            whole = account.close(meter, state="ok", cpu_seconds=None)
             used = FeaturesUsed("key", 200 if number % 2 else 800, 0 if number else 1000)
             shared = price_of_features(used, meter.phases, cache, whole)
             trials.append(trial_energy(whole, meter.phases, parent=None, predictions=0, intensity=None, shared=shared))

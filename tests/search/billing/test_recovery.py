@@ -359,7 +359,7 @@ def test_parallel_trials_that_ended_after_the_checkpoint_add_what_each_took_beyo
     for number, second in enumerate((12, 14)):
         now[0] = second * SECOND
         ledger.sample()
-        taken.append(account.close(number, meters[number], state="ok", cpu_seconds=None).known_joules)
+        taken.append(account.close(meters[number], state="ok", cpu_seconds=None).known_joules)
     sessions = read_sessions(tmp_path / "bill.json")
     assert settle_killed(sessions, file) == dict(enumerate(taken))
     bill = add_up(sessions)

@@ -95,7 +95,7 @@ def trained(seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offset_n
         line.told.append((heard_ns, ("done", Outcome(2, cpu_seconds=0.5))))
         job = Job(0, {}, 2, seed=0, device="cpu", threads=1, start=None, weights=tmp_path / "weights")
         outcome = WorkerProcess.train(told, job, phases=meter.phase, should_continue=lambda entry: True)
-        whole = account.close(0, meter, state="ok", cpu_seconds=outcome.cpu_seconds)
+        whole = account.close(meter, state="ok", cpu_seconds=outcome.cpu_seconds)
         return true, whole, list(meter.phases)
 
 

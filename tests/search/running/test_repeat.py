@@ -295,7 +295,7 @@ def test_a_killed_repeat_is_settled_as_a_repeat(tmp_path: Path) -> None:
         account = Account(ledger, SessionBill("now"), [], None, bill)
         done = account.open(0, None, kind=REPEAT)
         wait(0.02)
-        account.close(0, done, state="failed", cpu_seconds=None)
+        account.close(done, state="failed", cpu_seconds=None)
         account.open(1, None, kind=REPEAT)
         wait(0.02)
         account.save()
