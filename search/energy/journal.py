@@ -286,7 +286,7 @@ def _reader(kind: Any) -> Callable[[Any, str], Any]:
     if kind is Any:
         return lambda value, where: value
     if origin in (Union, UnionType):
-        return _either(kind, [_reader(one) for one in args if one is not type(None)], type(None) in args)
+        return _either([_reader(one) for one in args if one is not type(None)], type(None) in args)
     if is_typeddict(kind) or is_dataclass(kind):
         return _entries(kind)
     if origin in (list, tuple):
@@ -326,7 +326,7 @@ def _entries(kind: Any) -> Callable[[Any, str], Any]:
     return read
 
 
-def _either(kind: Any, readers: list[Callable[[Any, str], Any]], optional: bool) -> Callable[[Any, str], Any]:
+def _either(readers: list[Callable[[Any, str], Any]], optional: bool) -> Callable[[Any, str], Any]:
     def read(value: Any, where: str) -> Any:
         if value is None and optional:
             return None
