@@ -92,7 +92,7 @@ def run(
     named = "" if study.study in bundled_studies() else f" --study {shlex.quote(study.study)}"
     _warn_of_other_code(study, path, origin)
     if (reason := _nothing_to_do(limits, path, found)) is not None:
-        return _print_finished(path, found, origin, machine, reason, command, named)
+        return _print_finished(path, found, origin, machine, reason, named)
     try:
         with Console(verbose=own.verbose, silent=own.quiet) as listener:
             run_study(
@@ -108,13 +108,13 @@ def run(
                 origin=origin,
                 command=command,
                 whole_process=whole_process,
-                show=lambda front: _print_run(front, path, own.storage, command, named),
+                show=lambda front: _print_run(front, path, own.storage, named),
                 artifacts=own.artifacts,
             )
         raise_if_interrupted(path, f"continue: {command}")
     except LimitReachedError as error:
         if own.storage is None:
-            return _print_finished(path, found, origin, machine, str(error).partition(" already")[0], command, named)
+            return _print_finished(path, found, origin, machine, str(error).partition(" already")[0], named)
         print(f"{found.name}: nothing to do, {error}", file=sys.stderr)  # the other workers were faster
 
 
@@ -172,9 +172,7 @@ def _nothing_to_do(limits: SessionLimitOptions, path: Path, found: Study) -> str
     return finished(RunFolder.open(path), found, no_stop=limits.no_stop)
 
 
-def _print_finished(
-    path: Path, found: Study, origin: Mapping[str, Any], machine: MachineOptions, reason: str, command: str, named: str
-) -> None:
+def _print_finished(path: Path, found: Study, origin: Mapping[str, Any], machine: MachineOptions, reason: str, named: str) -> None:
     """Print the front of a run that has nothing left to do, and why; another study, other data and a wrong meter are refused as ever."""
     from ..energy import discover
     from ..formatting import for_stream
@@ -190,10 +188,10 @@ def _print_finished(
     discover(machine.meter, cpu_watts=machine.cpu_watts).close()  # nothing is measured, and a wrong option is one all the same
     said = f"{found.name} is finished in {path}: {reason}; a larger --trials or --budget continues it"
     print(for_stream(said, sys.stderr), file=sys.stderr)
-    _print_run(load(path), path, None, command, named)
+    _print_run(load(path), path, None, named)
 
 
-def _print_run(front: FrontView, path: Path, storage: str | None, command: str, named: str) -> None:
+def _print_run(front: FrontView, path: Path, storage: str | None, named: str) -> None:
     """Print the front of a run, the paths of its pictures and the next command; without a measured trial that is a ``RuntimeError``."""
     from ..formatting import hanging
     from ..records.files import last_session

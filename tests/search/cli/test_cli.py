@@ -161,7 +161,7 @@ def test_a_first_interrupt_before_anything_was_measured_is_no_failure_of_the_wor
         result = SimpleNamespace(facts={"sessions": [{"reason": reason}]}, trials=())
         monkeypatch.setattr(RunFolder, "open", lambda path, storage=None, one=result: SimpleNamespace(run=lambda: one))
         with caught:
-            _print_run(Empty(), tmp_path, None, "joulefront run digits", "")
+            _print_run(Empty(), tmp_path, None, "")
 
 
 def test_a_folder_in_which_no_session_has_begun_was_not_interrupted(tmp_path: Path) -> None:
