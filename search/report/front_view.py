@@ -17,7 +17,7 @@ from .table import Column, columns_of, empty_text, footnote, marks_of, model_par
 
 #: A model's own column has at least so many characters, or it stands in a line of its own under its row.
 LEAST_MODEL = 30
-#: Columns that give way on a narrow terminal, the first one first.
+#: Columns that give way on a narrow terminal, the first one first; those that are objectives after all others.
 OPTIONAL = ("parameters", "epochs", "95 %")
 
 
@@ -34,13 +34,14 @@ def front_text(front: Front, *, width: int | None = None) -> str:
     marks = marks_of(front)
     plain = [column for column in columns_of(front) if column.title != "model"]
     least = LEAST_MODEL if any(models.values()) else 0
-    beside = _narrowed(front, plain, OPTIONAL[:-1], width - 2 - least)  # an interval is worth a line of its own for the model
+    optional = [title for title in OPTIONAL if title not in front.objectives]
+    beside = _narrowed(front, plain, optional[:-1], width - 2 - least)  # an interval is worth a line of its own for the model
     if grid_width(_cells(front, beside)) + 2 + least <= width:
         models = _with_epochs(front, beside, models)
         columns = [*beside, Column("model", lambda trial: models[trial.number], right=False)] if any(models.values()) else beside
         table = _grid(front, columns, width).splitlines()
     else:  # marks and model in a line of their own
-        columns = _narrowed(front, [column for column in plain if column.title], OPTIONAL, width)
+        columns = _narrowed(front, [column for column in plain if column.title], [*optional, *OPTIONAL], width)
         models = _with_epochs(front, columns, models)
         rows = _grid(front, columns, None).splitlines()
         table = rows[:2]

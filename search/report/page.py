@@ -206,7 +206,7 @@ def _member(front: Front, trial: Trial) -> dict[str, Any]:
         "params": {name: _plain(value) for name, value in trial.params.items()},
         "curve": _curve(front, trial),
         "again": _again(front, trial),
-        "values": dict(zip(front.objectives[2:], trial.values[2:], strict=True)),
+        "values": dict(zip(front.objectives[1:], trial.values[1:], strict=True)),
     }
 
 

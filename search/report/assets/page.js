@@ -42,6 +42,11 @@ const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 const state = { uses: 0, quality: null, energy: Infinity, pick: null, rule: "sensible", place: null, form: 0, shown: 0, filter: "" };
 const better = (a, b) => (run.maximise ? a > b : a < b);
 const member = (n) => run.members.find((m) => m.n === n);
+/** What else than its quality the front compares, with words for it; all of it stands in the table at any width. */
+const aims = { train_energy: "energy of a training", train_co2: "carbon of a training", inference_energy: "energy of a prediction", parameters: "number of parameters" };
+const further = () => Object.keys(run.members[0]?.values ?? {}).filter((name) => !(name in aims));
+/** The classes of a column, none of which hides it where it is an objective. */
+const unless = (name, kind) => (name in (run.members[0]?.values ?? {}) ? null : kind);
 const usable = () => run.members.length > 0 && run.members.every((m) => m.j1000 > 0); // no prediction is free: 0 J is below the resolution of the meter
 const lifetime = (m) => m.j + (state.uses && m.j1000 !== null ? (state.uses * m.j1000) / 1000 : 0);
 const cheapest = (models) => d3.least(models, lifetime);
@@ -148,7 +153,7 @@ function chart() {
   const drawn = dots(svg, others, size, width);
   box.replaceChildren(drawn, svg);
   const says = pick ? ` Chosen: trial ${pick.n}, ${quality(pick.q)} for ${energy(pick.j)}.` : "";
-  box.setAttribute("aria-label", `Scatter plot of ${run.metric} against energy: ${plural(front.length, "model")} on the front, from ${quality(front[0].q)} for ${energy(front[0].j)} to ${quality(member(run.choice.best).q)} for ${energy(member(run.choice.best).j)}.${says} The table below lists them.`);
+  box.setAttribute("aria-label", `Scatter plot of ${run.metric} against energy: ${plural(front.length, "model")} on the front, ${range(front[0], member(run.choice.best))}.${says} The table below lists them.`);
 }
 /** Dominated trials on a canvas: 10,000 of them are one element. Those below the axis lie on its edge. */
 function dots(svg, others, size, width) {
@@ -215,7 +220,7 @@ function details() {
     ["parameters", m.parameters === null ? null : count(m.parameters)], ["operations", m.flops === null ? null : `${prefixed(m.flops, "FLOP")} a prediction`],
     ["epochs", m.epoch_is ? `${count(m.epochs)}, each ${m.epoch_is}` : count(m.epochs)], ["trained for", m.seconds === null ? null : clock(m.seconds)],
     ["1,000 predictions", m.j1000 === null ? "not measured (objective inference_energy measures it)" : `${digits(m.j1000)} J`],
-    ...Object.entries(m.values).filter(([k]) => k !== "inference_energy").map(([k, v]) => [k, digits(v)]),
+    ...further().map((k) => [k, digits(m.values[k])]),
     ...m.parts.map(([k, j, kind, by]) => [`energy of ${k}`, `${energy(j)}, ${kind}${by ? ` by ${by}` : ""}`]), ...own.map(([k, v]) => [k, value(v)])]));
   $("details").replaceChildren(...box.filter(Boolean), ...curves(m));
 }
@@ -240,7 +245,7 @@ function curves(m) {
     const known = m.curve.filter((p) => p[key] !== null && p.epoch !== null);
     if (known.length < 2) continue;
     const name = `${label} after each epoch: from ${show(known[0][key])} to ${show(known.at(-1)[key])}`;
-    const svg = Plot.plot({ width: 320, height: 130, marginLeft: 48, marginBottom: 34, style: { background: "transparent", color: "var(--ink)" }, x: { label: "epoch →", ticks: Math.min(known.length, 5), tickFormat: "d" }, y: { label: `↑ ${label}`, ticks: 3, tickFormat: show }, marks: [Plot.line(known, { x: "epoch", y: key, stroke: "var(--front)", marker: known.length < 40 ? "dot" : null })] });
+    const svg = Plot.plot({ width: 320, height: 130, marginLeft: 48, marginBottom: 34, style: { background: "transparent", color: "var(--ink)" }, x: { label: "epoch →", ticks: d3.ticks(known[0].epoch, known.at(-1).epoch, Math.min(known.length, 5)).filter(Number.isInteger), tickFormat: "d" }, y: { label: `↑ ${label}`, ticks: 3, tickFormat: show }, marks: [Plot.line(known, { x: "epoch", y: key, stroke: "var(--front)", marker: known.length < 40 ? "dot" : null })] });
     svg.setAttribute("aria-hidden", "true");
     found.push(h("div", { class: "plot", role: "img", "aria-label": name }, svg));
   }
@@ -261,11 +266,12 @@ function differs(m) {
 }
 function membersTable() {
   const priced = run.members.some((m) => emitted(m) !== null), measured = usable(), repeated = run.members.some(measuredSpread);
-  const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], [run.unit.name, null], ...(repeated ? [["± (2 sd)", "wide"]] : []), ...(priced ? [["CO₂e", "broad"]] : []), ...(measured ? [["J per 1,000", "wide"]] : []), ["epochs", "wide known"], ["parameters", "wide known"], [`differs from trial ${state.pick.n} in`, "text"]];
+  const carbon = unless("train_co2", "broad"), use = unless("inference_energy", "wide"), size = unless("parameters", "wide known");
+  const names = [["trial", "text"], [run.metric, null], ["95 % interval", "wide"], ...further().map((name) => [name, null]), [run.unit.name, null], ...(repeated ? [["± (2 sd)", "wide"]] : []), ...(priced ? [["CO₂e", carbon]] : []), ...(measured ? [["J per 1,000", use]] : []), ["epochs", "wide known"], ["parameters", size], [`differs from trial ${state.pick.n} in`, "text"]];
   const row = (m) => h("tr", { class: `${m === state.pick ? "on" : ""} ${allowed(m) ? "" : "out"}`, onclick: (e) => { if (e.target.tagName !== "INPUT") choose(m); } },
     h("td", { class: "text first" }, h("label", null, h("input", { type: "radio", name: "pick", value: m.n, checked: m === state.pick, onchange: () => choose(m) }), ` ${m.n}`, allowed(m) ? null : [" ", h("span", { class: "tag" }, "outside")])),
-    cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(`${gap}%`, "")} to ${quality(m.high)}`, "wide"), cell(digits(m.j / run.unit.joules)), repeated ? cell(measuredSpread(m) ? percent(2 * spread(m)) : "-", "wide") : null,
-    priced ? cell(mass(emitted(m)).replace("CO₂e", ""), "broad") : null, measured ? cell(digits(m.j1000), "wide") : null, cell(count(m.epochs), "wide known"), cell(count(m.parameters), "wide known"),
+    cell(quality(m.q)), cell(m.low === null ? "-" : `${quality(m.low).replace(`${gap}%`, "")} to ${quality(m.high)}`, "wide"), further().map((name) => cell(digits(m.values[name]))), cell(digits(m.j / run.unit.joules)), repeated ? cell(measuredSpread(m) ? percent(2 * spread(m)) : "-", "wide") : null,
+    priced ? cell(mass(emitted(m)).replace("CO₂e", ""), carbon) : null, measured ? cell(digits(m.j1000), use) : null, cell(count(m.epochs), "wide known"), cell(count(m.parameters), size),
     h("td", { class: "text long" }, differs(m), run.choice.marks[m.n] ? [" ", h("span", { class: "tag" }, run.choice.marks[m.n])] : null));
   $("members").replaceChildren(h("caption", null, `Cheapest training first.${repeated ? "" : ` Energies of one model trained again spread by ±${gap}${percent(2 * run.typical)} (2 sd; the median of eight models of the digits study).`}`), head(names), h("tbody", null, run.members.map(row)));
 }
@@ -402,11 +408,16 @@ function limit() {
 }
 function reset() { $("quality").value = 0; $("energy").value = 1000; state.quality = null; limits(); }
 
+/** From the cheapest to the best; where these are one model, what the others are there for. */
+function range(first, top) {
+  const best = `${quality(top.q)} for ${energy(top.j)}`, others = Object.keys(top.values).filter((name) => name !== "train_energy").map((name) => aims[name] ?? name).join(" or ");
+  return first !== top ? `from ${quality(first.q)} for ${energy(first.j)} to ${best}` : run.members.length > 1 && others ? `${best} is the best and the cheapest, the others are better in ${others}` : best;
+}
 function words() {
   const b = run.bill, ends = d3.sort(run.members, (m) => m.j), top = run.choice && member(run.choice.best);
   document.title = `${run.name} - joulefront`;
   document.querySelector("h1").textContent = run.name;
-  const some = run.members.length ? [h("b", null, `${count(run.members.length)} of ${count(run.trials)}`), ` trained models ${run.members.length === 1 ? "is" : "are"} worth a look: ${run.members.length > 1 ? `from ${quality(ends[0].q)} for ${energy(ends[0].j)} to ` : ""}${quality(top.q)} for ${energy(top.j)}.`] : [`No model is on the front yet: ${plural(run.trials, "trial")}, ${count(run.failed)} failed, ${count(run.running)} running.`];
+  const some = run.members.length ? [h("b", null, `${count(run.members.length)} of ${count(run.trials)}`), ` trained models ${run.members.length === 1 ? "is" : "are"} worth a look: ${range(ends[0], top)}.`] : [`No model is on the front yet: ${plural(run.trials, "trial")}, ${count(run.failed)} failed, ${count(run.running)} running.`];
   $("lead").replaceChildren(run.description ? `${run.description} ` : "", ...some, run.complete_only ? " Only models trained to the last rung count." : "");
   const kinds = [...new Set(b.parts.map((p) => p[2]))].join(" and "), missing = b.absent.length ? ` ${b.absent.map(([k]) => k).join(", ")}: absent, and counted nowhere.` : "";
   const sure = run.scale ? ` All of it together is known to ±${gap}${percent(run.scale)} (standard uncertainty), which changes no comparison on this page.` : "";

@@ -260,3 +260,41 @@ def test_under_a_forecast_a_model_keeps_the_grams_of_its_own_hours(window: Opene
     assert not shown(20)
     opened.page.select_option("#place", "0")
     assert shown(20)
+
+
+def test_every_objective_is_in_the_table_at_any_width_once_in_the_details_and_no_range_goes_from_a_model_to_itself(
+    window: Opened, fake_run: Run, tmp_path: Path
+) -> None:
+    names = ("accuracy", "train_energy", "inference_energy", "parameters", "macro_f1")
+    found = [(0, 0.99, 10.0, 9.0, 123456), (1, 0.9, 20.0, 5.0, 400), (2, 0.9, 30.0, 3.0, 700)]
+    trials = tuple(
+        complete(
+            n,
+            accuracy,
+            joules,
+            values=(accuracy, joules, per_1000, float(parameters), 0.765),
+            epochs=3,
+            parameters=parameters,
+            inference_joules_per_1000=per_1000,
+            curve=tuple({"epoch": epoch, "loss": 1 / epoch, "accuracy": 0.3 * epoch} for epoch in (1, 2, 3)),
+        )
+        for n, accuracy, joules, per_1000, parameters in found
+    )
+    run = replace(fake_run, objectives=names, directions=("maximize", *["minimize"] * 3, "maximize"), trials=trials)
+    opened = window.show(report_html(run, tmp_path / "r.html", ranking=False), width=400)
+    for width in (400, 1000):
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        row = opened.text("#members tr.on").split()
+        assert {"123,456", "9", "0.765"} <= set(row), row
+    assert opened.page.locator("#details dt").all_inner_texts().count("parameters") == 1
+    assert "99.00\xa0% for 2.78\xa0mWh is the best and the cheapest" in opened.text("#lead")
+    assert "the others are better in energy of a prediction or number of parameters or macro_f1." in opened.text("#lead")
+    assert "from 99" not in (opened.page.get_attribute("#chart", "aria-label") or "")
+    ticks = opened.page.evaluate(
+        "[...document.querySelectorAll('#details .plot [aria-label=\"x-axis tick label\"]')].map(e => e.textContent)"
+    )
+    assert ticks == ["123", "123"]
+    assert opened.page.evaluate("getComputedStyle(document.querySelector('#members .tag')).whiteSpace") == "nowrap"
+    opened.page.set_viewport_size({"width": 400, "height": 900})
+    assert opened.page.evaluate("getComputedStyle(document.querySelector('#members .tag')).whiteSpace") == "normal"

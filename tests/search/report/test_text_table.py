@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from helpers.trials import TWO, complete
+from helpers.trials import TWO, changed, complete
 
 from joulefront.search.certainty import Evidence
 from joulefront.search.formatting import fitted, paragraphs
@@ -66,6 +66,14 @@ def test_models_that_differ_in_their_epochs_alone_are_told_apart_at_any_width_an
     assert lines[0] == "all: width=8 (the same in all its models)"
     assert not lines[2].endswith("model")
     assert "An epoch is" not in to_text(bare, width=120)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(30, False), (60, True), (100, True), (300, True)])
+def test_what_is_an_objective_gives_way_after_all_that_is_none(width: int, shown: bool) -> None:
+    sizes = tuple(changed(t, values=(*t.values, float(t.parameters or 0)), params={**t.params, "more": "x" * 50}) for t in front().trials)
+    text = to_text(Front(sizes, (*TWO[0], "parameters"), (*TWO[1], "minimize")), width=width)
+    assert (" parameters" in text.split("─")[0]) == shown
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_with_repeats_and_carbon_it_still_fits(fake_run: Run, repeated: Callable[..., Run]) -> None:
