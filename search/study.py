@@ -35,6 +35,8 @@ OBJECTIVES: dict[str, tuple[Direction, str, str]] = {
     "parameters": ("minimize", "", "parameters"),
 }
 ENERGY_OBJECTIVES = ("train_energy", "train_co2")
+#: Why a model fails that has no parameters, where these are an objective.
+UNCOUNTED = "objective 'parameters' is unknown: the model is no network and has none; leave it out of --objectives or search networks"
 SAMPLERS = ("freeze-thaw", "tpe", "nsga2", "gp", "random", "grid")
 #: Words that `--pretrained` takes beside paths.
 PRETRAINED = ("auto", "hub", "no")
@@ -337,10 +339,11 @@ def objective_values(trial: Trial, objectives: Sequence[str], phases: Sequence[R
             "parameters": None if trial.parameters is None else float(trial.parameters),
         }.get(name, trial.quality.get(name))
         if value is None or value != value:
-            known = ", ".join(sorted(trial.quality))
+            if name == "parameters":  # counted before the first step where there are any: no meter has failed
+                return None, UNCOUNTED
             parts = [part for one in (trial.energy.record, *(one.to_json() for one in phases)) for part in one.get("components", ())]
             lost = [f"; {part['name']}: {part['reason']}" for part in parts if part["counts"] and part["joules"] is None and part["reason"]]
-            why = "".join(dict.fromkeys(lost))
+            known, why = ", ".join(sorted(trial.quality)), "".join(dict.fromkeys(lost))
             return None, f"objective {name!r} is unknown for this trial (quality known: {known}; energy {trial.energy_quality}{why})"
         values.append(float(value))
     return tuple(values), None

@@ -18,7 +18,7 @@ from ..records.trial import ATTRIBUTE, INTERRUPTED, counted
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
 from ..samplers.marginal_gain import RemainingGain, remaining_gain
-from ..study import Budget, LimitReachedError, Study
+from ..study import UNCOUNTED, Budget, LimitReachedError, Study
 
 if TYPE_CHECKING:
     import optuna
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 BROKEN_OFF = "broken off by an error"
 #: So many rejected or failed candidates in a row end a study, and so many first trials with the same error, which comes of its settings.
 MAX_FAILURES_IN_A_ROW, ALIKE = 25, 3
+#: How reasons begin that come of the settings; anything else that is unknown may come of a meter that will be back.
+OF_SETTINGS = ("ValueError", "TypeError", UNCOUNTED)
 #: Share of an energy budget that the default model may take; then it is measured as it is. Then that of the first of another family.
 DEFAULT_SHARE, BEGINNER_SHARE = 0.1, 0.03
 #: After the timeout, an epoch has this long, or twice what an epoch takes, to end by itself.
@@ -296,7 +298,7 @@ class StopRules:
         """Return the one error by which every trial of the study has failed so far, where it comes of the settings; else None."""
         done = [trial for trial in self.optuna_study.get_trials(deepcopy=False) if trial.state.is_finished()]
         errors = {str(trial.user_attrs.get(ATTRIBUTE, {}).get("reason")) if trial.state.name == "FAIL" else "" for trial in done}
-        return next((error for error in errors if len(errors) == 1 and error.startswith(("ValueError", "TypeError"))), None)
+        return next((error for error in errors if len(errors) == 1 and error.startswith(OF_SETTINGS)), None)
 
     def is_full(self, under_way: int) -> bool:
         """Whether the trials under way are the last ones that the limits allow."""

@@ -7,9 +7,10 @@ import pytest
 
 from joulefront.search import Study
 from joulefront.search.carbon.intensity import Intensity
-from joulefront.search.records.trial import ATTRIBUTE
+from joulefront.search.records.trial import ATTRIBUTE, Trial
 from joulefront.search.samplers.marginal_gain import RemainingGain
 from joulefront.search.stopping.rules import Limits, StopGain, StopRules
+from joulefront.search.study import objective_values
 from joulefront.spaces.mlp import Mlp
 
 FRANCE = Intensity(56.0, "FR", "table")
@@ -78,6 +79,10 @@ def test_looking_ahead_is_rare_and_says_nothing_before_there_is_something_to_see
     assert 8 <= len(seen) <= 20
 
 
+def no_parameters():
+    return objective_values(Trial(0, "failed", {}, 1, quality={"accuracy": 0.9}), ("accuracy", "parameters"))[1]
+
+
 def trials_that_ended(*reasons):
     """The rules of a study whose trials failed of these reasons, None for one that did not."""
     done = [
@@ -93,8 +98,8 @@ def trials_that_ended(*reasons):
     return StopRules(SimpleNamespace(), search, Limits(seconds=1e9), account, threading.Event(), nothing)
 
 
-def test_three_trials_that_fail_of_one_error_of_the_settings_end_the_study_with_it():
-    error = "ValueError: the family 'convnet' needs images, got a table of 7 columns"
+@pytest.mark.parametrize("error", ["ValueError: the family 'convnet' needs images, got a table of 7 columns", no_parameters()])
+def test_three_trials_that_fail_of_one_error_of_the_settings_end_the_study_with_it(error):
     said = trials_that_ended(error, error, error).end_of_study(3)
     assert said == f"all trials failed of their settings: {error}; correct these and start anew"
 
@@ -106,6 +111,7 @@ def test_three_trials_that_fail_of_one_error_of_the_settings_end_the_study_with_
         ("ValueError: a", "ValueError: b", "ValueError: a"),
         (None, "ValueError: a", "ValueError: a", "ValueError: a"),
         ("out of memory: 3 GiB",) * 4,
+        ("objective 'train_energy' is unknown for this trial (quality known: accuracy; energy absent)",) * 4,
     ],
 )
 def test_few_failures_others_and_those_of_the_machine_end_nothing(reasons):
