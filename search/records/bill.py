@@ -50,8 +50,7 @@ class Bill:
         by_state: Joules by state of the trials (``complete``; ``stopped`` at a limit, a cap or by the user; ``pruned`` when
             dominated; ``failed``), ``repeats`` (finalists trained again), ``overhead`` (deciding, loading, storing), ``idle`` and
             ``unattributed`` (work of other programs).
-        by_component: Joules by component name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
-        quality_by_component: ``measured``, ``estimated`` or ``mixed``, and ``source_by_component`` the name of its meter.
+        components: What is known of each component that is in the sums, by its name, e.g. ``gpu:GPU-1a2b``, ``cpu:pkg0``, ``cpu``.
         absent: What could not be measured: component -> reason.
         u_joules: Standard uncertainty of the total (random and systematic), or None.
         seconds: Wall time that the ledger covered.
@@ -65,9 +64,7 @@ class Bill:
 
     total_joules: float | None = None
     by_state: Mapping[str, float] = field(default_factory=dict)
-    by_component: Mapping[str, float] = field(default_factory=dict)
-    quality_by_component: Mapping[str, str] = field(default_factory=dict)
-    source_by_component: Mapping[str, str] = field(default_factory=dict)
+    components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     u_joules: float | None = None
     seconds: float = 0.0
@@ -85,13 +82,9 @@ class Bill:
         return None if self.total_joules is None else self.total_joules - self.again_joules
 
     @property
-    def components(self) -> dict[str, ComponentEnergy]:
-        """What is known of each component that is in the sums."""
-        quality, source = self.quality_by_component, self.source_by_component
-        return {
-            name: ComponentEnergy(joules, quality.get(name, "unknown"), source.get(name, "unknown"))
-            for name, joules in self.by_component.items()
-        }
+    def by_component(self) -> dict[str, float | None]:
+        """Joules by component name."""
+        return {name: part.joules for name, part in self.components.items()}
 
     def gaps(self) -> str | None:
         """Return one sentence on what is not in the sums, or None when everything is."""
@@ -204,14 +197,12 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     every = list(sessions)
     metered = [(one, Record.from_json(one["total"]), known_joules(one)) for one in every if one.get("total") is not None]
     joules = summed(known for _, _, known in metered)
-    kinds: dict[str, list[str]] = {}
-    source: dict[str, str] = {}
+    parts: dict[str, list[Component]] = {name: [] for name in joules}
     absent: dict[str, str] = {}
     for _, record, known in metered:
         for part in record.components:
             if part.name in known:
-                kinds.setdefault(part.name, []).append(part.quality if part.joules is not None else "mixed")
-                source[part.name] = part.source
+                parts[part.name].append(part)
             elif part.joules is None and part.name not in joules:
                 absent[part.name] = part.reason or "unknown"
     again = [(record, known) for one, record, known in metered if REPEATS in one["by_state_joules"]]
@@ -219,9 +210,7 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
     return Bill(
         total_joules=sum(joules.values()) if joules else None,
         by_state=summed(one["by_state_joules"] for one in every),
-        by_component=joules,
-        quality_by_component={name: combined_quality(found) for name, found in kinds.items()},
-        source_by_component=source,
+        components={name: _known(joules[name], found) for name, found in parts.items()},
         absent=absent,
         u_joules=_u_joules(metered) if joules else None,
         seconds=sum((record.seconds for _, record, _ in metered), 0.0),
@@ -233,6 +222,14 @@ def add_up(sessions: Iterable[Mapping[str, Any]]) -> Bill:
         again_seconds=sum((record.seconds for record, _ in again), 0.0),
         rebuilt=sum(one.get("rebuilt") is not None for one, _, _ in metered),
     )
+
+
+def _known(joules: float, parts: Sequence[Component]) -> ComponentEnergy:
+    """Return what is known of a component in some sessions; one that was lost in a part of them is ``mixed``."""
+    if not parts:
+        return ComponentEnergy(joules, "unknown", "unknown")
+    quality = combined_quality("mixed" if part.joules is None else part.quality for part in parts)
+    return ComponentEnergy(joules, quality, parts[-1].source)
 
 
 def _u_joules(metered: Sequence[tuple[Mapping[str, Any], Record, Mapping[str, float]]]) -> float | None:

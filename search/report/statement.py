@@ -110,7 +110,7 @@ def _model(front: Front, trial: Trial, unit: Unit) -> str:
 
 def _table(run: Run) -> list[str]:
     bill = run.bill
-    if not bill.by_component and not bill.absent:
+    if not bill.components and not bill.absent:
         return ["No component was metered."]
     unit = unit_for([*bill.by_component.values(), bill.total_joules])
     lines = [f"| component | {unit.name} | quality | meter |", "|---|---:|---|---|"]

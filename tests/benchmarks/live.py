@@ -193,7 +193,7 @@ def main() -> int:
     assert budget is not None
     found = {key: points_of(run, budget) for key, run in runs.items()}
     any_run = next(iter(runs.values()))
-    kinds = sorted(set(any_run.bill.quality_by_component.values()))
+    kinds = sorted({part.quality for part in any_run.bill.components.values()})
     print(f"{arguments.seeds} seeds, {arguments.examples} images, {arguments.budget} a run, energy {', '.join(kinds)}\n")
     for quantile in (0.1, 0.75):
         print(tables(found, runs, samplers, arguments.seeds, quantile), end="\n\n")

@@ -72,5 +72,7 @@ def hostile(run: Run) -> Run:
     facts = {**run.facts, "study": {"name": EVIL, "description": EVIL}, "sessions": [session], "origin": {"source": f"./{EVIL}"}}
     facts |= {"intensity": {"grams_per_kwh": 1.0, "zone": EVIL, "source": EVIL, "region": EVIL}, "price_per_kwh": [0.2, EVIL]}
     facts |= {"fingerprint": {"data": {"classes": [EVIL, EVIL], "kind": EVIL, "examples": {"validation": 300, "train": 700}}}}
-    bill = replace(run.bill, absent={EVIL: EVIL}, source_by_component={name: EVIL for name in run.bill.by_component})
+    bill = replace(
+        run.bill, absent={EVIL: EVIL}, components={name: replace(part, source=EVIL) for name, part in run.bill.components.items()}
+    )
     return replace(run, name=EVIL, path=Path(f"runs/{EVIL}"), trials=trials, facts=facts, bill=bill)

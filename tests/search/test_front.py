@@ -244,6 +244,6 @@ def test_a_front_is_described_in_one_line() -> None:
 def test_a_trial_of_other_hardware_is_said_to_be_there(tmp_path: Path) -> None:
     trials = tuple(complete(n, 0.8 + 0.01 * n, 10.0 + n, hardware_id="other" if n == 0 else "own") for n in range(3))
     facts = {"sessions": [{"hardware_id": "own"}]}
-    run = Run("r", tmp_path, *TWO, (1,), trials, Bill(1.0, {}, {}, {}, {}, {}, 0.0, 1.0), facts)
+    run = Run("r", tmp_path, *TWO, (1,), trials, Bill(1.0, {}, {}, {}, 0.0, 1.0), facts)
     with pytest.raises(ValueError, match=r"trial 0 is not among those of this hardware .*--hardware other"):
         Front.of(run).pick("trial=0")

@@ -93,7 +93,7 @@ def test_repeats_rank_ties_by_the_energy_of_the_whole_life(tmp_path):
         for k in range(5)
     )
     run = Run("r", tmp_path, ("accuracy", "train_energy", "inference_energy"), ("maximize", "minimize", "minimize"), (1,), trials,
-              Bill(1.0, {}, {}, {}, {}, {}, 0.0, 1.0), {}, Repeats((Plan("", (0, 1), 5, "given", 0),), again))  # fmt: skip
+              Bill(1.0, {}, {}, {}, 0.0, 1.0), {}, Repeats((Plan("", (0, 1), 5, "given", 0),), again))  # fmt: skip
     used = with_use(Front(trials, *TWO, run=run), 1_000_000)
     assert used.choice.ties == (1, 0)
     assert used.repeated is not None

@@ -115,7 +115,7 @@ def test_a_gpu_that_is_lost_keeps_its_past_in_the_bill_and_names_the_rest(tmp_pa
     assert bill.unknown_seconds == {"gpu:a": pytest.approx(99.0)}
     assert bill.total_joules == spent == pytest.approx(sum(bill.by_state.values()))
     assert bill.u_joules is None
-    assert bill.quality_by_component["gpu:a"] == "mixed"
+    assert bill.components["gpu:a"].quality == "mixed"
     assert "gpu:a for 99.0 s" in (bill.gaps() or "")
 
 

@@ -32,7 +32,7 @@ def test_a_session_survives_the_file(tmp_path: Path) -> None:
     assert bill.total_joules == 70.0
     assert bill.by_state == {"complete": 50.0, "overhead": 20.0}
     assert bill.by_component == {"cpu:pkg0": 70.0}
-    assert bill.source_by_component == {"cpu:pkg0": "rapl"}
+    assert bill.components["cpu:pkg0"].source == "rapl"
     assert bill.absent == {"gpu": "no driver"}
     assert bill.seconds == 10.0
 
@@ -71,7 +71,7 @@ def test_random_uncertainties_add_in_squares_and_gain_errors_linearly() -> None:
 
 def test_a_component_that_was_measured_once_and_estimated_once_is_mixed() -> None:
     bill = add_up([session(total(part("cpu", 1.0))), session(total(part("cpu", 2.0, "estimated", "cpu_time")))])
-    assert bill.quality_by_component == {"cpu": "mixed"}
+    assert bill.components["cpu"].quality == "mixed"
     assert bill.by_component == {"cpu": 3.0}
 
 

@@ -102,9 +102,7 @@ def make_run(seed: int = 0, *, configs: int = 14, intensity: bool = True) -> Run
     bill = Bill(
         total,
         by_state,
-        {GPU: 0.8 * total, CPU: 0.2 * total},
-        {GPU: "measured", CPU: "estimated"},
-        {GPU: "nvml", CPU: "cpu_time"},
+        _components(total),
         {"dram": "RAPL has no dram zone on this processor", "cpu:pkg0": "permission denied; see joulefront doctor"},
         0.05 * total,
         1234.0,
