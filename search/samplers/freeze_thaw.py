@@ -89,6 +89,7 @@ class FreezeThawSampler(BaseSampler):
         last_decision: The latest proposal.
         comparable: Function that keeps of all trials those whose energies are comparable: those of one kind of hardware.
         exhausted: Whether nothing was left to train that was not trained before; ``Study.optimize`` then ends.
+        lock: Held by who decides, or reads a `survey`: the next decision of another thread changes its models.
 
     Raises:
         ValueError: If an argument is not valid.
@@ -132,7 +133,7 @@ class FreezeThawSampler(BaseSampler):
         self._given_space = {n: d for n, d in (search_space or {}).items() if n != epochs_name}
         self._prior_trials = studies_of(prior_trials)
         self._history = History(key, epochs_name, energy)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._study_id: int | None = None
         self._storage: weakref.ref[Any] | None = None
         self._ahead: dict[int, tuple[Decision, Observation | None]] = {}
@@ -142,11 +143,11 @@ class FreezeThawSampler(BaseSampler):
         self._transfer: TransferModel | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_storage": None}
+        return {name: value for name, value in self.__dict__.items() if name != "lock"} | {"_storage": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter seen so far, conditional ones included, and the epochs; `PartialFixedSampler` raises ValueError."""
@@ -156,7 +157,7 @@ class FreezeThawSampler(BaseSampler):
         self.exhausted = False  # found anew for each trial: the study may be another one, or its space wider
         if trial.system_attrs.get("fixed_params"):
             return {}  # enqueued by the user: parameters that are not fixed are drawn at random
-        with self._lock:
+        with self.lock:
             self._update(study, exclude=trial.number)
             space = self._space()
         if not space and not self._history.observations:
@@ -169,7 +170,7 @@ class FreezeThawSampler(BaseSampler):
         """Decide what to train, claim it for this worker, and return its parameters."""
         if not search_space:
             return {}
-        with self._lock:  # threads of one study share the sampler
+        with self.lock:  # threads of one study share the sampler
             decision = self._decide_and_claim(study, trial)
             self.last_decision = decision
         if decision.parent is not None:
@@ -258,7 +259,7 @@ class FreezeThawSampler(BaseSampler):
 
     def survey(self, study: Study) -> Survey | None:
         """Return what the next decision would be made from; None during the initial design."""
-        with self._lock:
+        with self.lock:
             self._update(study, exclude=None)
             planner, encoder = self._prepared(study)
             rng = np.random.default_rng([self._seed, sum(len(points) for points in self._history.observations.values())])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 import pytest
 
 from joulefront.search.samplers import FreezeThawSampler, RemainingGain, remaining_gain, resume_from
+from joulefront.search.samplers.marginal_gain import passes_cost_gate
 
 Searched = Callable[[int], optuna.Study]
 Objective = Callable[[optuna.Trial], tuple[float, float]]
@@ -95,6 +98,30 @@ def test_the_energy_that_trains_everything_to_the_end_is_enough_since_a_resumed_
     assert enough is not None
     assert more is not None
     assert some.gain < enough.gain == pytest.approx(more.gain, rel=1e-9)
+
+
+@pytest.mark.parametrize("trials", [4, 12])
+def test_what_is_asked_of_the_models_waits_for_other_threads_and_makes_them_wait(trials: int, objective: Objective) -> None:
+    taken: list[bool] = []
+
+    def try_to_take() -> None:
+        taken.append(sampler.lock.acquire(blocking=False))
+        if taken[-1]:
+            sampler.lock.release()
+
+    def key(params: Mapping[str, Any]) -> Mapping[str, Any]:  # is asked for by whatever reads the models or the history
+        other = threading.Thread(target=try_to_take)
+        other.start()
+        other.join()
+        return params
+
+    sampler = FreezeThawSampler([1, 3, 9, 27], key=key)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, trials)
+    remaining_gain(sampler, study, 100.0)
+    passes_cost_gate(sampler, study, 0.1)
+    assert taken
+    assert not any(taken)
 
 
 def test_the_reason_names_what_the_gain_is_less_than() -> None:
