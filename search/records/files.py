@@ -200,6 +200,7 @@ class Snapshot(TypedDict):
     mark: NotRequired[Mapping[str, Any] | None]
     optuna: NotRequired[list[Mapping[str, Any]]]
     digest: NotRequired[str]
+    run_id: NotRequired[str]
 
 
 class BillFile(TypedDict):
@@ -229,9 +230,16 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(plain_values(values), sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_snapshot(file: Path) -> Snapshot:
-    """Read ``trials.json``; a ``ValueError`` where it is damaged or was altered, which those of earlier versions do not show."""
+def read_snapshot(file: Path, facts: Mapping[str, Any]) -> Snapshot:
+    """Read ``trials.json``; a ``ValueError`` where it is damaged, was altered, or is not of the run of this ``study.json``.
+
+    One of an earlier version says neither its digest nor its run: then it is the names of its parameters that show another study.
+    """
     kept = read_json(file, Snapshot, "delete it")
+    space = facts.get("fingerprint", {}).get("space", {}).get("parameters", {})
+    drawn = {name for trial in kept.get("optuna", ()) for name in trial.get("params", ()) if name != "epochs"}
+    if kept["run_id"] != facts.get("run_id") if "run_id" in kept else space and drawn - space.keys():
+        raise ValueError(f"{str(file)!r} must be of the run {facts.get('run_id')!r}, got one of {kept.get('run_id', 'another study')!r}")
     if "digest" in kept and kept["digest"] != digest(kept["trials"], kept.get("optuna")):
         raise ValueError(f"{str(file)!r} was altered after it was written; delete it")
     return kept

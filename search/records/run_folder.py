@@ -261,7 +261,8 @@ class RunFolder:
         stored, ours = self.stored_trials(study)
         trials = [to_json(trial) for trial in ours]
         rest = [database.optuna_part(trial, without=ATTRIBUTE) for trial in stored]
-        facts = {"format": FORMAT, "mark": database.mark_of(self.path / DATABASE_FILE), "digest": files.digest(trials, rest)}
+        mark, digest = database.mark_of(self.path / DATABASE_FILE), files.digest(trials, rest)
+        facts = {"format": FORMAT, "run_id": self.facts["run_id"], "mark": mark, "digest": digest}
         write_json(self.path / SNAPSHOT_FILE, {**facts, "trials": trials, "optuna": rest})
 
     @classmethod
@@ -281,10 +282,11 @@ class RunFolder:
             if folder._is_readable():
                 raise StoreError(f"{str(file)!r} can be read: there is nothing to repair")
             try:
-                kept = read_snapshot(copy)
+                kept = read_snapshot(copy, folder.facts)
                 trials = [(from_json(trial), rest) for trial, rest in zip(kept["trials"], kept["optuna"], strict=True)]
             except (OSError, ValueError, KeyError) as error:
-                raise StoreError(f"{str(copy)!r} is missing, damaged or of an older version; restore {str(file)!r} from a copy") from error
+                said = f"{str(copy)!r} is missing, damaged, of another study or of an older version"
+                raise StoreError(f"{said} ({error}); restore {str(file)!r} from a copy") from error
             new = replace(folder, path=Path(aside))
             new._make_study()
             new.study().add_trials([database.optuna_trial(rest, {ATTRIBUTE: trial.facts()}) for trial, rest in trials])
@@ -299,7 +301,7 @@ class RunFolder:
     def _snapshot(self) -> tuple[Trial, ...] | None:
         """Return the kept trials, or None when there are none or they are not those of the database."""
         try:
-            kept = read_snapshot(self.path / SNAPSHOT_FILE)
+            kept = read_snapshot(self.path / SNAPSHOT_FILE, self.facts)
             if kept.get("mark") is None or kept["mark"] != database.mark_of(self.path / DATABASE_FILE):  # it is none of a storage elsewhere
                 return None
             trials = tuple(map(from_json, kept["trials"]))

@@ -297,7 +297,7 @@ def test_a_database_that_is_deleted_while_it_is_used_is_named_and_repaired_from_
     assert (tmp_path / "r" / "study.db.damaged").exists()
     (tmp_path / "r" / "study.db").unlink()
     write_json(tmp_path / "r" / "trials.json", {"trials": []})
-    with pytest.raises(StoreError, match="older version; restore"):
+    with pytest.raises(StoreError, match=r"older version \(.*\); restore"):
         RunFolder.repair(tmp_path / "r")
 
 
@@ -342,3 +342,19 @@ def test_a_disk_that_is_full_at_the_start_is_called_so(tmp_path: Path, monkeypat
     monkeypatch.setattr("joulefront.search.records.database.connect", full)
     with pytest.raises(StoreError, match=r"study\.db' cannot be written: the disk is full; free some space"):
         RunFolder.create(tmp_path / "r", {"study": STUDY, "run_id": "r", "sessions": []})
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_trials_of_another_study_are_neither_shown_nor_made_the_trials_of_this_one(tmp_path: Path, older: bool) -> None:
+    ours, other = make(tmp_path / "r"), make(tmp_path / "other", "other-1")
+    ours = ours.save_facts({**ours.facts, "fingerprint": {"space": {"parameters": {"depth": "1 to 3"}}}})
+    for store, accuracy in ((ours, 0.8), (other, 0.9)):
+        add(store, accuracy, 12.0)
+        store.save_snapshot(store.study())
+    kept = json.loads((tmp_path / "other" / "trials.json").read_text())
+    write_json(tmp_path / "r" / "trials.json", {key: one for key, one in kept.items() if not (older and key == "run_id")})
+    assert [trial.values for trial in RunFolder.open(tmp_path / "r").run().trials] == [(0.8, 12.0)]
+    (tmp_path / "r" / "study.db").unlink()
+    with pytest.raises(StoreError, match=f"must be of the run 'tiny-1', got one of '{'another study' if older else 'other-1'}'.*; restore"):
+        RunFolder.repair(tmp_path / "r")
+    assert not (tmp_path / "r" / "study.db").exists()
