@@ -73,7 +73,7 @@ def run(
         from ..running.progress import Console
         from ..running.run import run as run_study
         from ..study import LimitReachedError, seconds_of
-        from .study_source import adapt, command_line, find_study, origin_of
+        from .study_source import adapt, again, command_line, find_study, origin_of
         from .study_toml import with_session
 
     if study.study.endswith(".toml"):
@@ -111,7 +111,7 @@ def run(
                 show=lambda front: _print_run(front, path, own.storage, named),
                 artifacts=own.artifacts,
             )
-        raise_if_interrupted(path, f"continue: {command}")
+        raise_if_interrupted(path, f"continue: {again(words)}")
     except LimitReachedError as error:
         if own.storage is None:
             return _print_finished(path, found, origin, machine, str(error).partition(" already")[0], named)
@@ -255,13 +255,13 @@ def worker(
     a run folder of its own; it ends when the budget of all workers is spent.
     """
     with loading(context.obj[1]):
-        from ..records.database import STORAGE_VARIABLE
+        from ..records.database import STORAGE_VARIABLE, own_url
         from ..running.progress import Console
         from ..running.run import run as run_study
         from ..study import LimitReachedError, seconds_of
         from .study_source import shared_facts, study_again
 
-    url = storage or os.environ.get(STORAGE_VARIABLE)
+    url = own_url(storage, storage) if storage else os.environ.get(STORAGE_VARIABLE)
     if url is None:
         raise ValueError(f"--storage must be the URL that joulefront run was given, got none; give it here or in {STORAGE_VARIABLE}")
     seconds = None if timeout is None else seconds_of(timeout)

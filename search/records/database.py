@@ -37,6 +37,8 @@ DAMAGED = re.compile(
     r"no such (table|column)|table \w+ is lost|malformed|not a database|decode to UTF-8|(relation|column) \S+ does not exist|doesn't exist"
     r"|Unknown column|timestamp too large|(CREATE TABLE|INSERT) in a read-only"  # Optuna makes what is lost
 )
+#: What drivers say of a missing or wrong password.
+REFUSED = re.compile(r"using password: |no password supplied|password authentication failed")
 #: SQLite waits this long for another process that writes.
 LOCK_SECONDS = 60.0
 #: Environment variable with the storage URL and its password, which stands in no file and in no list of processes.
@@ -136,8 +138,11 @@ def other_database(given: str, kept: str | None, file: Path) -> str | None:
     """Say that the storage that the user gives is not the one that a run folder keeps (None for its own ``file``), or return None."""
     from sqlalchemy.engine import URL
 
-    if same_database(given, kept or URL.create("sqlite", database=str(file))):
-        return None
+    try:
+        if _place(given) == _place(kept or URL.create("sqlite", database=str(file))):
+            return None
+    except ValueError as error:
+        return f"--storage {without_password(given)!r} cannot be used: {error}"
     where = without_password(kept) if kept else f"its own {file.name}"
     return (
         f"--storage must be that of {str(file.parent)!r}, {where}, got {without_password(given)}; "
@@ -193,6 +198,8 @@ def parsed(url: str) -> URL:
         place = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ValueError("it is no URL of a database; postgresql+psycopg://user@host/name is one") from error
+    if place.password == _HIDDEN:
+        raise ValueError(f"{_HIDDEN} stands where its password was; leave it out and set {STORAGE_VARIABLE} to the whole URL")
     if place.port is not None and place.port > 65535:
         raise ValueError(f"its port must be at most 65535, got one of {len(str(place.port))} digits")
     if place.password is not None and "@" in f"{place.host}{place.database}":
@@ -371,6 +378,8 @@ def out_of_reach(error: BaseException, url: str, remedy: str = "see that it can 
     line = cause_of(error).removesuffix(f"; {COPY}")
     remedy = "install the driver that it names" if isinstance(error, ImportError) else remedy
     remedy = COPY if DAMAGED.search(line) or line != cause_of(error) else remedy
+    if REFUSED.search(line):
+        remedy = f"no run folder keeps a password: set {STORAGE_VARIABLE} to the whole URL, with the password of its user"
     return f"--storage {without_password(url)!r} cannot be used: {line}; {remedy}"
 
 

@@ -11,7 +11,16 @@ import pytest
 
 from joulefront.search import Study, run
 from joulefront.search.records import optuna_storage
-from joulefront.search.records.database import cause_of, note_given, own_url, public_url, same_database, without_password, without_secrets
+from joulefront.search.records.database import (
+    cause_of,
+    note_given,
+    out_of_reach,
+    own_url,
+    public_url,
+    same_database,
+    without_password,
+    without_secrets,
+)
 from joulefront.search.records.optuna_storage import open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
 
@@ -204,3 +213,25 @@ def test_two_threads_may_open_the_first_storage_of_a_process_at_the_same_time(mo
     monkeypatch.setattr(optuna_storage, "importlib", SimpleNamespace(import_module=load))
     optuna_storage._load_alembic()
     assert len(loaded) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "(1045, \"Access denied for user 'me'@'localhost' (using password: NO)\")",
+        "connection failed: fe_sendauth: no password supplied",
+        'connection failed: FATAL:  password authentication failed for user "me"',
+    ],
+)
+def test_whoever_is_refused_for_want_of_a_password_is_told_where_to_give_it(said: str) -> None:
+    told = out_of_reach(OSError(said), "mysql+pymysql://me@host/db")
+    assert told.endswith("no run folder keeps a password: set JOULEFRONT_STORAGE to the whole URL, with the password of its user")
+    assert "reached" not in told
+
+
+def test_a_password_that_was_hidden_is_no_password(tmp_path: Path) -> None:
+    shown = without_password(f"mysql+pymysql://me:{SECRET}@host/db")
+    facts = {"run_id": "tiny-1", "study": {"objectives": ["accuracy"], "directions": ["maximize"]}, "sessions": []}
+    for use in (lambda: RunFolder.create(tmp_path / "r", facts, storage=shown), lambda: open_storage(tmp_path / "s.db", shown, "read")):
+        with pytest.raises(ValueError, match=r"\*\*\* stands where its password was; leave it out and set JOULEFRONT_STORAGE to the whole"):
+            use()
