@@ -30,7 +30,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import cloudpickle
 
 from ..formatting import hanging, own_place, terminal_width
-from ..records.database import STORAGE_VARIABLE, without_password
+from ..records.database import without_password
 from ..records.run_folder import RunFolder
 from ..study import Study, parse_rungs
 from .options import BUNDLED, StudyOptions, bundled_studies
@@ -288,24 +288,12 @@ def _where(error: BaseException) -> str:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Return what was typed, quoted for a shell and without the password of a storage URL: it is printed in model cards and reports.
+    """Return what was typed, quoted for a shell and without the password of a storage URL, which ``JOULEFRONT_STORAGE`` may hold.
 
     >>> command_line(["run", "my study.py", "--storage", "postgresql://me:secret@host/db"])
-    "joulefront run 'my study.py' --storage 'postgresql://me:***@host/db'"
+    "joulefront run 'my study.py' --storage postgresql://me@host/db"
     """
-    return shlex.join(["joulefront", *map(without_password, words)])
-
-
-def again(words: Sequence[str]) -> str:
-    """Return the command that continues what was typed; a storage with a password is left out, for its run folder names it.
-
-    >>> again(["run", "digits", "--storage", "postgresql://me:secret@host/db", "--out", "r"])
-    'joulefront run digits --out r  # with the storage and its password in JOULEFRONT_STORAGE'
-    """
-    if (shown := list(map(without_password, words))) == list(words):
-        return command_line(words)
-    kept = [word for before, word in zip(["", *shown], shown, strict=False) if "--storage" not in (before, word.partition("=")[0])]
-    return f"{command_line(kept)}  # with the storage and its password in {STORAGE_VARIABLE}"
+    return shlex.join(["joulefront", *(without_password(word).replace(":***@", "@") for word in words)])
 
 
 def study_of(store: RunFolder, data: str | None, source: str | None, *, trust: bool = False) -> Study:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import shlex
 import sqlite3
 import tempfile
 import warnings
@@ -99,11 +98,8 @@ def own_url(url: str, given: str | None, environment: Mapping[str, str] = os.env
     """
     before = sorted(reversed(given_before()[1]), key=lambda one: one != url)  # the same user of the database, or else the last one
     own = [one for one in (given, environment.get(STORAGE_VARIABLE), *before) if one and same_database(one, url)]
-    for one in own:
-        with contextlib.suppress(ValueError):
-            if (public := public_url(one)) != one and parsed(public) == parsed(public_url(own[0])):
-                return one
-    return own[0] if own else None
+    secret = (one for one in own if public_url(one) != one and parsed(public_url(one)) == parsed(public_url(own[0])))
+    return next(secret, own[0] if own else None)
 
 
 def given_before() -> tuple[Path, list[str]]:
@@ -150,30 +146,6 @@ def other_database(given: str, kept: str | None, file: Path) -> str | None:
     )
 
 
-def without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a ``study.json`` without passwords in its storage and its command lines, as an earlier version kept them."""
-    url = facts.get("storage")
-    if url is not None:
-        try:
-            url = public_url(url)
-        except ValueError:
-            url = without_password(url).replace(f":{_HIDDEN}@", "@")
-    sessions = [
-        {**session, "command": _hidden_in(session["command"])} if "://" in (session.get("command") or "") else session
-        for session in facts.get("sessions", ())
-    ]
-    return {**facts, "storage": url, "sessions": sessions}
-
-
-def _hidden_in(command: str) -> str:
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return " ".join(map(without_password, command.split(" ")))
-    hidden = list(map(without_password, words))
-    return command if hidden == words else shlex.join(hidden)
-
-
 def _place(url: str | URL) -> tuple[Any, ...]:
     """Return what tells one database from another.
 
@@ -198,7 +170,7 @@ def parsed(url: str) -> URL:
         place = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ValueError("it is no URL of a database; postgresql+psycopg://user@host/name is one") from error
-    if place.password == _HIDDEN:
+    if _HIDDEN in (place.password, *map(place.query.get, _secret_keys(place))):
         raise ValueError(f"{_HIDDEN} stands where its password was; leave it out and set {STORAGE_VARIABLE} to the whole URL")
     if place.port is not None and place.port > 65535:
         raise ValueError(f"its port must be at most 65535, got one of {len(str(place.port))} digits")

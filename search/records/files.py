@@ -231,15 +231,10 @@ def digest(*values: Any) -> str:
 
 
 def read_snapshot(file: Path, facts: Mapping[str, Any]) -> Snapshot:
-    """Read ``trials.json``; a ``ValueError`` where it is damaged, was altered, or is not of the run of this ``study.json``.
-
-    One of an earlier version says neither its digest nor its run: then it is the names of its parameters that show another study.
-    """
+    """Read ``trials.json``; a ``ValueError`` where it is damaged, was altered, or is not of the run of this ``study.json``."""
     kept = read_json(file, Snapshot, "delete it")
-    space = facts.get("fingerprint", {}).get("space", {}).get("parameters", {})
-    drawn = {name for trial in kept.get("optuna", ()) for name in trial.get("params", ()) if name != "epochs"}
-    if kept["run_id"] != facts.get("run_id") if "run_id" in kept else space and drawn - space.keys():
-        raise ValueError(f"{str(file)!r} must be of the run {facts.get('run_id')!r}, got one of {kept.get('run_id', 'another study')!r}")
+    if kept.get("run_id") != facts.get("run_id"):
+        raise ValueError(f"{str(file)!r} must be of the run {facts.get('run_id')!r}, got one of {kept.get('run_id')!r}")
     if "digest" in kept and kept["digest"] != digest(kept["trials"], kept.get("optuna")):
         raise ValueError(f"{str(file)!r} was altered after it was written; delete it")
     return kept

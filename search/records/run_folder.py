@@ -129,7 +129,7 @@ class RunFolder:
         if version != FORMAT:
             other = f"was written in format {version}, this joulefront reads format {FORMAT}; use the version that wrote it"
             raise StoreError(f"{str(path)!r} {other}")
-        facts = database.without_secrets(cast(dict[str, Any], _read(file, StudyFile, files.check_study)))
+        facts = cast(dict[str, Any], _read(file, StudyFile, files.check_study))
         if facts.get("state") == files.CREATING:
             raise StoreError(f"the start of {str(path)!r} was broken off before its first trial; run the same command again")
         if facts.get("storage") is None and not (path / DATABASE_FILE).is_file() and not lost_database:

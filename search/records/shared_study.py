@@ -67,15 +67,15 @@ class WorkerState:
     expected_joules: Mapping[str, float] = field(default_factory=dict)
     ended: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no worker says."""
+        if self.joules < 0 or self.beat < 0:
+            raise ValueError(f"{_STATE}{self.id} must not be negative, got {self.joules} J and beat {self.beat}")
+
     @property
     def reserved_joules(self) -> float:
         """What its open trainings are expected to take yet."""
         return sum(max(0.0, joules - (self.open_joules.get(number) or 0.0)) for number, joules in self.expected_joules.items())
-
-
-def _check_state(state: WorkerState) -> None:
-    if state.joules < 0 or state.beat < 0:
-        raise ValueError(f"{_STATE}{state.id} must not be negative, got {state.joules} J and beat {state.beat}")
 
 
 def new_worker() -> str:
@@ -115,7 +115,7 @@ class SharedStudy:
     def look(self) -> tuple[dict[str, WorkerState], str | None]:
         """Return what all workers have said last, by id, and why the study was stopped, or None."""
         attrs = self._storage.get_study_system_attrs(self._id)
-        said = {key: self._checked(key, WorkerState, one, _check_state) for key, one in attrs.items() if key.startswith(_STATE)}
+        said = {key: self._checked(key, WorkerState, one) for key, one in attrs.items() if key.startswith(_STATE)}
         states = {id: replace(one, id=id) for key, one in said.items() for id in [key.removeprefix(_STATE)]}
         return states, self._checked(_STOP, str | None, attrs.get(_STOP)) or None
 

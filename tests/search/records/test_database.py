@@ -1,15 +1,11 @@
 """Which database a URL names, and that its password stands nowhere."""
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from joulefront.search import Study, run
 from joulefront.search.records import optuna_storage
 from joulefront.search.records.database import (
     cause_of,
@@ -19,7 +15,6 @@ from joulefront.search.records.database import (
     public_url,
     same_database,
     without_password,
-    without_secrets,
 )
 from joulefront.search.records.optuna_storage import open_storage
 from joulefront.search.records.run_folder import RunFolder, StoreError
@@ -140,60 +135,6 @@ def test_a_storage_that_is_not_that_of_the_folder_is_refused_with_both_names(tmp
     RunFolder.open(tmp_path / "r", storage=kept or f"sqlite:///{tmp_path}/r/study.db")
 
 
-def test_passwords_are_taken_out_of_a_study_file_of_an_earlier_version() -> None:
-    commands = [
-        f"joulefront run 'my study.py' --storage 'postgresql://me@/db?password={SECRET}'",
-        f"joulefront run x --storage=postgresql://me:{SECRET}/x@host/db",
-        f"joulefront run 'x --storage postgresql://me:{SECRET}@host/db",
-        "joulefront  run x",
-        None,
-    ]
-    facts = {"storage": f"postgresql://me:{SECRET}@/db?sslpassword={SECRET}", "sessions": [{"command": one} for one in commands]}
-    found = without_secrets(facts)
-    assert SECRET not in json.dumps(found)
-    assert found["storage"] == "postgresql://me@/db"
-    assert [session["command"] for session in found["sessions"]][3:] == commands[3:]
-    assert without_secrets({"storage": f"postgresql://me:{SECRET}@x@host/db", "sessions": []})["storage"] == "postgresql://me@host/db"
-
-
-@pytest.fixture
-def old_folder(rings: Callable[..., Study], tmp_path: Path) -> Path:
-    """A run as a version left it that wrote passwords into study.json."""
-    path = tmp_path / "r"
-    run(rings(), out=path, trials=2, storage=f"sqlite:///{tmp_path}/server.db", meter="cpu_time")
-    file = path / "study.json"
-    facts = json.loads(file.read_text())
-    facts["storage"] += f"?password={SECRET}"
-    facts["sessions"][0]["command"] = f"joulefront run x --storage postgresql://me@/db?password={SECRET}"
-    file.write_text(json.dumps(facts))
-    file.chmod(0o644)
-    return path
-
-
-@pytest.mark.slow
-def test_reading_a_folder_with_a_password_never_shows_it_and_leaves_the_file(old_folder: Path, call: Callable[..., Any]) -> None:
-    before = (old_folder / "study.json").read_bytes()
-    (old_folder / "trials.json").unlink()  # so that the database is asked
-    for words in (("front", old_folder), ("report", old_folder, "-o", "page.html"), ("compare", old_folder, old_folder)):
-        said = call(*words)
-        assert said.code == 0, said.err
-        assert SECRET not in said.out + said.err
-    page = Path("page.html").read_text()
-    assert SECRET not in page
-    assert "password=***" in page
-    assert (old_folder / "study.json").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_the_next_run_takes_the_password_out(old_folder: Path, rings: Callable[..., Study]) -> None:
-    run(rings(), out=old_folder, trials=3, meter="cpu_time")
-    file = old_folder / "study.json"
-    assert SECRET not in file.read_text()
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert len(RunFolder.open(old_folder).run().trials) == 3
-    assert (old_folder / "study.json").stat().st_mode & 0o777 == 0o600
-
-
 def test_a_driver_that_is_not_installed_is_answered_with_what_installs_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "MySQLdb", None)
     with pytest.raises(ImportError) as refused:
@@ -229,8 +170,9 @@ def test_whoever_is_refused_for_want_of_a_password_is_told_where_to_give_it(said
     assert "reached" not in told
 
 
-def test_a_password_that_was_hidden_is_no_password(tmp_path: Path) -> None:
-    shown = without_password(f"mysql+pymysql://me:{SECRET}@host/db")
+@pytest.mark.parametrize("secret", [f"mysql+pymysql://me:{SECRET}@host/db", f"postgresql+psycopg://me@host/db?password={SECRET}"])
+def test_a_password_that_was_hidden_is_no_password(tmp_path: Path, secret: str) -> None:
+    shown = without_password(secret)
     facts = {"run_id": "tiny-1", "study": {"objectives": ["accuracy"], "directions": ["maximize"]}, "sessions": []}
     for use in (lambda: RunFolder.create(tmp_path / "r", facts, storage=shown), lambda: open_storage(tmp_path / "s.db", shown, "read")):
         with pytest.raises(ValueError, match=r"\*\*\* stands where its password was; leave it out and set JOULEFRONT_STORAGE to the whole"):

@@ -344,17 +344,14 @@ def test_a_disk_that_is_full_at_the_start_is_called_so(tmp_path: Path, monkeypat
         RunFolder.create(tmp_path / "r", {"study": STUDY, "run_id": "r", "sessions": []})
 
 
-@pytest.mark.parametrize("older", [False, True])
-def test_trials_of_another_study_are_neither_shown_nor_made_the_trials_of_this_one(tmp_path: Path, older: bool) -> None:
+def test_trials_of_another_study_are_neither_shown_nor_made_the_trials_of_this_one(tmp_path: Path) -> None:
     ours, other = make(tmp_path / "r"), make(tmp_path / "other", "other-1")
-    ours = ours.save_facts({**ours.facts, "fingerprint": {"space": {"parameters": {"depth": "1 to 3"}}}})
     for store, accuracy in ((ours, 0.8), (other, 0.9)):
         add(store, accuracy, 12.0)
         store.save_snapshot(store.study())
-    kept = json.loads((tmp_path / "other" / "trials.json").read_text())
-    write_json(tmp_path / "r" / "trials.json", {key: one for key, one in kept.items() if not (older and key == "run_id")})
+    shutil.copy(tmp_path / "other" / "trials.json", tmp_path / "r" / "trials.json")
     assert [trial.values for trial in RunFolder.open(tmp_path / "r").run().trials] == [(0.8, 12.0)]
     (tmp_path / "r" / "study.db").unlink()
-    with pytest.raises(StoreError, match=f"must be of the run 'tiny-1', got one of '{'another study' if older else 'other-1'}'.*; restore"):
+    with pytest.raises(StoreError, match=r"must be of the run 'tiny-1', got one of 'other-1'.*; restore"):
         RunFolder.repair(tmp_path / "r")
     assert not (tmp_path / "r" / "study.db").exists()
