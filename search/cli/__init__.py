@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import codecs
 import errno
+import logging
 import os
 import signal
 import sys
@@ -246,8 +247,9 @@ def prepare_streams(whole_process: bool) -> None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print a warning for the user as one line, without the place in the code that gave it."""
-    before = warnings.formatwarning
+    """Print a warning for the user as one line, without the place in the code that gave it, and none of Matplotlib's on its own folders."""
+    before, drawing = warnings.formatwarning, logging.getLogger("matplotlib")
+    level = drawing.level
 
     def formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
         return (
@@ -257,10 +259,12 @@ def plain_warnings() -> Iterator[None]:
         )
 
     warnings.formatwarning = formatted
+    drawing.setLevel(logging.ERROR)
     try:
         yield
     finally:
         warnings.formatwarning = before
+        drawing.setLevel(level)
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:

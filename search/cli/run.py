@@ -73,7 +73,7 @@ def run(
         from ..running.progress import Console
         from ..running.run import run as run_study
         from ..study import LimitReachedError, seconds_of
-        from .study_source import adapt, again, command_line, find_study, origin_of
+        from .study_source import adapt, command_line, find_study, origin_of
         from .study_toml import with_session
 
     if study.study.endswith(".toml"):
@@ -111,7 +111,7 @@ def run(
                 show=lambda front: _print_run(front, path, own.storage, named),
                 artifacts=own.artifacts,
             )
-        raise_if_interrupted(path, f"continue: {again(words)}")
+        raise_if_interrupted(path, f"continue: {command}")
     except LimitReachedError as error:
         if own.storage is None:
             return _print_finished(path, found, origin, machine, str(error).partition(" already")[0], named)

@@ -122,7 +122,7 @@ def _names(spec: str) -> list[tuple[str, str | None, bool]]:
         elif name in AUTO or name in NAMED:
             chosen.append((name, argument or None, False))
         else:
-            raise ValueError(f"meter must be auto or among {', '.join((*AUTO, *NAMED))}, got {name!r}")
+            raise ValueError(f"meter (--meter) must be auto or among {', '.join((*AUTO, *NAMED))}, got {name!r}")
     named = {one[0]: one for one in chosen if not one[2]}  # what is named replaces what `auto` means, at its place
     return list({one[:2]: one for one in (named.get(one[0], one) if one[2] else one for one in chosen)}.values())
 

@@ -167,7 +167,7 @@ def _verdict(findings: Iterable[Finding]) -> str:
     measured = sorted({TITLES.get(item.subject, item.subject) for item in counted if item.quality == "measured"})
     guessed = sorted({TITLES.get(item.subject, item.subject) for item in counted if item.quality != "measured"})
     if not counted:
-        return "No energy is known on this machine: a study can run, but energy cannot be an objective."
+        return "No energy is known by these meters: a study can run, but energy cannot be an objective."
     if not measured:
         return (
             f"Only an estimate ({', '.join(guessed)}): it ranks models by processor time, not by power. "

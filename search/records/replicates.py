@@ -39,13 +39,15 @@ def slots(trials: Sequence[int], times: int, order: str, seed: int, *, first_rou
     trial has the same mean position and a linear drift cancels; ``given`` keeps the order, for machines that are known to be steady.
 
     Raises:
-        ValueError: If ``times`` or ``order`` break their rule, or a trial is named twice or not at all.
+        ValueError: If ``times``, ``order`` or ``seed`` break their rule, or a trial is named twice or not at all.
 
     Source:
         Randomised complete blocks: Montgomery, "Design and Analysis of Experiments", chapter 4.
     """
     if times < 1:
         raise ValueError(f"--times must be >= 1, got {times}; an interval needs 2 or more, 5 is usual")
+    if seed < 0:
+        raise ValueError(f"--seed must be >= 0, got {seed}; leave it out for that of the study")
     if order not in ORDERS:
         raise ValueError(f"--order must be one of {', '.join(ORDERS)}, got {order!r}")
     if not trials or len(set(trials)) != len(trials):

@@ -101,9 +101,11 @@ class MeasurementProtocol:
     def __post_init__(self) -> None:
         """Refuse lengths that nobody can wait for, and baselines too short for any meter, with a ``ValueError``."""
         refuse_wrong_types(MeasurementProtocol, vars(self))
-        for name in ("idle_seconds", "cool_down_seconds", "anchor_every", "anchor_seconds"):
+        if self.anchor_every < 0:
+            raise ValueError(f"anchor_every (--anchor) must be >= 0 trainings, got {self.anchor_every}; 0 means never")
+        for name, option in (("idle_seconds", " (--idle)"), ("cool_down_seconds", " (--cool-down)"), ("anchor_seconds", "")):
             if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
-                raise ValueError(f"{name} must be between 0 and {LONGEST_SECONDS:,} (a day), got {getattr(self, name)}")
+                raise ValueError(f"{name}{option} must be between 0 and {LONGEST_SECONDS:,} s (a day), got {getattr(self, name)}")
         if 0 < self.idle_seconds < 1:
             raise ValueError(f"idle_seconds (--idle) must be 0 or >= 1, got {self.idle_seconds}: no meter is faster; 10 is usual")
 

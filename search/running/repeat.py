@@ -327,7 +327,7 @@ def repeat(
         DeviceError: If another run holds the GPU.
     """
     refuse_wrong_types(repeat, locals())
-    slots([0], times, order, 0)  # a typing mistake must cost nothing
+    slots([0], times, order, seed or 0)  # a typing mistake must cost nothing
     store = RunFolder.open(path)
     last = last_session(store.facts)
     where = pick_device(device or str(last.get("device", "auto")))

@@ -60,7 +60,9 @@ def from_cpu_watts(cpu_watts: float, logical_cpus: int | None = None) -> CpuCoef
         ValueError: If ``cpu_watts`` is not positive and finite.
     """
     if not 0 < cpu_watts < math.inf:
-        raise ValueError(f"cpu_watts must be > 0 and finite, got {cpu_watts!r}: give the watts of the CPU with all cores busy")
+        raise ValueError(
+            f"cpu_watts (--cpu-watts) must be > 0 and finite, got {cpu_watts!r}: give the watts of the CPU with all cores busy"
+        )
     count = logical_cpus or os.cpu_count() or 1
     return CpuCoefficients(core_watts=cpu_watts / count, gain_u=0.3, origin=f"--cpu-watts {cpu_watts:g} over {count} logical CPUs")
 

@@ -1,6 +1,7 @@
 """Wrong usage gets one clear line with a remedy and exit code 2, failed work exit code 1; neither gets a traceback."""
 
 import errno
+import logging
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from helpers.command_line import refused
 from helpers.run_folders import make
 
-from joulefront.search.cli import exit_code, main, one_line
+from joulefront.search.cli import exit_code, main, one_line, plain_warnings
 from joulefront.search.cli.read import raise_if_interrupted
 from joulefront.search.cli.run import _print_run
 from joulefront.search.cli.study_source import StudyError
@@ -53,11 +54,11 @@ pytestmark = pytest.mark.slow
         (["run", "digits", "--objectives", "accuracy"], ["at least two"]),
         (["run", "digits", "--device", "abacus"], ["--device", "cuda:N", "'abacus'"]),
         (["run", "digits", "--data", "here"], ["takes no --data"]),
-        (["run", "digits", "--meter", "dowsing"], ["meter must be", "nvml", "'dowsing'"]),
+        (["run", "digits", "--meter", "dowsing"], ["meter (--meter) must be", "nvml", "'dowsing'"]),
         (["run", "table", "--data", "x.csv"], ["needs --target"]),
         (["run", "images"], ["needs --data"]),
         (["front", "runs/nothing"], ["'runs/nothing' does not exist", "joulefront run"]),
-        (["doctor", "--meter", "dowsing"], ["meter must be", "'dowsing'"]),
+        (["doctor", "--meter", "dowsing"], ["meter (--meter) must be", "'dowsing'"]),
         (["run", "digits", "--out", "~ nobody/here"], ["a path that begins with ~ must name a user of this machine"]),
         (["run", "table", "--data", "~ nobody/a.csv", "--target", "y"], ["a path that begins with ~ must name a user"]),
         (["estimate", "digitz"], ["did you mean 'digits'"]),
@@ -244,3 +245,11 @@ def test_ctrl_c_while_the_process_ends_is_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_matplotlib_says_of_its_own_folders_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    with plain_warnings():
+        logging.getLogger("matplotlib").warning("mkdir -p failed for path /dev/null/.config/matplotlib")
+    assert caplog.records == []
+    logging.getLogger("matplotlib").warning("of the user's own program")
+    assert len(caplog.records) == 1

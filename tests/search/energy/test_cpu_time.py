@@ -285,7 +285,7 @@ def test_coefficients_come_from_the_user_or_say_that_they_are_a_guess():
     assert from_cpu_watts(64.0, 16).core_watts == 4.0
     assert "--cpu-watts 64 over 16" in from_cpu_watts(64.0, 16).origin
     for watts in (0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="cpu_watts must be > 0 and finite"):
+        with pytest.raises(ValueError, match=r"cpu_watts \(--cpu-watts\) must be > 0 and finite"):
             from_cpu_watts(watts)
     with pytest.raises(ValueError, match="core_watts must be > 0"):
         CpuCoefficients(-1.0)
@@ -294,7 +294,7 @@ def test_coefficients_come_from_the_user_or_say_that_they_are_a_guess():
 
 
 def test_discover_refuses_what_it_does_not_know(tmp_path):
-    with pytest.raises(ValueError, match="meter must be auto or among nvml, rapl, grace, cpu_time"):
+    with pytest.raises(ValueError, match=r"meter \(--meter\) must be auto or among nvml, rapl, grace, cpu_time"):
         discover("sundial")
     found = discover("cpu_time", cpu_watts=100.0, powercap=tmp_path)
     assert [source.name for source in found.sources] == ["cpu_time"]

@@ -36,7 +36,7 @@ def test_a_bare_machine_has_a_finding_a_reason_and_a_remedy_for_everything():
     assert [item.subject for item in diagnosis.findings] == [*FAMILIES, "carbon"]
     assert all(item.quality == "absent" and item.reason and item.remedy for item in diagnosis.findings)
     assert "--zone" in by_subject(diagnosis)["carbon"].remedy
-    assert "No energy is known" in diagnosis.verdict
+    assert "No energy is known by these meters" in diagnosis.verdict
 
 
 def test_an_estimate_says_that_it_ranks_by_time_and_how_to_do_better():
