@@ -114,6 +114,7 @@ def test_a_strange_run_is_drawn_without_a_complaint_and_every_rule_can_be_chosen
         assert opened.page.inner_text("#h-pick").split()[1] == str(front.best().number)
     if len(front) == 1:
         assert "The front has one model" in opened.text("#payback")
+    assert "joulefront report" in opened.text("#statement")  # made without the ranking, it is the page of a run
     assert opened.complaints == []
 
 
