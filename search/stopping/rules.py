@@ -17,7 +17,7 @@ from ..formatting import grams_text, joules_text
 from ..records.trial import ATTRIBUTE, INTERRUPTED, counted
 from ..samplers import FreezeThawSampler
 from ..samplers.factory import energy_axis
-from ..samplers.marginal_gain import RemainingGain, remaining_gain
+from ..samplers.marginal_gain import remaining_gain
 from ..study import UNCOUNTED, Budget, LimitReachedError, Study
 
 if TYPE_CHECKING:
@@ -165,14 +165,14 @@ def share_of(text: str) -> float:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass
 class StopGain:
     """The expected gain of the rest of a session; the study ends when it is below a share of the hypervolume, and never for None."""
 
     study: Study
     optuna_study: optuna.Study
     stop_gain: float | None
-    _looked: dict[str, int] = field(default_factory=dict)
+    _looked_at: int = 0
 
     def update_remaining(self, joules_left: float | None, intensity: Intensity | None, pue: float) -> None:
         """Pass what is left to a sampler that plans with it, in the unit of its energy objective, so that the last trainings fit."""
@@ -181,7 +181,7 @@ class StopGain:
             left = max(0.0, joules_left)
             sampler.remaining = left if self._in_joules else grams_co2e(left, intensity, pue=pue)
 
-    def not_worth_it(self, trials_left: int | None = None) -> str | None:
+    def not_worth_it(self, trials_left: int | None) -> str | None:
         """Return why the rest of the budget is not worth spending; None when it is, or no ``stop_gain`` is set.
 
         ``trials_left`` are those that a limit on trials allows. Looking ahead costs as much as a decision, so it is done after ``LEAST``
@@ -190,20 +190,16 @@ class StopGain:
         if self.stop_gain is None:
             return None
         finished = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
-        if finished < max(LEAST, self._looked.get("at", 0) * (1.0 + GROWTH)):
+        if finished < max(LEAST, self._looked_at * (1.0 + GROWTH)):
             return None
-        self._looked["at"] = finished
-        view = self.look_ahead(trials_left)
+        self._looked_at = finished
+        sampler = self.optuna_study.sampler
+        if not isinstance(sampler, FreezeThawSampler):  # others cannot tell
+            return None
+        view = remaining_gain(sampler, self.optuna_study, self._rest(sampler.remaining, trials_left))
         if view is None or view.worth(self.stop_gain):
             return None
         return f"{NOT_WORTH_IT}: {view.why_not(self.stop_gain, self._text, '--stop-gain')}; --no-stop goes on"
-
-    def look_ahead(self, trials_left: int | None = None) -> RemainingGain | None:
-        """Return what the rest of the budget is expected to add; None for samplers that cannot tell, and at the start."""
-        sampler = self.optuna_study.sampler
-        if not isinstance(sampler, FreezeThawSampler):
-            return None
-        return remaining_gain(sampler, self.optuna_study, self._rest(sampler.remaining, trials_left))
 
     def _rest(self, remaining: float | None, trials_left: int | None) -> float | None:
         """Return the energy that is left, in the unit of the sampler: by the budget, or by the latest trials and how many are left."""

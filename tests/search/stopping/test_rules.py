@@ -72,9 +72,9 @@ def test_looking_ahead_is_rare_and_says_nothing_before_there_is_something_to_see
     view = StopGain(view.study, SimpleNamespace(get_trials=lambda **_: trials, sampler=None), 0.005)
     for count in range(1, 101):
         trials = [SimpleNamespace(state=SimpleNamespace(is_finished=lambda: True))] * count
-        before = dict(view._looked)
+        before = view._looked_at
         assert view.not_worth_it(10) is None
-        seen += [count] if view._looked != before else []
+        seen += [count] if view._looked_at != before else []
     assert seen[0] == 24
     assert 8 <= len(seen) <= 20
 
