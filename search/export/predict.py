@@ -135,6 +135,8 @@ class Model:
                 return {self.inputs[0]: self._array(file)}
             return {self.inputs[0]: (self.image if self.takes == "image" else self.waveform)(file.read_bytes())[None]}
         except ImportError as error:
+            if re.fullmatch(r"columns|table_\w+", error.name or ""):  # no package: it should lie beside this file
+                raise Unusable(f"{file}: what reads it, {error.name}.py, is not there or of another version; export again") from error
             raise Unusable(f"{file} needs a package to be read ({error}); pip install {READS[self.takes][1]}") from error
         except Unusable as error:
             raise Unusable(f"{file}: {error}") from error
@@ -271,8 +273,8 @@ class Model:
     def _array(self, file: Path) -> np.ndarray:
         values, shape = np.load(file, allow_pickle=False), self._shape
         values = values[None] if _long(values.shape) == _long(shape) and values.shape[1:] != shape else values
-        if _long(values.shape[1:]) != _long(shape):  # a channel alone may be left out
-            raise Unusable(f"the array must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}")
+        if values.dtype.kind not in "fiub" or _long(values.shape[1:]) != _long(shape):  # a channel alone may be left out
+            raise Unusable(f"the array must be real numbers of shape (n, {', '.join(map(str, shape))}), got {values.dtype} {values.shape}")
         values = values.reshape(len(values), *shape)
         if values.dtype.kind == "f" and not np.isfinite(values).all():  # trees answer all the same
             warnings.warn(f"{file} has missing or infinite values, as training had none: do not rely on its answers", stacklevel=2)
@@ -308,9 +310,8 @@ def resampled(samples: np.ndarray, rate: int, wanted: int, most: int) -> np.ndar
 
 def _no_model(folder: Path) -> str:
     other = next((one.name for one in sorted(folder.glob("model.*")) if one.is_file() and (folder / "config.json").is_file()), None)
-    if other is None:
-        return f"{str(folder)!r} must hold {MODEL}; give a folder written by joulefront export --to onnx"
-    return f"{str(folder)!r} must hold {MODEL}, got {other}, which the code in its README.md predicts with; or export again --to onnx"
+    got = "" if other is None else f", got {other}, which the code in its README.md predicts with"
+    return f"{str(folder)!r} must hold {MODEL}{got}; give a folder written by joulefront export --to onnx"
 
 
 def first_line(error: BaseException) -> str:

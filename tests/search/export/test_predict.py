@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,12 +153,34 @@ def test_an_array_may_leave_out_its_only_channel_and_nothing_else(tmp_path, want
     model.session = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=["n", *wanted], type="tensor(float)")])
     np.save(tmp_path / "a.npy", np.arange(np.prod(given)).reshape(given).astype("float32"))
     if taken is None:
-        with pytest.raises(predict.Unusable, match=r"must have the shape \(n, "):
+        with pytest.raises(predict.Unusable, match=r"must be real numbers of shape \(n, "):
             model._array(tmp_path / "a.npy")
     else:
         found = model._array(tmp_path / "a.npy")
         assert found.shape == (taken, *wanted)
         assert found.ravel().tolist() == list(range(found.size))
+
+
+@pytest.mark.parametrize("values", [np.ones((5, 4), dtype=complex), np.full((5, 4), "1"), np.ones((5, 4), dtype="datetime64[s]")])
+def test_an_array_of_other_than_real_numbers_is_refused_and_nothing_of_it_left_out(tmp_path, values):
+    model = predict.Model.__new__(predict.Model)
+    model.takes, model.inputs = "array", ["raw"]
+    model.session = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(shape=["n", 4], type="tensor(float)")])
+    np.save(tmp_path / "a.npy", values)
+    said = re.escape(f"a.npy: the array must be real numbers of shape (n, 4), got {values.dtype} (5, 4)")
+    with pytest.raises(predict.Unusable, match=said):
+        model.read(tmp_path / "a.npy")
+
+
+def test_a_part_of_the_export_that_is_not_there_is_no_package_to_install(exported, tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("when,town,size\n,Rome,1\n", encoding="utf-8")
+    model = predict.Model(exported(0.0)[1])
+    monkeypatch.setattr(predict, "__package__", "")
+    monkeypatch.setattr(predict, "__file__", str(tmp_path / "predict.py"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (said,) = model.predict([tmp_path / "a.csv"])
+    assert "table_file.py, is not there or of another version; export again" in str(said)
+    assert "pip" not in str(said)
 
 
 def test_a_model_that_fails_is_not_laid_on_the_file_and_nothing_of_onnxruntime_leaks(exported, tmp_path, monkeypatch, capfd):
@@ -190,14 +214,13 @@ def test_a_file_that_is_no_array_is_told_the_shape_and_nothing_of_pickle(make, t
     values = random.normal(size=(80, 3)).astype("float32")
     ready = make("forest", arrays(values, values[:, 0] > 0, name="own"), width=3)
     folder = export(**ready.arguments, to="onnx", out=tmp_path / "model").path
-    text, objects, several, words = (tmp_path / name for name in ("README.md", "objects.npy", "several.npz", "words.npy"))
+    text, objects, several = (tmp_path / name for name in ("README.md", "objects.npy", "several.npz"))
     text.write_text("# text\n", encoding="utf-8")
     np.save(objects, np.array([None, 1], dtype=object), allow_pickle=True)
     np.savez(several, a=values)
-    np.save(words, np.array([["a", "b", "c"]]))
     model = predict.Model(folder)
     assert model.takes == "array"
-    for file in (text, objects, several, words):
+    for file in (text, objects, several):
         assert predict.run(model, [str(file)]) == 2
         said = capfd.readouterr().err
         assert f"{file} must be a .npy file of shape (n, 3), got {file.name}; write numbers by numpy.save" in said
