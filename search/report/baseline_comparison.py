@@ -103,7 +103,7 @@ def compare_to_baseline(run: Run) -> tuple[BaselineComparison, ...]:
     if not base:
         raise ValueError(f"the run has no measured trial of a family named {BASELINE!r} to compare the others with")
     sign = 1.0 if run.directions[0] == "maximize" else -1.0
-    quality_sd, log_sd = _spreads(groups)
+    spreads = _spreads(groups)
     freedom = sum(len(group.trials) - 1 for group in groups)
     by_setting: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in groups:
@@ -112,18 +112,12 @@ def compare_to_baseline(run: Run) -> tuple[BaselineComparison, ...]:
     for (family, setting), own in by_setting.items():
         own.sort(key=lambda group: group.epochs)
         same = [log(group.joules / other.joules) for group in own for other in base if other.epochs == group.epochs]
-        logs, variances = [], []
-        for group in own:
-            place = None if family == BASELINE else _needed(base, sign * group.quality, sign)
-            if place is not None:
-                needed, slope, count = place
-                logs.append(log(group.joules) - needed)
-                if quality_sd is not None and log_sd is not None:
-                    variances.append(((slope * quality_sd) ** 2 + log_sd**2) * (1 / len(group.trials) + 1 / count))
+        placed = [(group, line) for group in own if family != BASELINE and (line := _needed(base, sign * group.quality, sign))]
+        logs = [log(group.joules) - needed for group, (needed, _, _) in placed]
         last = own[-1].trials
         columns = {name: fmean(trial.extra[name] for trial in last) for name in COLUMNS if all(name in trial.extra for trial in last)}
         mean = exp(fmean(logs)) if logs else None
-        u_log = sqrt(sum(variances)) / len(logs) if variances else None
+        u_log = sqrt(_variance_of_sum(placed, base, *spreads)) / len(logs) if logs and spreads else None
         best, equal = max(own, key=lambda group: sign * group.quality), exp(fmean(same)) if same else None
         found.append(BaselineComparison(family, setting, tuple(own), equal, mean, u_log, len(logs), columns, best, freedom))
     return tuple(sorted(found, key=lambda one: (one.family != BASELINE, one.family, one.setting)))
@@ -163,25 +157,35 @@ def _group(family: str, setting: str, epochs: int, trials: Sequence[Trial]) -> G
     )
 
 
-def _needed(base: Sequence[Group], quality: float, sign: float) -> tuple[float, float, float] | None:
-    """Log-joules that the baseline needs for a quality, their slope over the quality, and the effective number of trainings behind them."""
-    for before, after in pairwise(base):
+#: Log-joules that the baseline needs for a quality, their slope over the quality, and the shares of its groups in them, by their index.
+_Line = tuple[float, float, dict[int, float]]
+
+
+def _needed(base: Sequence[Group], quality: float, sign: float) -> _Line | None:
+    for index, (before, after) in enumerate(pairwise(base)):
         low, high = sign * before.quality, sign * after.quality
         if low < high and low <= quality <= high:
-            slope = (log(after.joules) - log(before.joules)) / (high - low)
-            share = (quality - low) / (high - low)
-            # the line between two means is better known in the middle than at its ends
-            count = 1 / ((1 - share) ** 2 / len(before.trials) + share**2 / len(after.trials))
-            return log(before.joules) + slope * (quality - low), slope, count
+            slope, share = (log(after.joules) - log(before.joules)) / (high - low), (quality - low) / (high - low)
+            return log(before.joules) + slope * (quality - low), slope, {index: 1 - share, index + 1: share}
     return None
 
 
-def _spreads(groups: Iterable[Group]) -> tuple[float | None, float | None]:
+def _variance_of_sum(placed: Sequence[tuple[Group, _Line]], base: Sequence[Group], quality_sd: float, log_sd: float) -> float:
+    """Variance of the sum of the logarithms: a group of the baseline moves all those together whose lines end at it."""
+    found = sum(((slope * quality_sd) ** 2 + log_sd**2) / len(group.trials) for group, (_, slope, _) in placed)
+    for index, group in enumerate(base):
+        parts = [(shares.get(index, 0.0), slope) for _, (_, slope, shares) in placed]
+        moved = (quality_sd * sum(share * slope for share, slope in parts)) ** 2 + (log_sd * sum(share for share, _ in parts)) ** 2
+        found += moved / len(group.trials)
+    return found
+
+
+def _spreads(groups: Iterable[Group]) -> tuple[float, float] | None:
     """Standard deviations of the quality and of the logarithm of the energy within groups, pooled; None where nothing was repeated."""
     several = [group.trials for group in groups if len(group.trials) > 1]
     freedom = sum(len(trials) - 1 for trials in several)
     if not freedom:
-        return None, None
+        return None
     qualities = [variance(trial.values[0] for trial in trials) * (len(trials) - 1) for trials in several]
     energies = [variance(log(trial.train_joules or 1.0) for trial in trials) * (len(trials) - 1) for trials in several]
     return sqrt(sum(qualities) / freedom), sqrt(sum(energies) / freedom)
@@ -233,12 +237,11 @@ def times_text(times: float) -> str:
 
 def spread_text(found: Sequence[BaselineComparison]) -> str:
     """Explain the intervals and the columns."""
-    quality_sd, log_sd = _spreads([group for one in found for group in one.groups])
     known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.union.Repeated)."
-    if quality_sd is not None and log_sd is not None:
+    if (spreads := _spreads([group for one in found for group in one.groups])) is not None:
         known = (
-            f"In brackets the 95 % interval; repeats of one setting have a standard deviation of {quality_sd:.4f} in quality and "
-            f"{100 * log_sd:.1f} % in energy."
+            f"In brackets the 95 % interval; repeats of one setting have a standard deviation of {spreads[0]:.4f} in quality and "
+            f"{100 * spreads[1]:.1f} % in energy."
         )
     return (
         f"{known} Equal epochs, equal quality: training energy over that of plain training, without validation. "

@@ -33,12 +33,20 @@ def quality(joules: float) -> float:
     return 0.2 + 0.1 * log(joules)
 
 
-def make(fake_run: Run, families: dict[str, tuple[float, float]], *, repeats: int = 4, noise: float = 0.0, seed: int = 0) -> Run:
+def make(
+    fake_run: Run,
+    families: dict[str, tuple[float, float]],
+    *,
+    repeats: int = 4,
+    noise: float = 0.0,
+    seed: int = 0,
+    rungs: tuple[tuple[int, ...], ...] = (RUNGS, RUNGS, RUNGS),
+) -> Run:
     """A run in which a family needs ``x`` times the energy an epoch and, beyond that, loses ``less`` of quality."""
     draw = random.Random(seed)
     trials: list[Trial] = []
-    for family, (factor, less) in families.items():
-        for epochs in RUNGS:
+    for (family, (factor, less)), own in zip(families.items(), rungs, strict=False):
+        for epochs in own:
             for repeat in range(1, repeats + 1):
                 joules = 10.0 * epochs * factor
                 reached = quality(joules / factor) - less + draw.gauss(0, noise)
@@ -135,6 +143,15 @@ def test_the_interval_holds_the_truth_nineteen_times_in_twenty_and_chance_is_no_
     assert n > 190
     assert 0.88 <= inside / n <= 0.995
     assert shown / n < 0.02
+
+
+def test_numbers_of_epochs_that_are_compared_with_one_part_of_the_baseline_share_what_is_unknown_of_it(fake_run: Run) -> None:
+    inside = 0
+    for seed in range(200):
+        run = make(fake_run, {"plain": (1.0, 0.0), "same": (1.0, 0.0)}, noise=0.01, seed=seed, rungs=((2, 16), (4, 5, 6, 7, 8)))
+        found = one(run, "same")
+        inside += abs(log(found.equal_quality)) <= log(found.factor)
+    assert 0.9 <= inside / 200 <= 0.995
 
 
 def test_repeats_of_one_setting_are_one_group_whatever_early_stopping_left_of_them(fake_run: Run) -> None:
