@@ -38,7 +38,7 @@ class Pt2(Exporter):
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.pt2`` with a free batch axis."""
-        _require_torch(trained, self.name)
+        _refuse_others(trained, self.name)
         import torch
 
         with quiet() as captured:
@@ -87,7 +87,7 @@ class Safetensors(Exporter):
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.safetensors``."""
-        _require_torch(trained, self.name)
+        _refuse_others(trained, self.name)
         from safetensors.torch import save_model
 
         try:
@@ -143,20 +143,7 @@ class Skops(Exporter):
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write ``model.skops``."""
-        if trained.is_torch:
-            raise ExportFailed(
-                f"trial {trained.trial.number} is a PyTorch model ({trained.type_name}) and --to skops takes scikit-learn models; "
-                "use --to onnx, --to pt2 or --to safetensors"
-            )
-        if isinstance(plain_estimator(trained.model), BoostedTrees):
-            raise ExportFailed(
-                f"trial {trained.trial.number} is a model of {plain_estimator(trained.model).library} and --to skops takes those of "
-                "scikit-learn; use --to onnx, or --to native for the library's own file"
-            )
-        if trained.trial.members:
-            raise ExportFailed(
-                f"trial {trained.trial.number} is an ensemble, which --to skops does not write; use --to onnx, or --pick one of its members"
-            )
+        _refuse_others(trained, self.name)
         import skops.io
 
         try:
@@ -196,12 +183,8 @@ class Native(Exporter):
 
     def write(self, trained: TrainedModel, folder: Path) -> str:
         """Write the file of the library."""
+        _refuse_others(trained, self.name)
         trees = plain_estimator(trained.model)
-        if not isinstance(trees, BoostedTrees):
-            raise ExportFailed(
-                f"trial {trained.trial.number} ({trained.type_name}) is no model of {', '.join(FILES)}, whose files --to native writes; "
-                "use --to onnx"
-            )
         data = trees.to_bytes()
         assert data is not None
         (folder / FILES[trees.library]).write_bytes(data.tobytes())
@@ -238,12 +221,14 @@ def pick_format(name: str) -> Exporter:
     return FORMATS[name]
 
 
-def _require_torch(trained: TrainedModel, to: str) -> None:
-    if not trained.is_torch:
-        raise ExportFailed(
-            f"trial {trained.trial.number} is a scikit-learn model ({trained.type_name}) and --to {to} takes PyTorch models; "
-            "use --to skops or --to onnx"
-        )
+def _refuse_others(trained: TrainedModel, to: str) -> None:
+    """Refuse a model of a kind that a format does not take."""
+    if to in trained.formats:
+        return
+    plain = plain_estimator(trained.model)
+    library = "PyTorch" if trained.is_torch else plain.library if isinstance(plain, BoostedTrees) else "scikit-learn"
+    what = "an ensemble" if trained.trial.members else f"a model of {library} ({trained.type_name})"
+    raise ExportFailed(f"trial {trained.trial.number} is {what}, which --to {to} does not write; {trained.instead(to)}")
 
 
 def load_model(folder: str | Path, study: Study | None = None) -> Any:

@@ -15,6 +15,7 @@ from ..records.trial import Trial
 from ..space import Candidate, FixedTrial, Space
 from ..study import Study
 from ..training.blend import Blend
+from ..training.boosted import BoostedTrees
 from ..training.estimator import SingleEpoch, as_estimator, full_probabilities, is_outlier_detector
 from ..training.recipe import Recipe
 from ..training.task import Task
@@ -93,6 +94,20 @@ class TrainedModel:
         """Class of the model, for messages and the card."""
         named: str | None = getattr(self.model, "named", None)
         return named or type(self.model if self.is_torch else plain_estimator(self.model)).__name__
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the formats that take such a model, those that keep it as it is first."""
+        if self.is_torch:
+            return "safetensors", "pt2", "onnx"
+        if self.trial.members:
+            return ("onnx",)
+        return "native" if isinstance(plain_estimator(self.model), BoostedTrees) else "skops", "onnx"
+
+    def instead(self, of: str) -> str:
+        """Return how an error ends that a format raises: with the others that take such a model."""
+        others = [f"--to {name}" for name in self.formats if name != of]
+        return f"use {' or '.join(others) or f'--pick trial=N of its members {list(self.trial.members)}'}"
 
     def predictor(self) -> Predictor:
         """The model itself as a function of arrays."""

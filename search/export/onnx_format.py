@@ -46,11 +46,9 @@ class Onnx(Exporter):
             try:
                 (self._write_torch if trained.is_torch else self._write_sklearn)(trained, folder / FILE)
             except Exception as error:
-                own = "--to native" if isinstance(plain_estimator(trained.model), BoostedTrees) else "--to skops"
-                own = f"--pick trial=N of its members {list(trained.trial.members)}" if trained.trial.members else own
-                remedy = "--to pt2 or --to safetensors" if trained.is_torch else own
                 raise ExportFailed(
-                    f"trial {trained.trial.number} ({trained.type_name}) cannot be written as ONNX: {cause(error)}; use {remedy}",
+                    f"trial {trained.trial.number} ({trained.type_name}) cannot be written as ONNX: {cause(error)}; "
+                    + trained.instead(self.name),
                     f"{captured.getvalue()}\n{error}",
                 ) from error
         return FILE

@@ -115,8 +115,7 @@ def export(
         raw = from_start(stage, exported, trained)
         check = compare(trained, exported, raw)
         if check.fault is not None:
-            safest = "safetensors" if trained.is_torch else "skops"
-            remedy = "pick another trial" if exporter.name == safest else f"use --to {safest}"
+            remedy = "pick another trial" if exporter.name == trained.formats[0] else f"use --to {trained.formats[0]}"
             raise ExportFailed(
                 f"the {exporter.name} file of trial {trial.number} ({trained.type_name}) is not the model: {check.fault}. "
                 f"Nothing was written; {remedy}"
@@ -172,7 +171,7 @@ def _read_back(exporter: Exporter, trained: TrainedModel, folder: Path) -> Predi
         return exporter.load(trained, folder)
     except Exception as error:
         said = f"the exported {exporter.name} file cannot be read back ({first_line(error)}); nothing was written"
-        raise ExportFailed(f"{said}, use {'--to safetensors' if trained.is_torch else '--to skops'}") from error
+        raise ExportFailed(f"{said}, {trained.instead(exporter.name)}") from error
 
 
 def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:

@@ -41,9 +41,10 @@ def test_onnx_and_the_own_file_predict_as_the_model_does(make, tmp_path, library
     assert f"import {library}" in (tmp_path / "native" / "README.md").read_text()
 
 
-def test_skops_names_the_formats_that_take_it(make, tmp_path):
-    with pytest.raises(ExportFailed, match="--to onnx, or --to native"):
-        export(**ready(make, "lightgbm", "two").arguments, to="skops", out=tmp_path / "model")
+@pytest.mark.parametrize("to", ["skops", "pt2", "safetensors"])
+def test_other_formats_name_those_that_take_it(make, tmp_path, to):
+    with pytest.raises(ExportFailed, match=rf"a model of lightgbm \(.*\), which --to {to} does not write; use --to native or --to onnx"):
+        export(**ready(make, "lightgbm", "two").arguments, to=to, out=tmp_path / "model")
 
 
 @pytest.mark.slow

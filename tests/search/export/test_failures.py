@@ -156,13 +156,15 @@ def test_an_unknown_format_lists_the_known(make, tmp_path):
 @pytest.mark.parametrize(
     ("family", "task", "to", "remedy"),
     [
-        ("convnet", "digits", "skops", "--to onnx, --to pt2 or --to safetensors"),
+        ("convnet", "digits", "skops", "--to safetensors or --to pt2 or --to onnx"),
+        ("convnet", "digits", "native", "--to safetensors or --to pt2 or --to onnx"),
+        ("forest", "rows", "native", "--to skops or --to onnx"),
         ("forest", "rows", "pt2", "--to skops or --to onnx"),
         ("forest", "rows", "safetensors", "--to skops or --to onnx"),
     ],
 )
 def test_a_format_for_the_other_kind_of_model_names_the_right_ones(make, tmp_path, family, task, to, remedy):
-    with pytest.raises(ExportFailed, match=f"--to {to} takes .*; use {remedy}"):
+    with pytest.raises(ExportFailed, match=f"which --to {to} does not write; use {remedy}"):
         export(**make(family, task).arguments, to=to, out=tmp_path / "model")
     assert nothing_left(tmp_path)
 
@@ -217,8 +219,8 @@ def test_a_model_of_no_numbers_is_called_that(make, tiny_space, tmp_path, monkey
 @pytest.mark.parametrize(
     ("module", "to", "message"),
     [
-        (Eigenvalues, "onnx", r"operator aten.linalg_eig has no translation to ONNX; use --to pt2 or --to safetensors"),
-        (Branching, "onnx", r"cannot be written as ONNX: .*data-dependent.*; use --to pt2 or --to safetensors"),
+        (Eigenvalues, "onnx", r"operator aten.linalg_eig has no translation to ONNX; use --to safetensors or --to pt2"),
+        (Branching, "onnx", r"cannot be written as ONNX: .*data-dependent.*; use --to safetensors or --to pt2"),
         (Branching, "pt2", r"cannot be traced by torch.export: .*data-dependent.*; use --to safetensors"),
     ],
 )
