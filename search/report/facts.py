@@ -26,13 +26,10 @@ def hardware_lines(run: Run) -> list[str]:
     """Describe each machine that trained the models in one line."""
     lines = []
     for session in run.sessions:
-        parts = flatten(session.get("hardware") or {})
-        line = ", ".join(f"{name} {value}" for name, value in parts.items())
-        identity = session.get("hardware_id")
-        line += f" [{identity}]" if identity and line else identity or ""
-        if line and line not in lines:
-            lines.append(line)
-    return lines
+        line = ", ".join(f"{name} {value}" for name, value in flatten(session.get("hardware") or {}).items())
+        identity = session.get("hardware_id") or ""
+        lines.append(f"{line} [{identity}]" if identity and line else line or identity)
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +42,7 @@ def front_figure(front: Front) -> Figure:
     _points(axes, view)
     if view.carbon is not None:
         _carbon_axis(axes, view, *view.carbon)
-    title = f"{view.quality_title} against training energy"
-    set_titles(figure, view.front.name, title, _caption(view), size=13)
+    set_titles(figure, view.front.name, f"{view.quality_title} against training energy", _caption(view), size=13)
     return figure
 
 
@@ -60,7 +61,7 @@ def _frame(axes: Axes, view: View) -> None:
 
 def _points(axes: Axes, view: View) -> None:
     inside, outside = view.inside, view.outside
-    axes.scatter([view.x(t) for t in inside], [view.y(t) for t in inside], s=26, color=PALE, alpha=0.75, linewidths=0, label="trial")
+    axes.scatter([view.x(t) for t in inside], [view.y(t) for t in inside], s=26, color=PALE, alpha=0.9, linewidths=0, label="trial")
     if outside:
         below: dict[str, Any] = {"s": 30, "marker": "v", "color": PALE, "clip_on": False, "linewidths": 0, "label": "trial below the axis"}
         axes.scatter([view.x(t) for t in outside], [view.bottom] * len(outside), **below)
@@ -71,7 +72,7 @@ def _points(axes: Axes, view: View) -> None:
     axes.step(x[:-1], y[:-1], where="post", color=STRONG, linewidth=2.0, solid_joinstyle="round")
     known = [trial for trial in view.front if trial.train_u_joules]
     if known:
-        bars: dict[str, Any] = {"ecolor": STRONG, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.55, "label": "±2 sd of a repeated training"}
+        bars: dict[str, Any] = {"ecolor": STRONG, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.75, "label": "±2 sd of a repeated training"}
         spans = [view.spread(trial) for trial in known]
         both = [[left for left, _ in spans], [right for _, right in spans]]
         axes.errorbar([view.x(t) for t in known], [view.y(t) for t in known], xerr=both, fmt="none", **bars)
@@ -136,13 +137,7 @@ def _labels(axes: Axes, view: View) -> None:
 
 
 def _carbon_axis(axes: Axes, view: View, mass: Unit, factor: float) -> None:
-    def carbon(energy: Any) -> Any:
-        return energy * factor
-
-    def energy(carbon: Any) -> Any:
-        return carbon / factor
-
-    second = axes.secondary_xaxis("top", functions=(carbon, energy))
+    second = axes.secondary_xaxis("top", functions=(partial(mul, factor), partial(mul, 1.0 / factor)))
     plain_ticks(second.xaxis, (view.x_limits[0] * factor, view.x_limits[1] * factor))
     second.set_xlabel(mass.name, color=MUTED, fontsize=9.5)
     second.tick_params(colors=MUTED, labelsize=9, which="both", length=3)

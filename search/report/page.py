@@ -144,10 +144,10 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
 
 
 def _limits(front: Front) -> tuple[float, float]:
-    """Ends of the quality axis: those of the picture, or of the intervals of the best and of the recommended model."""
+    """Ends of the quality axis: those of the picture, or of the intervals of the members."""
     view = View.of(front)
     ends = list(view.y_limits)
-    for trial in (front.best(), front.sensible()) if front.members else ():
+    for trial in front:
         one = front.choice.standings[trial.number]
         ends += [view.y_of(end) for end in (one.low, one.high) if end is not None]
     low, high = min(ends), max(ends)

@@ -63,7 +63,7 @@ def front_plotly(front: Front) -> Figure:
 
     view = View.of(front)
     figure = go.Figure()
-    figure.add_trace(_markers(view, view.inside, "trial", {"color": PALE, "size": 8, "opacity": 0.8}))
+    figure.add_trace(_markers(view, view.inside, "trial", {"color": PALE, "size": 8, "opacity": 0.9}))
     if outside := view.outside:
         edge = _markers(view, outside, f"{len(outside)} below the axis", {"color": PALE, "size": 9, "symbol": "triangle-down"})
         edge.y, edge.cliponaxis = [view.bottom] * len(outside), False
@@ -210,6 +210,7 @@ def _layout(figure: Any, view: View) -> None:
         figure.add_trace(go.Scatter(x=[None], y=[None], xaxis="x2", showlegend=False, hoverinfo="skip"))
         figure.update_layout(
             xaxis2={
+                **AXIS,
                 "type": "log",
                 "range": [low + shift, high + shift],
                 "overlaying": "x",
@@ -218,9 +219,6 @@ def _layout(figure: Any, view: View) -> None:
                 "tickfont": {"color": MUTED, "size": 11},
                 "showgrid": False,
                 **_log_ticks(low + shift, high + shift),
-                "ticks": "outside",
-                "tickcolor": EDGE,
-                "linecolor": EDGE,
             }
         )
 

@@ -202,19 +202,14 @@ def _interval(front: Front, trial: Trial) -> str:
 
 
 def _repeat_columns(front: Front, unit: Unit) -> list[Column]:
-    comparison = front.repeated
-    if comparison is None:
+    if front.repeated is None:
         return []
-
-    def quality(trial: Trial) -> str:
-        member = comparison.summary_of(trial.number)
-        return quality_text(None if member is None else member.quality, front.decimals)
-
-    def energy(trial: Trial) -> str:
-        member = comparison.summary_of(trial.number)
-        return energy_spread_text(None if member is None else member.energy, unit)
-
-    return [Column("repeats", quality), Column(f"repeats {unit.name}", energy)]
+    quality = {member.trial.number: member.quality for member in front.repeated.members}
+    energy = {member.trial.number: member.energy for member in front.repeated.members}
+    return [
+        Column("repeats", lambda trial: quality_text(quality.get(trial.number), front.decimals)),
+        Column(f"repeats {unit.name}", lambda trial: energy_spread_text(energy.get(trial.number), unit)),
+    ]
 
 
 def quality_text(spread: Spread | None, decimals: int = 4) -> str:

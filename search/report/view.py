@@ -11,6 +11,7 @@ from math import log10
 from statistics import median_high, median_low
 from typing import Literal
 
+from ..energy.intervals import Spread
 from ..formatting import Unit, digits, percent, unit_for
 from ..front import Front
 from ..pareto import FRACTIONS, stretch
@@ -19,7 +20,7 @@ from ..study import OBJECTIVES
 from .facts import TYPICAL_MEDIAN, how_energy_is_known, scale_share
 
 #: Colours of the text, of captions, of the other trials, of the front, and of the recommended trial.
-INK, MUTED, PALE, STRONG, PICK = "#1b2a33", "#5f6f79", "#a9bac4", "#0b6e69", "#d9480f"
+INK, MUTED, PALE, STRONG, PICK = "#1b2a33", "#5f6f79", "#76878f", "#0b6e69", "#b83a06"
 #: Colours of the grid and of the axes.
 GRID, EDGE = "#e7edf0", "#c5d0d6"
 
@@ -34,6 +35,9 @@ ERRORS = (
 ENOUGH_TICKS = 5
 #: Smallest distance between two ticks, as a share of the axis.
 TICK_GAP = 0.085
+
+#: The energy axis shows the ends of intervals up to this ratio beyond the points: those of two repeats would press the front together.
+FURTHEST = 3.0
 
 #: Name of the crosses in the legends.
 REPEATS_LABEL = "repeats: mean and 95 % interval"
@@ -69,7 +73,9 @@ class View:
         measured = [t for t in front.trials if front.why_not(t) in (None, "not trained to the last rung")]
         joules = [front.joules(trial) for trial in measured] or [360.0, 36000.0]
         unit = unit_for(joules)
-        low, high = log10(unit.of(min(joules))), log10(unit.of(max(joules)))
+        ends = [*joules, *(end for trial in members for end in _energy_ends(front, trial))]
+        least, most = max(min(ends), min(joules) / FURTHEST), min(max(ends), FURTHEST * max(joules))
+        low, high = log10(unit.of(least)), log10(unit.of(most))
         margin = max(0.06 * (high - low), 0.08)
         x_limits, carbon = (10 ** (low - margin), 10 ** (high + margin)), None
         if front.run is not None and (grams := front.run.grams_co2e(unit.size)):
@@ -115,17 +121,8 @@ class View:
         return low <= self.y(trial) <= high
 
     def spread(self, trial: Trial) -> tuple[float, float]:
-        """Two standard uncertainties of the energy to the left and to the right, in ``unit``; never down to zero.
-
-        Repeated trainings spread by more than the meter errs: by what the trial's own repeats say, else by what is typical.
-        """
-        member = None if self.front.repeated is None else self.front.repeated.summary_of(trial.number)
-        if member is not None and member.energy is not None and member.energy.sd is not None:
-            one = member.energy.sd
-        else:
-            least = 0.0 if trial.train_u_joules is None else TYPICAL_MEDIAN * self.front.joules(trial)
-            one = max(trial.train_u_joules or 0.0, least)
-        span = self.unit.of(2.0 * one)
+        """Two standard uncertainties of the energy to the left and to the right, in ``unit``; never down to zero."""
+        span = self.unit.of(_span(self.front, trial))
         return min(span, 0.95 * self.x(trial)), span
 
     @property
@@ -248,20 +245,40 @@ class Cross:
 
 def crosses(view: View) -> tuple[Cross, ...]:
     """Return a cross for each member with two repeats or more; none without repeats."""
-    finding = view.front.repeated
-    if finding is None:
-        return ()
-    on_front = {trial.number for trial in view.front}
     found = []
-    for member in finding.members:
-        quality, energy = member.quality, member.energy
-        if member.trial.number not in on_front or quality is None or energy is None or quality.sd is None or energy.sd is None:
+    for trial in view.front:
+        quality, energy = _repeated(view.front, trial)
+        if quality is None or energy is None or quality.sd is None or energy.sd is None:
             continue
         x, y = view.unit.of(energy.mean), view.y_of(quality.mean)
         low_x, high_x = view.unit.of(energy.low or 0.0), view.unit.of(energy.high or 0.0)
         low_y, high_y = sorted((view.y_of(quality.low or 0.0), view.y_of(quality.high or 0.0)))  # less of an error is further up
-        found.append(Cross(member.trial.number, quality.n, x, y, min(x - low_x, 0.95 * x), high_x - x, y - low_y, high_y - y))
+        found.append(Cross(trial.number, quality.n, x, y, min(x - low_x, 0.95 * x), high_x - x, y - low_y, high_y - y))
     return tuple(found)
+
+
+def _span(front: Front, trial: Trial) -> float:
+    """Two standard uncertainties of a training's energy in joules.
+
+    Repeated trainings spread by more than the meter errs: by what the trial's own repeats say, else by what is typical.
+    """
+    _, energy = _repeated(front, trial)
+    if energy is not None and energy.sd is not None:
+        return 2.0 * energy.sd
+    least = 0.0 if trial.train_u_joules is None else TYPICAL_MEDIAN * front.joules(trial)
+    return 2.0 * max(trial.train_u_joules or 0.0, least)
+
+
+def _repeated(front: Front, trial: Trial) -> tuple[Spread | None, Spread | None]:
+    """Quality and energy of a member's repeats."""
+    member = None if front.repeated is None else front.repeated.summary_of(trial.number)
+    return (None, None) if member is None else (member.quality, member.energy)
+
+
+def _energy_ends(front: Front, trial: Trial) -> list[float]:
+    """Joules that the intervals at a member reach to, that of its mean in repeats, too."""
+    joules, span, (_, again) = front.joules(trial), _span(front, trial), _repeated(front, trial)
+    return [joules - span, joules + span, *([] if again is None else [end for end in (again.low, again.high) if end is not None])]
 
 
 def _beats(front: Front, one: Trial, two: Trial) -> bool:
@@ -283,7 +300,10 @@ def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
     if high == low:  # a single level is no scale: show how the better half of the others did
         low, high = (median_low(values), high) if _more_is_better(front) else (low, median_high(values))
     height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
+    again = [one for one, _ in (_repeated(front, trial) for trial in front) if one is not None]
+    ends = [stretch(front.objectives[0], end) for one in again for end in (one.low, one.high) if end is not None]
+    ends = [min(max(end, low - height), high + height) for end in ends]
     # Models that were stopped early may be better than all members where these must be complete.
     if _more_is_better(front):
-        return max(min(values), low - 0.45 * height) - 0.07 * height, max(values) + 0.12 * height
-    return min(values) - 0.12 * height, min(max(values), high + 0.45 * height) + 0.07 * height
+        return min([max(min(values), low - 0.45 * height), *ends]) - 0.07 * height, max([*values, *ends]) + 0.12 * height
+    return min([*values, *ends]) - 0.12 * height, max([min(max(values), high + 0.45 * height), *ends]) + 0.07 * height

@@ -115,7 +115,7 @@ function chart() {
   const [unit, size] = axisUnit(), x = (m) => lifetime(m) / size, y = (m) => stretch(m.q), pick = state.pick;
   const others = state.uses ? [] : run.others, front = d3.sort(run.members, lifetime), line = [];
   for (const m of front) if (!line.length || better(m.q, line.at(-1).q)) line.push(m);
-  const ends = [...front.map(x), ...others.map((o) => o[2] / size)], room = Math.sqrt(Math.max(1.4, (3 * d3.min(ends)) / d3.max(ends))), low = d3.min(ends) / room, high = d3.max(ends) * room;
+  const reach = (m) => (m.j / size) * 2 * spread(m), ends = [...front.flatMap((m) => [Math.max(x(m) / 3, x(m) - reach(m)), x(m), Math.min(3 * x(m), x(m) + reach(m))]), ...others.map((o) => o[2] / size)], room = Math.sqrt(Math.max(1.4, (3 * d3.min(ends)) / d3.max(ends))), low = d3.min(ends) / room, high = d3.max(ends) * room;
   const whisker = pick.low === null ? [] : [pick], side = spread(pick), [bottom, top] = run.range;
   const inside = (v) => Math.min(top, Math.max(bottom, v)), labelled = new Map();
   for (const [word, n] of [["sensible", rules.sensible[0]().n], ["best", run.choice.best], ["default", run.default?.n]]) {

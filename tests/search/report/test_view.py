@@ -20,7 +20,7 @@ from joulefront.search.records.run_folder import Run
 from joulefront.search.report.front_view import save_front
 from joulefront.search.report.matplotlib_front import front_figure
 from joulefront.search.report.plotly_front import front_plotly
-from joulefront.search.report.view import REPEATS_LABEL, View, choose_ticks, crosses, tick_candidates
+from joulefront.search.report.view import INK, MUTED, PALE, PICK, REPEATS_LABEL, STRONG, View, choose_ticks, crosses, tick_candidates
 
 
 def texts(figure: Any) -> str:
@@ -168,3 +168,40 @@ def test_both_pictures_show_the_crosses_and_neither_does_without_repeats(fake_ru
     assert REPEATS_LABEL not in [trace.name for trace in front_plotly(Front.of(fake_run)).data]
     assert crosses(View.of(Front.of(fake_run))) == ()
     assert crosses(View.of(Front.of(repeated(fake_run, times=1)))) == ()  # one repeat has no interval
+
+
+def test_the_axes_hold_the_whiskers_and_the_crosses_but_no_endless_ones(fake_run: Run, repeated: Callable[..., Run]) -> None:
+    trials = tuple(
+        make_trial(n, "complete", {}, 1, values=(a, e), train_joules=e, train_u_joules=u)
+        for n, (a, e, u) in enumerate([(0.90, 3600.0, 900.0), (0.95, 7200.0, 100.0), (0.97, 36000.0, 9000.0)])
+    )
+    for run in (replace(fake_run, trials=trials), repeated(fake_run), repeated(fake_run, spread=0.1)):
+        view = View.of(Front.of(run))
+        for trial in view.front:
+            left, right = view.spread(trial)
+            assert view.x_limits[0] < view.x(trial) - left
+            assert view.x(trial) + right < view.x_limits[1]
+        for cross in crosses(view):
+            assert view.x_limits[0] < cross.x - cross.left
+            assert cross.x + cross.right < view.x_limits[1]
+            assert view.y_limits[0] < cross.y - cross.down
+            assert cross.y + cross.up < view.y_limits[1]
+    endless = View.of(Front.of(replace(fake_run, trials=tuple(changed(t, train_u_joules=9 * (t.train_joules or 0)) for t in trials))))
+    assert 0.2 < endless.x_limits[0] < endless.x_limits[1] < 40
+
+
+def test_what_is_drawn_can_be_told_from_the_paper() -> None:
+    def contrast(colour: str, opacity: float = 1.0) -> float:
+        """Of a colour on white. Source: WCAG 2.2, relative luminance."""
+        parts = [opacity * int(colour[place : place + 2], 16) / 255 + 1 - opacity for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+    assert min(contrast(INK), contrast(MUTED), contrast(PICK)) >= 4.5
+    assert contrast(STRONG, 0.75) >= 3.0
+    trial = make_trial(0, "complete", {}, 1, values=(0.9, 5.0), train_joules=5.0)
+    other = make_trial(1, "complete", {}, 1, values=(0.8, 9.0), train_joules=9.0)
+    front = Front((trial, other), ("accuracy", "train_energy"), ("maximize", "minimize"))
+    (dots,) = [one for one in front_figure(front).axes[0].collections if one.get_label() == "trial"]
+    assert contrast(PALE, float(dots.get_alpha() or 1)) >= 3.0
+    assert contrast(PALE, front_plotly(front).data[0].marker.opacity) >= 3.0
