@@ -140,10 +140,13 @@ def read_traces(path: Path) -> tuple[Trace, ...]:
     """
     if path.name.endswith((".csv", ".csv.gz")):
         return _read_csv(path)
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: expected a trace file of schema {SCHEMA}, written by save_traces")
-    return tuple(Trace.from_json(trace) for trace in data["traces"])
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and data.get("schema") == SCHEMA:
+            return tuple(Trace.from_json(trace) for trace in data["traces"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); record it anew") from error
+    raise ValueError(f"{path}: expected a trace file of schema {SCHEMA}, written by save_traces")
 
 
 def _read_csv(path: Path) -> tuple[Trace, ...]:

@@ -110,6 +110,14 @@ def test_nothing_to_play_and_no_file_are_user_errors(tmp_path):
         from_spec(str(path))
 
 
+@pytest.mark.parametrize("traces", [None, 5, [5], [{"component": "cpu", "t_ns": 5, "joules": [1.0]}], [{"component": "cpu"}]])
+def test_a_damaged_file_of_traces_is_a_user_error(tmp_path, traces):
+    path = tmp_path / "traces.json"
+    path.write_text(json.dumps({"schema": 1} | ({} if traces is None else {"traces": traces})))
+    with pytest.raises(ValueError, match=r"traces.json is damaged \(\w+: .*\); record it anew"):
+        from_spec(str(path))
+
+
 def test_csv_traces_are_read_with_gaps_and_half_a_last_row_but_no_damage(tmp_path):
     path = tmp_path / "trace.csv"
     rows = ["timestamp, name, power.draw [W]", "2023/03/08 14:56:21.991, RTX, 8.03 W", "2023/03/08 14:56:22.996, RTX, [N/A]"]
