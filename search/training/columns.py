@@ -223,10 +223,12 @@ def _code(column: _Column) -> Reading | None:
     return Reading() if column.texts[0][0] == "+" and column.texts.str.fullmatch(_TELEPHONE).mean() >= MOST else None
 
 
-def _compact_date(column: _Column) -> Reading | None:
-    lengths = zip(COMPACTS, (8, 14, 12), strict=True)
-    form = next((form for form, length in lengths if all(len(text) == length for text in column.texts)), None)
-    if form is None or not column.texts.str.fullmatch(r"(?:19|20)\d+").all():
+def _plain_date(column: _Column) -> Reading | None:
+    form = "ISO8601" if column.texts.str.match(PLAINLY_DAYS).all() else None  # the way of all others takes thirty times as long
+    if column.texts.str.fullmatch(r"(?:19|20)\d+").all():
+        lengths = zip(COMPACTS, (8, 14, 12), strict=True)
+        form = next((form for form, length in lengths if all(len(text) == length for text in column.texts)), None)
+    if form is None:
         return None
     return found if np.isfinite(parse(column.texts, found := Reading("date", form))).all() else None
 
@@ -293,7 +295,7 @@ def _mixed_zones(different: pd.Series[Any]) -> str | None:
 
 
 #: What the texts of a column may be; the first that answers wins.
-_READERS = (_truth, _code, _compact_date, _beyond_numbers, _number, _both_signs, _duration, _date_or_text)
+_READERS = (_truth, _code, _plain_date, _beyond_numbers, _number, _both_signs, _duration, _date_or_text)
 
 
 def _in_form(different: Any) -> str | None:

@@ -211,6 +211,8 @@ def test_texts_of_pages_are_not_searched_for_dates_and_are_missing_as_a_whole_am
     assert columns.infer(np.array(pages, dtype=object)).kind == "text"
     assert max(seen) < 200
     seen.clear()
+    for text in ("%Y-%m-%d %H:%M", "%Y-%m-%d"):
+        assert columns.infer(TIMES.strftime(text).to_numpy(dtype=object)) == columns.Reading("date", "ISO8601")
     assert columns.infer(np.array(["words alone", "other words", "5 March 2024"], dtype=object)).kind == "text"
     assert not seen
     found = columns.infer(np.array([*map(str, range(60)), pages[0].strip()], dtype=object))
