@@ -239,19 +239,14 @@ def make_study(storage: RDBStorage, name: str, objectives: Sequence[str], direct
         study.set_metric_names(list(objectives))
 
 
-def fail_open_trials(
-    study: optuna.Study, joules_by_number: Mapping[int, float | None], *, only: Collection[int] | None = None
-) -> list[int]:
-    """Close the trials that a killed session left running, with what the ledger had billed to each of them; return their numbers.
-
-    Without ``only``, the numbers of the trials that are meant, it is called while no session trains for the study.
-    """
+def fail_open_trials(study: optuna.Study, joules_by_number: Mapping[int, float | None], *, only: Collection[int]) -> list[int]:
+    """Close those trials that a killed session left running, with what the ledger had billed to each of them; return their numbers."""
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
     dead = []
     for trial in study.get_trials(deepcopy=False):
-        if trial.state != TrialState.RUNNING or (only is not None and trial.number not in only):  # one that waits was not begun
+        if trial.state != TrialState.RUNNING or trial.number not in only:  # one that waits was not begun
             continue
         with contextlib.suppress(UpdateFinishedTrialError):  # its worker was just in time
             facts = {
