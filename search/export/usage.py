@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from ..formatting import printable
 if TYPE_CHECKING:
     from .model import TrainedModel
 
-_PACKAGES = {"image": " pillow", "audio": " soundfile", "table": " pandas"}
+#: What reads raw data of a kind, and what is installed for a module that has another name or does not suffice.
+_PACKAGES = {"image": ["pillow"], "audio": ["soundfile"], "table": ["pandas"]}
+_INSTALLED = {"skops": "skops scikit-learn", "sklearn": "scikit-learn"}
 _FROM_FILES = """import sys
 
 from predict import Model
@@ -48,8 +51,14 @@ def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
     ``takes`` is what the model takes, see ``Front.kind``; ``snippet`` is the part of a format, from ``inputs`` to the outputs, None where
     ``predict.py`` does it all.
     """
-    packages = f"pip install onnxruntime numpy{_PACKAGES.get(takes, '')}"
-    packages += " 'joulefront[text]'" if takes == "table" and texts_in(trained.task.preprocessing) else ""
+    lines = (snippet or "").splitlines()  # the code of a format starts with its imports; they move to the top
+    theirs = [line for line in lines if line.startswith(("import ", "from "))]
+    own = takes == "inputs" and snippet is not None
+    modules = [line.split()[1].partition(".")[0] for line in theirs]
+    needed = [_INSTALLED.get(one, one) for one in modules if one not in (*sys.stdlib_module_names, "my_study")]
+    needed = [*([] if own else ["onnxruntime"]), "numpy", *_PACKAGES.get(takes, ()), *needed]
+    needed += ["'joulefront[text]'"] if takes == "table" and texts_in(trained.task.preprocessing) else []
+    packages = f"pip install {' '.join(dict.fromkeys(needed))}"
     if snippet is None:
         return (
             "Label and probability, or the value, of files; `--csv` and `--json` print it so:\n\n"
@@ -58,16 +67,13 @@ def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
             f"`predict.py` reads. From Python, in this folder, with the files as arguments:\n\n```python\n{_FROM_FILES}```"
         )
     shape = ", ".join(map(str, trained.input_shape))
-    lines = snippet.splitlines()  # the code of a format starts with its imports; they move to the top
-    theirs = [line for line in lines if line.startswith(("import ", "from "))]
     rest = "\n".join(line for line in lines if line not in theirs).strip("\n")
-    own = takes == "inputs"
     imports = {"import json", "import sys", *theirs} | (set() if own else {"from predict import Model"})
     imports |= {"import numpy as np"} if own or "np." in rest else set()
     top = "\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line)))
     made = f"np.load(sys.argv[1])  # float32 (n, {shape})" if own else 'Model("prepare.onnx").prepared(sys.argv[1:])  # raw files'
     said = (
-        f"The input is float32 `(n, {shape})`, prepared by your own study's code; the argument is a file of it that numpy saved."
+        f"The input is float32 `(n, {shape})`, prepared by your own study's code; the argument is a file of it by numpy.save ({packages})."
         if own
         else f"The input is float32 `(n, {shape})`; `prepare.onnx` makes it of raw files, the arguments ({packages})."
     )

@@ -310,6 +310,23 @@ def cells(tokens: list[Any]) -> Iterator[list[Any]]:
         yield [one for one in tokens[begin:end] if one.type in ("td_open", "th_open")]
 
 
+@pytest.mark.parametrize(
+    ("takes", "code", "needed"),
+    [
+        ("table", None, "onnxruntime numpy pandas"),
+        ("table", "import xgboost\n\nmodel = 1\n", "onnxruntime numpy pandas xgboost"),
+        ("array", "import skops.io\n\nmodel = 1\n", "onnxruntime numpy skops scikit-learn"),
+        ("image", "import torch\nfrom joulefront.search.export import load_model\n", "onnxruntime numpy pillow torch joulefront"),
+        ("inputs", "import torch\nimport json\nfrom my_study import study as make_study\n", "numpy torch"),
+        ("inputs", None, "onnxruntime numpy"),
+    ],
+)
+def test_what_the_code_of_a_card_imports_is_in_the_line_that_installs(takes, code, needed):
+    task = SimpleNamespace(kind="regression", preprocessing={"height": 8, "width": 8, "columns": []}, target_scale=None, input_shape=(3,))
+    trained: Any = SimpleNamespace(task=task, input_shape=(3,), output_name="values", is_torch=True)
+    assert re.findall(r"pip install ([^`)\n]*)", usage.usage(trained, takes, code)) == [needed]
+
+
 def test_a_model_that_reads_free_text_says_what_it_needs_elsewhere():
     how = {"columns": [{"name": "Name", "type": "text"}, {"name": "size", "type": "numeric"}]}
     said = " ".join(_use(SimpleNamespace(takes="table", how=how), Path("model"), "new.csv"))
