@@ -155,12 +155,16 @@ class OpenedFolder:
     def __init__(self, bench: Bench, folder: RunFolder) -> None:
         self.bench, self.folder, self.endings, self.prepared = bench, folder, Endings(), False
         shared, worker = SharedStudy(folder.study()) if "shared" in folder.facts else None, str(folder.facts.get("worker"))
-        self.earlier = read_sessions(folder.bill_file) or ([] if shared is None else shared.bills().get(worker, []))
+        told = [] if shared is None else shared.bills().get(worker, [])
+        self.earlier = read_sessions(folder.bill_file) or told
         known = len(self.earlier)
         folder.fail_dead_trials(settle_killed(self.earlier, folder.ledger_file, folder.facts["sessions"]))
+        joules_told = add_up(told).total_joules or 0.0 if all(session.get("closed", True) for session in told) else 0.0
+        if len(told) == len(self.earlier) and joules_told > (add_up(self.earlier).total_joules or 0.0):
+            self.earlier = told  # by who took this worker for dead, with its last word: the ledger's file lacks what no window has
         if self.earlier:  # also when nothing is started: a spent budget refuses the start, and the folder is read as it is
             write_json(folder.bill_file, {"sessions": self.earlier})
-            if shared is not None:  # who took this worker for dead knew less
+            if shared is not None:
                 shared.save_bill(worker, self.earlier)
         self.before = folder.run()
         if shared is None:  # else the storage has the bill, and the trials are those of all workers

@@ -86,6 +86,13 @@ def test_a_worker_without_its_bill_takes_it_from_the_storage(tmp_path: Path) -> 
     with pytest.raises(LimitReachedError):
         run(sleeping_study(), out=out, trials=4, meter="cpu_time")
     assert shared.bills()[worker] == sessions
+    by_state = {**sessions[1]["by_state_joules"], "failed": 9.0}
+    by_component = {"cpu": sum(by_state.values())}
+    more = [sessions[0], {**sessions[1], "by_state_joules": by_state, "by_component_joules": by_component}]
+    shared.save_bill(worker, more)  # who took this worker for dead knew more
+    with pytest.raises(LimitReachedError):
+        run(sleeping_study(), out=out, trials=4, meter="cpu_time")
+    assert shared.bills()[worker] == json.loads((out / "bill.json").read_text())["sessions"] == more
 
 
 def test_a_session_that_is_killed_before_its_bill_has_the_last_trial_is_billed_it(tmp_path: Path) -> None:
