@@ -159,9 +159,8 @@ class OpenedFolder:
         self.earlier = read_sessions(folder.bill_file) or told
         known = len(self.earlier)
         folder.fail_dead_trials(settle_killed(self.earlier, folder.ledger_file, folder.facts["sessions"]))
-        joules_told = add_up(told).total_joules or 0.0 if all(session.get("closed", True) for session in told) else 0.0
-        if len(told) == len(self.earlier) and joules_told > (add_up(self.earlier).total_joules or 0.0):
-            self.earlier = told  # by who took this worker for dead, with its last word: the ledger's file lacks what no window has
+        if len(told) == len(self.earlier) and all(session.get("closed", True) for session in told):  # by who took this worker for dead
+            self.earlier = max(self.earlier, told, key=lambda sessions: add_up(sessions).total_joules or 0.0)
         if self.earlier:  # also when nothing is started: a spent budget refuses the start, and the folder is read as it is
             write_json(folder.bill_file, {"sessions": self.earlier})
             if shared is not None:
