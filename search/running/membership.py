@@ -159,8 +159,7 @@ class Membership:
 
     def leave(self, rules: StopRules, tell: Callable[[str, str], None], interrupted: threading.Event) -> None:
         """Wait until nothing that others train can be lost with them; let all end where the study itself is at its end."""
-        reason = rules.reason or ""
-        if reason.startswith((NOT_WORTH_IT, EXHAUSTED)):
+        if (reason := rules.reason or "").startswith((NOT_WORTH_IT, EXHAUSTED)):
             self.shared.stop(reason)
         if not interrupted.is_set() and (left := self.await_others(interrupted)):
             tell("end", f"{left} trial{' is' if left == 1 else 's are'} still under way at other workers")
@@ -343,8 +342,8 @@ class Membership:
             self._thread.join(10.0)
         if self.account is None:
             return
-        own = (trial.number for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id)
-        left = {number: self.state.open_joules.get(str(number)) for number in own}
+        own = [trial for trial in running(self.shared) if trial.user_attrs.get(WORKER, {}).get("id") == self.state.id]
+        left = {trial.number: self.state.open_joules.get(str(trial.number)) for trial in own}
         fail_open_trials(self.shared.study, left, only=set(left))
         with self.recording():  # who takes this worker for dead does not write an older bill over this one
             self.shared.save_bill(self.state.id, self.account.sessions(closed=True))
