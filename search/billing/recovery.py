@@ -201,8 +201,8 @@ def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]
     """Close the bill of one session; return what its open trials had taken, by number."""
     open_trials: dict[str, float | None] = dict(session.get("open_trials_joules", {}))
     open_repeats: dict[str, float | None] = dict(session.get("open_repeats_joules", {}))
-    named = ((TRIAL, open_trials), (REPEAT, open_repeats))
-    billed_open = {f"{kind} {number}": joules for kind, found in named for number, joules in found.items()}
+    named = {TRIAL: open_trials, REPEAT: open_repeats}
+    billed_open = {f"{kind} {number}": joules for kind, found in named.items() for number, joules in found.items()}
     late, states = _late(session, traces, billed_open), session["by_state_joules"]
     _extend_total(session, traces)
     newer, joules_since = session.get("total") is not None and session["total"]["t1_ns"] > traces.total.t1_ns, dict[str, float]()
@@ -212,9 +212,7 @@ def _settle(session: dict[str, Any], traces: _Traces) -> dict[int, float | None]
         kind, _, number = record.name.partition(" ")
         state = "idle" if record.kind == "idle" else {TRIAL: BOOKED.get(record.state, "failed"), REPEAT: REPEATS}.get(kind, "overhead")
         states[state] = states.get(state, 0.0) + record.known_joules
-        for of, found in named:
-            if of == kind:
-                found.pop(number, None)
+        named.get(kind, {}).pop(number, None)
     failed = {number: joules or 0.0 for number, joules in open_trials.items()}
     for window in () if newer else traces.open:
         with suppress(*NOT_OURS):

@@ -124,10 +124,9 @@ def note_given(url: str) -> None:
 
 def same_database(one: str | URL, other: str | URL) -> bool:
     """Whether two URLs name the same database, whoever connects to it and how."""
-    try:
+    with contextlib.suppress(ValueError):
         return _place(one) == _place(other)
-    except ValueError:
-        return one == other
+    return one == other
 
 
 def other_database(given: str, kept: str | None, file: Path) -> str | None:
