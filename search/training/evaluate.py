@@ -126,15 +126,11 @@ def answered(outputs: Any, task: Task, count: int) -> torch.Tensor:
     Raises:
         TrainingFailed: If it is anything else.
     """
-    wanted, one = (count, task.outputs), task.kind == "regression"
-    if (
-        isinstance(outputs, torch.Tensor)
-        and outputs.is_floating_point()
-        and (outputs.shape == wanted or (one and outputs.numel() == count))
-    ):
+    shape, one = (count, task.outputs), task.kind == "regression"
+    if isinstance(outputs, torch.Tensor) and outputs.is_floating_point() and (outputs.shape == shape or (one and outputs.numel() == count)):
         return outputs
     found = f"{outputs.dtype} {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-    raise TrainingFailed(f"the model must return a tensor of floats {wanted}, got {found}; return its logits alone")
+    raise TrainingFailed(f"the model must return a tensor of floats {shape}, got {found}; return its logits alone")
 
 
 def training_loss(kind: Kind, outputs: torch.Tensor, targets: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:

@@ -212,20 +212,7 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
         return _labels(values, classes, name)
     if values.ndim != 1:
         raise ValueError(f"{name} must be one value for each example, got shape {values.shape}; rows of 0 and 1 are kind='multilabel'")
-    if values.dtype.kind == "f" and classes is not None and not (values % 1).any():
-        values = values.astype(np.int64)
-    levels, numbers = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
-    numbers = numbers.reshape(-1).astype(np.int64)
-    if classes is not None and values.dtype.kind in "OU":
-        if foreign := {*levels} - {*map(str, classes)}:
-            raise ValueError(f"{name} must be of the named classes, got {str(min(foreign))!r}; name all, or leave out classes")
-        levels, numbers = np.asarray(classes).astype(str), np.array([[*map(str, classes)].index(level) for level in levels])[numbers]
-    elif classes is not None and values.dtype.kind in "biu":
-        # Numbers are already positions in the names: a class that happens not to occur keeps its place.
-        if strange := [int(level) for level in levels if level < 0 or level >= len(classes)]:
-            said = f"{name} must be numbers of the {len(classes)} named classes, 0 to {len(classes) - 1}, got {strange[0]}"
-            raise ValueError(f"{said}; name all classes in their order, or leave out classes")
-        levels, numbers = np.asarray(classes), values.astype(np.int64)
+    levels, numbers = _numbered(values, classes, name)
     if kind == "anomaly":
         if len(levels) != 2:
             raise ValueError(f"{name} of an anomaly task must have two values (normal, anomaly), got {len(levels)}: {_few(levels)}")
@@ -234,6 +221,24 @@ def encode(values: np.ndarray, *, kind: Kind | None = None, classes: Sequence[st
     elif len(levels) < 2:
         raise ValueError(f"{name} must have at least two classes, got only {_few(levels) or 'no examples'}")
     return Targets(kind, numbers, tuple(_text(level) for level in levels))
+
+
+def _numbered(values: np.ndarray, classes: Sequence[str] | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes in the order of their numbers, by default the sorted values, and the number of each value, ``(n,)`` int64."""
+    whole = values.dtype.kind in "biu" or (values.dtype.kind == "f" and not (values % 1).any())
+    levels, numbers = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
+    numbers = numbers.reshape(-1).astype(np.int64)
+    if classes is None or not (whole or values.dtype.kind in "OU"):
+        return levels, numbers
+    if whole:  # they are already positions in the names: a class that happens not to occur keeps its place
+        if strange := [int(level) for level in levels if level < 0 or level >= len(classes)]:
+            said = f"{name} must be numbers of the {len(classes)} named classes, 0 to {len(classes) - 1}, got {strange[0]}"
+            raise ValueError(f"{said}; name all classes in their order, or leave out classes")
+        return np.asarray(classes), values.astype(np.int64)
+    names = [*map(str, classes)]
+    if foreign := {*levels} - {*names}:
+        raise ValueError(f"{name} must be of the named classes, got {str(min(foreign))!r}; name all, or leave out classes")
+    return np.array(names), np.array([names.index(level) for level in levels])[numbers]
 
 
 def _labels(values: np.ndarray, classes: Sequence[str] | None, name: str) -> Targets:

@@ -96,9 +96,8 @@ def learn_text(name: str, values: pd.Series[Any], embedding: StaticEmbedding | N
     """
     found = texts(values)
     present = [text for text in found if text is not None]
-    if embedding is None or len(present) < 8 or 2 * len(set(present)) < len(present):
-        return None
-    if np.mean([len(text.split()) for text in present]) < WORDS:
+    few = len(present) < 8 or 2 * len(set(present)) < len(present)
+    if embedding is None or few or np.mean([len(text.split()) for text in present]) < WORDS:
         return None
     vectors = embedding.vectors_of(present).astype(np.float64)
     centre = vectors.mean(axis=0)
