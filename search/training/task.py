@@ -80,9 +80,8 @@ class Raw:
 
     def only(self, indices: np.ndarray) -> Raw:
         """Return the examples at ``indices (m,)`` alone."""
-        return Raw(
-            self.source, tuple(self.names[k] for k in indices) if self.names else (), None if self.rows is None else self.rows[indices]
-        )
+        names = tuple(self.names[k] for k in indices) if self.names else ()
+        return Raw(self.source, names, None if self.rows is None else self.rows[indices])
 
 
 def keep_rows(task: Task, source: Any, parts: Sequence[np.ndarray]) -> Task:
@@ -173,8 +172,7 @@ class Targets:
 @contextmanager
 def noting() -> Iterator[list[str]]:
     """Collect the texts of the warnings inside, which then go on to where they would have gone."""
-    said: list[str] = []
-    caught: list[warnings.WarningMessage] = []
+    said, caught = list[str](), list[warnings.WarningMessage]()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -372,9 +370,7 @@ def warn_of_absent_classes(name: str, classes: Sequence[str], splits: Mapping[st
         said = f"{share:.1%} of the examples are {classes[int(whole.argmax())]!r}, so that guessing has an accuracy of {share:.3f}"
         warnings.warn(f"{name}: {said}; look at balanced_accuracy, for tables --metric balanced_accuracy", stacklevel=4)
     for split, there in counts.items():
-        if absent := [
-            f"{classes[k]!r} ({sum(int(one[k]) for one in counts.values())} in all)" for k in np.flatnonzero(there == 0).tolist()
-        ]:
+        if absent := [f"{classes[k]!r} ({int(whole[k])} in all)" for k in np.flatnonzero(there == 0).tolist()]:
             shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             warnings.warn(f"{name}: no {split} example of the class {shown}; give more examples, or leave the class out", stacklevel=4)
 
