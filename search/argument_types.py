@@ -106,6 +106,8 @@ def _fits(value: Any, wanted: Any) -> bool:
     if kind in (tuple, list, Sequence):
         listed = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | Mapping | type)
         return listed and all(_fits(one, parts[0]) for one in value)
+    if kind is Mapping and parts:
+        return isinstance(value, Mapping) and all(_fits(one, parts[1]) for one in value.values())
     if kind in (int, float, bool) and type(value).__name__ in ("bool", "bool_"):  # NumPy's, too
         return kind is bool
     if kind is Callable or "__call__" in (vars(kind) if getattr(kind, "_is_protocol", False) else ()):

@@ -88,7 +88,6 @@ def energy_trial(
     """
     if not hasattr(trial, "set_user_attr"):
         raise ValueError(f"trial must be Optuna's, got {trial!r}; call energy_trial(trial) in the objective, with the trial that it gets")
-    number = getattr(trial, "number", 0)
     with _stopping(getattr(trial, "study", None), EnergyUnknownError, ValueError):  # each of them would end every trial
         _refuse_single_objective(trial)
         refuse_wrong_types(energy_trial, {"meter": meter})
@@ -100,7 +99,7 @@ def energy_trial(
     inner = any(one is trial for one in around)
     with _stopping(getattr(trial, "study", None), EnergyUnknownError):
         with Ledger(found) as ledger:
-            window = ledger.open(f"trial {number}", synchronize=synchronize, devices=devices)
+            window = ledger.open(f"trial {getattr(trial, 'number', 0)}", synchronize=synchronize, devices=devices)
             failed: BaseException | None = None
             _open.set((*around, trial))
             try:
@@ -146,10 +145,9 @@ class SingleObjectiveError(ValueError):
 def _refuse_single_objective(trial: Any) -> None:
     study = getattr(trial, "study", None)  # a FixedTrial has none
     if study is not None and len(study.directions) < 2:
-        raise SingleObjectiveError(
-            "the study must have two or more objectives, one of them the energy, got 1; create it with "
-            'optuna.create_study(directions=["maximize", "minimize"]) and return quality, energy.joules'
-        )
+        said = "the study must have two or more objectives, one of them the energy, got 1"
+        remedy = 'create it with optuna.create_study(directions=["maximize", "minimize"]) and return quality, energy.joules'
+        raise SingleObjectiveError(f"{said}; {remedy}")
     if study is not None and all(direction.name == "MAXIMIZE" for direction in study.directions):
         said = "all objectives of the study are maximised, so that more energy is taken for better"
         warnings.warn(f"{said}; create it with a direction minimize for energy.joules, or return -energy.joules", stacklevel=5)
@@ -164,9 +162,8 @@ def _parent_joules(trial: Any) -> float:
         return 0.0
     known = trial.study.get_trials(deepcopy=False)[parent].user_attrs
     if known.get(FROM_SCRATCH) is None:
-        raise EnergyUnknownError(
-            f"trial {trial.number} continues trial {parent}, whose energy must be known, got None; measure every trial with energy_trial"
-        )
+        said = f"trial {trial.number} continues trial {parent}, whose energy must be known, got None"
+        raise EnergyUnknownError(f"{said}; measure every trial with energy_trial")
     return float(known[FROM_SCRATCH])
 
 
@@ -217,9 +214,8 @@ class EnergyBudgetCallback:
         for trial in study.get_trials(deepcopy=False):
             known = None if _own_record(trial) is None else trial.user_attrs.get(JOULES)
             if known is None and trial.state.name == "COMPLETE":
-                raise EnergyUnknownError(
-                    f"the energy of trial {trial.number} must be known for a budget, got None; train it inside `with energy_trial(trial)`"
-                )
+                said = f"the energy of trial {trial.number} must be known for a budget, got None"
+                raise EnergyUnknownError(f"{said}; train it inside `with energy_trial(trial)`")
             total += known or 0.0
         return total
 
@@ -259,10 +255,8 @@ class MarginalGainCallback:
         from ..samplers import FreezeThawSampler, remaining_gain
 
         if not isinstance(study.sampler, FreezeThawSampler):
-            raise ValueError(
-                f"MarginalGainCallback needs a sampler that can look ahead, got {type(study.sampler).__name__}; create the study with "
-                "sampler=FreezeThawSampler(rungs=[1, 3, 9])"
-            )
+            said = f"MarginalGainCallback needs a sampler that can look ahead, got {type(study.sampler).__name__}"
+            raise ValueError(f"{said}; create the study with sampler=FreezeThawSampler(rungs=[1, 3, 9])")
         left = self.remaining(study) if callable(self.remaining) else self.remaining
         view = remaining_gain(study.sampler, study, left)
         threshold = float(self.share)

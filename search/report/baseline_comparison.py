@@ -239,10 +239,8 @@ def spread_text(found: Sequence[BaselineComparison]) -> str:
     """Explain the intervals and the columns."""
     known = "No setting was repeated, so how far chance alone moves these figures is unknown (joulefront.spaces.union.Repeated)."
     if (spreads := _spreads([group for one in found for group in one.groups])) is not None:
-        known = (
-            f"In brackets the 95 % interval; repeats of one setting have a standard deviation of {spreads[0]:.4f} in quality and "
-            f"{100 * spreads[1]:.1f} % in energy."
-        )
+        deviations = f"{spreads[0]:.4f} in quality and {100 * spreads[1]:.1f} % in energy"
+        known = f"In brackets the 95 % interval; repeats of one setting have a standard deviation of {deviations}."
     return (
         f"{known} Equal epochs, equal quality: training energy over that of plain training, without validation. "
         "Non-zero: share of the activations; modelled ASIC: inference energy on hardware that skips zeros over that on hardware that does "

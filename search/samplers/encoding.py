@@ -98,9 +98,8 @@ class Encoding:
         for index, distribution in enumerate(self.distributions.values()):
             gene = genes[:, index]
             if isinstance(distribution, CategoricalDistribution):
-                count = len(distribution.choices)
-                hot = (gene[:, None] == np.arange(count)[None, :]).astype(float)
-                blocks.append(hot[:, 1:] if count == 2 else hot)
+                hot = (gene[:, None] == np.arange(len(distribution.choices))).astype(float)
+                blocks.append(hot[:, 1:] if hot.shape[1] == 2 else hot)
             else:
                 blocks.append(np.where(np.isnan(gene), 0.5, gene)[:, None])
         return np.hstack(blocks) if blocks else np.zeros((len(genes), 0))
@@ -134,9 +133,8 @@ class Encoding:
 
     def choices(self) -> NDArray[np.int64]:
         """Number of choices of each categorical parameter, 0 for an ordered one, ``(size,)``."""
-        return np.array(
-            [len(d.choices) if isinstance(d, CategoricalDistribution) else 0 for d in self.distributions.values()], dtype=np.int64
-        )
+        counts = [len(d.choices) if isinstance(d, CategoricalDistribution) else 0 for d in self.distributions.values()]
+        return np.array(counts, dtype=np.int64)
 
 
 def learn_encoding(seen: Sequence[Mapping[str, Any]], distributions: Mapping[str, BaseDistribution]) -> Encoding:
@@ -179,9 +177,8 @@ def _learn_gate(genes: Array, index: int) -> Gate | None:
 
 
 def _width(distribution: BaseDistribution) -> int:
-    if not isinstance(distribution, CategoricalDistribution):
-        return 1
-    return 1 if len(distribution.choices) == 2 else len(distribution.choices)
+    count = len(distribution.choices) if isinstance(distribution, CategoricalDistribution) else 1
+    return 1 if count == 2 else count
 
 
 def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
@@ -337,7 +334,11 @@ class Encoder:
         name = row.tobytes()
         if name not in self._extra:
             assert self.features is not None
-            self._extra[name] = np.atleast_1d(np.asarray(self.features(self.encoding.params(row)), dtype=float))
+            params = self.encoding.params(row)
+            found = np.atleast_1d(self.features(params))
+            if found.ndim != 1 or found.dtype.kind not in "biufO" or found.shape != next(iter(self._extra.values()), found).shape:
+                raise ValueError(f"features must return numbers, always as many, got {found.tolist()} for {params}; NaN is unknown")
+            self._extra[name] = found.astype(float)
         return self._extra[name]
 
     def _feature_ranges(self) -> tuple[NDArray[np.bool_], Array, Array]:

@@ -5,6 +5,7 @@ Source: Swersky et al. 2014, "Freeze-thaw Bayesian optimization" (arXiv 1406.389
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -15,11 +16,12 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from ..argument_types import refuse_wrong_types
 from .acquisition import Decision, ScoredCandidates, SearchSettings, SearchState
 from .encoding import Encoder, Encoding, Features, learn_encoding
 from .history import CLAIM, RESUME_FROM, Comparable, History, Key, Observation, energy_second
@@ -76,7 +78,7 @@ class FreezeThawSampler(BaseSampler):
         startup: Random configurations at the lowest rung before the models are used.
         ladders: Complete trainings, rung by rung, that follow them; none by default. A single one starts from the cheapest of the better
             half; of several, the first starts from the most accurate configuration.
-        hedge: Share of the energy that each of two arms without a model is sure of, see `hedge`; 0 leaves everything to the models.
+        hedge: Share of the energy, at most 0.2, that each of two arms without a model is sure of; 0 leaves everything to the models.
         proposal: How fresh configurations are generated.
         paid: Function of all trials that returns a function of the parameters, or None: how much of the energy of a training from scratch
             is paid once for several configurations, and was. Gains are divided by what is still to pay.
@@ -116,10 +118,19 @@ class FreezeThawSampler(BaseSampler):
         paid: Callable[[Sequence[FrozenTrial]], Callable[[Mapping[str, Any]], float] | None] | None = None,
         withheld: Callable[[Sequence[FrozenTrial], float | None], Callable[[Mapping[str, Any]], bool] | None] | None = None,
     ) -> None:
-        if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
+        refuse_wrong_types(FreezeThawSampler.__init__, locals(), rungs="write [4, 12, 36, 108]")
+        if not len(rungs) or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
-        if startup < 2:
-            raise ValueError(f"startup must be >= 2, got {startup}: a model needs two configurations to compare")
+        rules = {
+            f"seed must be >= 0, got {seed}": seed is None or seed >= 0,
+            f"min_accuracy must be a finite number, got {min_accuracy}": min_accuracy is None or math.isfinite(min_accuracy),
+            f"energy must be >= 1, since objective 0 is the quality, got {energy}": energy >= 1,
+            f"startup must be >= 2, got {startup}: a model needs two configurations to compare": startup >= 2,
+            f"ladders must be >= 0, got {ladders}": ladders >= 0,
+            f"hedge must be from 0 to 0.2, got {hedge}": 0 <= hedge <= 0.2,
+        }
+        if wrong := [said for said, right in rules.items() if not right]:
+            raise ValueError(f"{wrong[0]}; leave it out for the default")
         self.rungs, self.resume, self.epochs_name, self._energy = tuple(int(r) for r in rungs), resume, epochs_name, energy
         self.remaining: float | None = None
         self.largest_step: float | None = None
@@ -150,7 +161,7 @@ class FreezeThawSampler(BaseSampler):
         self.lock = threading.RLock()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return every parameter seen so far, conditional ones included, and the epochs; `PartialFixedSampler` raises ValueError."""
+        """Return every parameter seen so far and the epochs; `PartialFixedSampler`, or an objective without epochs, raises ValueError."""
         if isinstance(study.sampler, PartialFixedSampler):
             said = "FreezeThawSampler must decide on whole configurations, got PartialFixedSampler around it"
             raise ValueError(f"{said}; suggest what is fixed from one value, low = high")
@@ -159,11 +170,14 @@ class FreezeThawSampler(BaseSampler):
             return {}  # enqueued by the user: parameters that are not fixed are drawn at random
         with self.lock:
             self._update(study, exclude=trial.number)
-            space = self._space()
+            space, epochs = self._space(), self._history.epochs_distribution
+            first = next((one for one in self._trials(study) if one.state == TrialState.COMPLETE), None) if epochs is None else None
+            if first is not None and self.epochs_name not in first.params:
+                said = f"the objective must suggest {self.epochs_name!r} (epochs_name), got {list(first.params)} in trial {first.number}"
+                raise ValueError(f'{said}; add trial.suggest_int("{self.epochs_name}", {self.rungs[0]}, {self.rungs[-1]})')
         if not space and not self._history.observations:
             return {}
         # How the objective asks for the epochs is known once it has: until then they are the lowest rung, drawn on their own.
-        epochs = self._history.epochs_distribution
         return space if epochs is None else {**space, self.epochs_name: epochs}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
@@ -171,8 +185,7 @@ class FreezeThawSampler(BaseSampler):
         if not search_space:
             return {}
         with self.lock:  # threads of one study share the sampler
-            decision = self._decide_and_claim(study, trial)
-            self.last_decision = decision
+            decision = self.last_decision = self._decide_and_claim(study, trial)
         if decision.parent is not None:
             study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, decision.parent)
             trial.user_attrs[RESUME_FROM] = decision.parent  # the objective's own copy was made before this decision
@@ -190,13 +203,10 @@ class FreezeThawSampler(BaseSampler):
             # The space has just become narrower than what was decided on: another configuration, from scratch.
             study._storage.set_trial_user_attr(trial._trial_id, RESUME_FROM, None)
             trial.user_attrs[RESUME_FROM] = None
-        if param_name == self.epochs_name and isinstance(param_distribution, IntDistribution | FloatDistribution):
-            return type(param_distribution.low)(min(max(self.rungs[0], param_distribution.low), param_distribution.high))
-        if isinstance(param_distribution, CategoricalDistribution) and param_name == self.epochs_name:
-            return next(choice for choice in param_distribution.choices if choice == self.rungs[0])
-        rng = self._rng(trial, zlib.crc32(param_name.encode()))
+        if param_name == self.epochs_name:
+            return param_distribution.to_external_repr(param_distribution.to_internal_repr(self.rungs[0]))
         alone = Encoding({param_name: param_distribution})
-        return alone.params(alone.random(rng, 1)[0])[param_name]
+        return alone.params(alone.random(self._rng(trial, zlib.crc32(param_name.encode())), 1)[0])[param_name]
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """End ``Study.optimize`` when the space is exhausted; with ask and tell the caller reads ``exhausted``."""
@@ -219,9 +229,7 @@ class FreezeThawSampler(BaseSampler):
         history, rng = self._history, np.random.default_rng([self._seed, number, len(excluded)])
         planner, encoder = self._prepared(study)
         decision = initial_design(planner.settings, history, encoder, rng, excluded, planner.warm_starts, planner.withheld)
-        if decision is not None:
-            return decision
-        if (decision := self._decided_before(number, excluded)) is not None:
+        if (decision := decision or self._decided_before(number, excluded)) is not None:
             return decision
         state = planner.fit(history, encoder, rng)
         if (hedged := self._hedged(planner, state, rng, excluded)) is not None:
@@ -236,9 +244,8 @@ class FreezeThawSampler(BaseSampler):
     def _decided_before(self, number: int, excluded: frozenset[str]) -> Decision | None:
         """Return what was decided for this trial together with an earlier one, if that still is possible."""
         found, longest = self._ahead.get(number, (None, None))
-        if found is None or found.key in excluded | self._history.failed | {trial.key for trial in self._history.running}:
-            return None
-        if self._history.longest(found.key) != longest or self.largest_step is not None:
+        taken = excluded | self._history.failed | {trial.key for trial in self._history.running}
+        if found is None or found.key in taken or self._history.longest(found.key) != longest or self.largest_step is not None:
             return None
         return found if self.remaining is None or found.step_cost is None or found.step_cost <= self.remaining else None
 
@@ -309,11 +316,9 @@ class FreezeThawSampler(BaseSampler):
         # The first study of every storage has the same id.
         if self._storage is None or self._storage() is not study._storage or self._study_id != study._study_id:
             minimized = [direction.name == "MINIMIZE" for direction in study.directions]
-            if not 1 <= self._energy < len(minimized):
-                raise ValueError(
-                    "FreezeThawSampler needs two or more objectives, the quality first, and energy must be the index of another one; "
-                    f"got {len(minimized)} objectives and energy={self._energy}"
-                )
+            if self._energy >= len(minimized):
+                said = f"FreezeThawSampler needs two or more objectives, the energy as number {self._energy}, got {len(minimized)}"
+                raise ValueError(f'{said}; write directions=["maximize", "minimize"]')
             self._study_id, self._storage, self._planner, self._ahead = study._study_id, weakref.ref(study._storage), None, {}
             self._history = History(self._key, self.epochs_name, self._energy)
             self._minimized = energy_second(minimized, self._energy)
@@ -359,7 +364,10 @@ class FreezeThawSampler(BaseSampler):
 
 def require_rungs(rungs: Sequence[int], epochs: BaseDistribution) -> None:
     """Raise ValueError unless the objective can suggest every rung as its number of epochs."""
-    listed = epochs.choices if isinstance(epochs, CategoricalDistribution) else None
     for rung in rungs:
-        if rung not in listed if listed is not None else not epochs._contains(epochs.to_internal_repr(rung)):
+        if (
+            rung not in epochs.choices
+            if isinstance(epochs, CategoricalDistribution)
+            else not epochs._contains(epochs.to_internal_repr(rung))
+        ):
             raise ValueError(f"rungs must be numbers of epochs that the objective can suggest, got {rung} and {epochs}; change one of them")

@@ -73,14 +73,13 @@ def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | 
             return None
         budget = remaining if remaining is not None else sampler.remaining if sampler.remaining is not None else survey.state.median_cost
         candidates, state = survey.candidates, survey.state
-        volume = state.hypervolume
         rows = survey.planner.ranked_rows(state, candidates)
         order = np.array([row for row, _, _ in islice(rows, _MAX_PLANS) if candidates.best[row] > 0], dtype=np.int64)
         if not len(order):
-            return RemainingGain(volume, 0.0, budget, None, None, noise_share(state))
+            return RemainingGain(state.hypervolume, 0.0, budget, None, None, noise_share(state))
         first, target = order[0], int(np.argmax(candidates.rate[order[0]]))
         cost, step_cost = float(candidates.cost[first, target]), float(candidates.step_cost[first, target])
-        return RemainingGain(volume, _greedy(survey, order, budget), budget, cost, step_cost, noise_share(state))
+        return RemainingGain(state.hypervolume, _greedy(survey, order, budget), budget, cost, step_cost, noise_share(state))
 
 
 def noise_share(state: SearchState) -> float:
@@ -143,9 +142,8 @@ def passes_cost_gate(sampler: FreezeThawSampler, study: Study, largest_step: flo
             decision = sampler.decide(study, len(study.get_trials(deepcopy=False)))
             if decision is None:
                 return False
-            last, lowest = sampler.rungs[-1], sampler.rungs[0]
             before = 0 if decision.parent is None else int(study.get_trials(deepcopy=False)[decision.parent].params[sampler.epochs_name])
-            return decision.epochs == lowest or (decision.epochs - before) / last <= largest_step
+            return decision.epochs == sampler.rungs[0] or (decision.epochs - before) / sampler.rungs[-1] <= largest_step
         candidates = survey.candidates
         small = np.where(candidates.step_cost <= largest_step * survey.state.median_cost, candidates.rate, -np.inf)
         best = float(candidates.rate.max(initial=-np.inf))

@@ -30,6 +30,20 @@ IN_PYTHON: dict[str, tuple[Callable[[], Any], str]] = {
     "address of a plug": (lambda: http_plug("ftp://192.0.2.7"), "url must start with http:// or https://, got 'ftp://192.0.2.7'"),
     "trace without its component": (lambda: Trace.from_json({"t_ns": [1]}), r"a trace needs 'component' and 't_ns', got \['t_ns'\]"),
     "startup of the sampler": (lambda: FreezeThawSampler((1, 2), startup=1), "startup must be >= 2, got 1: a model needs two"),
+    "rungs of no whole epochs": (lambda: FreezeThawSampler((1.5, 3)), r"rungs must be Sequence\[int\], got \(1.5, 3\) .*; write \[4, 12"),
+    "seed below zero": (lambda: FreezeThawSampler((1, 2), seed=-1), "seed must be >= 0, got -1; leave it out"),
+    "floor that is no number": (
+        lambda: FreezeThawSampler((1, 2), min_accuracy=float("nan")),
+        "min_accuracy must be a finite number, got nan",
+    ),
+    "quality as energy": (lambda: FreezeThawSampler((1, 2), energy=0), "energy must be >= 1, since objective 0 is the quality, got 0"),
+    "ladders below zero": (lambda: FreezeThawSampler((1, 2), ladders=-1), "ladders must be >= 0, got -1"),
+    "hedge without a model": (lambda: FreezeThawSampler((1, 2), hedge=0.5), "hedge must be from 0 to 0.2, got 0.5"),
+    "ranges as pairs": (
+        lambda: FreezeThawSampler((1, 2), search_space={"lr": (1, 2)}),
+        r"search_space must be Mapping\[str, BaseDistribution\].*, got {'lr': \(1, 2\)} \(dict\)",
+    ),
+    "trials that are none": (lambda: FreezeThawSampler((1, 2), prior_trials=[1, 2]), r"prior_trials must be Sequence.*, got \[1, 2\]"),
     "splits of two shapes": (
         lambda: arrays(ROWS, LABELS, validation=(np.zeros((2, 3), np.float32), LABELS[:2])),
         r"all splits must have examples of one shape, got \(2,\) and \(3,\)",

@@ -329,6 +329,22 @@ def test_rungs_that_the_objective_cannot_suggest_are_refused_before_anything_is_
         study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), float(ask(trial))), 1)
 
 
+def test_an_objective_without_epochs_is_told_how_to_suggest_them():
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
+    with pytest.raises(
+        ValueError, match=r"must suggest 'epochs' \(epochs_name\), got \['x', 'n'\] in trial 0; add trial.suggest_int\(\"epochs\", 1, 27"
+    ):
+        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0 + trial.suggest_int("n", 1, 9)), 3)
+    assert len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE])) == 1
+
+
+@pytest.mark.parametrize("features", [lambda params: "a", lambda params: [1.0] * (1 + int(params["lr"] > 0.01)), lambda params: [[1.0]]])
+def test_features_that_are_no_row_of_numbers_are_refused_with_the_configuration(features, objective):
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, startup=2, features=features))
+    with pytest.raises(ValueError, match=r"features must return numbers, always as many, got .* for \{'kind': "):
+        study.optimize(objective, 4)
+
+
 @pytest.mark.parametrize("ask", [lambda t: t.suggest_int("epochs", 1, 27, log=True), lambda t: t.suggest_categorical("epochs", RUNGS)])
 def test_with_a_given_space_the_epochs_may_be_asked_for_in_any_way(ask):
     space = {"x": optuna.distributions.FloatDistribution(0, 1)}
