@@ -12,8 +12,9 @@ from ..certainty import examples_text, folds_in, splits_in
 from ..formatting import count_text, grams_text, joules_text, known, percent, plain, printable
 from ..front import Front
 from ..pareto import LESS_IS_BETTER
-from ..records.run import machine_names
+from ..records.run import EPOCHS_OF, learner, machine_names
 from ..records.run_folder import Run
+from ..training.results import SOLVED
 from .model import TrainedModel
 from .parity import Check, origin
 from .usage import code, markdown, usage
@@ -70,7 +71,7 @@ def model_card(
     sections = [
         f"# {markdown(trained.study)}, trial {trial.number}",
         f"{markdown(trained.type_name)} of the family {code(_family(trained))}, trained on {markdown(task.name)} for "
-        + count_text(trial.epochs, "epoch")
+        + _epochs(trained)
         + (f", {trial.parameters:,} parameters" if trial.parameters is not None else "")
         + (f", {trial.flops:,} FLOPs per prediction" if trial.flops is not None else "")
         + ". Found by a search for models that are worth their energy.",
@@ -171,11 +172,9 @@ def _raw_check(trained: TrainedModel, check: Check) -> str:
 
 def _limits(trained: TrainedModel, check: Check) -> str:
     lines = [*_LIMITS] if trained.task.kind in ("classification", "multilabel") else [_LIMITS[0].replace("the classes and ", "")]
-    lines.append(
-        f"Its {METRICS.get(check.metric, check.metric)} was measured on data of one source; on other data it is unknown."
-        + ("" if check.quality_test is not None or trained.refitted else " There was no test split.")
-    )
-    return "\n".join(f"- {line}" for line in lines)
+    measured = f"Its {METRICS.get(check.metric, check.metric)} was measured on data of one source; on other data it is unknown."
+    untested = "" if check.quality_test is not None or trained.refitted else " There was no test split."
+    return "\n".join(f"- {line}" for line in (*lines, measured + untested))
 
 
 def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
@@ -303,8 +302,7 @@ def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
     session = _session(trained, run)
     if session.get("command"):
         lines.append(f"- command: {code(session['command'])}")
-    versions = session.get("versions") or {}
-    if versions:
+    if versions := session.get("versions") or {}:
         lines.append("- versions: " + markdown(", ".join(f"{name} {version}" for name, version in versions.items())))
     for one in _pretrained(trained, run):
         size, licence = f"{one['bytes'] / 1e6:.1f} MB", one["licence"] or "licence unknown"
@@ -315,11 +313,24 @@ def _origin(trained: TrainedModel, run: Run | None, seed: int) -> str:
         counts = ", ".join(f"{split} {count:,}" for split, count in splits_in(_facts(run)).items())
         folds = f" ({folds_in(_facts(run))} folds of training and validation)" if folds_in(_facts(run)) else ""
         lines.append(f"- data: {markdown(trained.task.name)}, {counts} examples{folds}, fingerprint `{shown}`")
-    recipe = ", ".join(f"{name} = {value}" for name, value in sorted(trained.candidate.to_json()["recipe"].items()) if value is not None)
-    lines.append(f"- recipe: {count_text(trained.trial.epochs, 'epoch')}, {markdown(recipe)}")
+    lines.append("- recipe: " + ", ".join([_epochs(trained), *(markdown(f"{name} = {value}") for name, value in _recipe(trained))]))
     lines.append("- parameters: " + markdown(", ".join(f"{name} = {value}" for name, value in sorted(trained.trial.params.items()))))
     lines.append("- architecture and recipe in full: `config.json`")
     return "\n".join(lines)
+
+
+def _epochs(trained: TrainedModel) -> str:
+    """Say for how many epochs it was trained, and what one is where it is no pass over the data."""
+    unit = EPOCHS_OF.get(learner(trained.trial) or _family(trained))
+    return count_text(trained.trial.epochs, "epoch") + (f" (each {unit})" if unit else "")
+
+
+def _recipe(trained: TrainedModel) -> list[tuple[str, Any]]:
+    """Return what the training has read of its recipe: where nothing is trained by steps, that is little."""
+    recipe = trained.candidate.to_json()["recipe"]
+    stepless = not trained.is_torch or trained.trial.reason == SOLVED
+    unread = set(recipe) - {"patience", "threads"} if stepless else {"momentum"} if recipe["optimizer"] != "sgd" else set[str]()
+    return [(name, value) for name, value in sorted(recipe.items()) if name not in unread and value is not None and value != {}]
 
 
 def _facts(run: Run | None) -> Mapping[str, Any]:

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from ..argument_types import refuse_wrong_types
 from ..energy import Ledger, discover
 from ..energy.record import sum_known
@@ -31,7 +33,7 @@ from ..training.recipe import Recipe
 from ..training.task import Data, Task
 from .model import ExportFailed, first_line, rebuild
 from .onnx_format import quiet
-from .variants import InBfloat16, compiled, in_int8, in_onnx, inputs_of, pruned, quantised
+from .variants import InBfloat16, in_int8, in_onnx, inputs_of, pruned, quantised
 
 #: A window of predictions runs at least this long, far above the resolution of every meter.
 WINDOW_SECONDS = 0.5
@@ -173,7 +175,7 @@ def compare_after_training(
             raise ValueError(f"prune must be shares of the weights in (0, 1), got {share}")
     tactics: list[tuple[str, Callable[[Any], Any]]] = [("none", lambda found: found), ("dynamic quantisation", quantised)]
     if compile_model:
-        tactics.append(("compile", compiled))
+        tactics.append(("compile", partial(torch.compile, dynamic=True)))
     tactics += [(f"global prune {share:g}", partial(pruned, share=share)) for share in prune]
     shape = task.shape_at(recipe.resolution)
     known: dict[str, Callable[[Any], Any]] = {
@@ -190,7 +192,7 @@ def compare_after_training(
         for one in usable:
             one.scored = measure(partial(one.score, task, data, recipe, by), repeat=False)
         for one in usable * rounds:  # in turns: a drift of the machine affects all of them; the rest of it is the scatter of the rounds
-            one.windows.append(measure(partial(_predictions, one.model, task, data, recipe), repeat=True))
+            one.windows.append(measure(partial(one.predict, task, data, recipe), repeat=True))
     except KeyboardInterrupt as interrupt:
         left = (AfterTraining(name, reason="interrupted") for name, _ in tactics[len(applied) :])
         raise BrokenOff((*_rows(applied), *left)) from interrupt
@@ -227,6 +229,9 @@ class _Applied:
         self.quality = evaluate(self.model, task, data, recipe=recipe).get(by)
         return len(data)
 
+    def predict(self, task: Task, data: Data, recipe: Recipe) -> int:
+        return len(predict(self.model, task, data, recipe=recipe))
+
     def row(self) -> AfterTraining:
         if self.model is None:
             return AfterTraining(self.name, reason=self.reason)
@@ -247,8 +252,6 @@ def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recip
     ready: list[Any] = []
 
     def optimise() -> int:
-        import torch
-
         changed = apply(original)
         with torch.no_grad():
             changed(first)  # compiling happens at the first prediction
@@ -261,10 +264,6 @@ def _apply(name: str, apply: Callable[[Any], Any], model: Any, data: Data, recip
     except Exception as error:
         return _Applied(name, None, None, first_line(error))
     return _Applied(name, ready[0], paid.joules)
-
-
-def _predictions(model: Any, task: Task, data: Data, recipe: Recipe) -> int:
-    return len(predict(model, task, data, recipe=recipe))
 
 
 def _per_prediction(windows: Sequence[Spent]) -> tuple[float | None, float | None]:
@@ -284,10 +283,7 @@ def _saving(row: AfterTraining, plain: AfterTraining) -> AfterTraining:
     if any(value is None for value in energies):
         return row
     before, after, u_before, u_after = (float(value or 0.0) for value in energies)
-    saving = before - after
-    if abs(saving) <= 2.0 * math.hypot(u_before, u_after):
-        return row
-    return replace(row, saving_joules=saving)
+    return row if abs(before - after) <= 2.0 * math.hypot(u_before, u_after) else replace(row, saving_joules=before - after)
 
 
 def on_front(rows: Sequence[AfterTraining], metric: str = "") -> tuple[bool, ...]:

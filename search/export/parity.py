@@ -209,10 +209,8 @@ def decisions(kind: str, outputs: np.ndarray, found: np.ndarray) -> np.ndarray:
     if kind == "regression":
         return np.zeros((len(outputs), 0))
     if kind == "classification":  # from the raw outputs: the softmax in float32 can make ties
-        best: np.ndarray = outputs.argmax(axis=1)
-        return best[:, None]
-    sides: np.ndarray = found.reshape(len(found), -1) > 0.5
-    return sides
+        return np.asarray(outputs.argmax(axis=1)[:, None])
+    return np.asarray(found.reshape(len(found), -1) > 0.5)
 
 
 def quality(trained: TrainedModel, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -239,8 +237,7 @@ def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) ->
         raise ExportFailed(f"the exported file cannot predict a batch of {len(inputs)}: {line}") from error
     if outputs.shape != shape and outputs.size != math.prod(shape):
         raise ExportFailed(f"the exported file must give outputs of shape {shape}, got {outputs.shape}")
-    reshaped: np.ndarray = outputs.reshape(shape)
-    return reshaped
+    return np.asarray(outputs.reshape(shape))
 
 
 def _score(trained: TrainedModel, exported: Predictor, data: Data, from_raw: FromRaw | None) -> tuple[float | None, int]:

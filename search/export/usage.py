@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import printable
+from .predict import READS
 
 if TYPE_CHECKING:
     from .model import TrainedModel
 
-#: What reads raw data of a kind, and what is installed for a module that has another name or does not suffice.
-_PACKAGES = {"image": ["pillow"], "audio": ["soundfile"], "table": ["pandas"]}
+#: What is installed for a module that has another name or does not suffice.
 _INSTALLED = {"skops": "skops scikit-learn", "sklearn": "scikit-learn"}
 _FROM_FILES = """import sys
 
@@ -56,7 +56,7 @@ def usage(trained: TrainedModel, takes: str, snippet: str | None) -> str:
     own = takes == "inputs" and snippet is not None
     modules = [line.split()[1].partition(".")[0] for line in theirs]
     needed = [_INSTALLED.get(one, one) for one in modules if one not in (*sys.stdlib_module_names, "my_study")]
-    needed = [*([] if own else ["onnxruntime"]), "numpy", *_PACKAGES.get(takes, ()), *needed]
+    needed = [*([] if own else ["onnxruntime"]), "numpy", READS[takes][1], *needed]
     needed += ["'joulefront[text]'"] if takes == "table" and texts_in(trained.task.preprocessing) else []
     packages = f"pip install {' '.join(dict.fromkeys(needed))}"
     if snippet is None:

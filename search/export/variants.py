@@ -58,11 +58,6 @@ def quantised(model: Any) -> Any:
     return quantise(model.to("cpu"), kinds, dtype=torch.qint8)
 
 
-def compiled(model: Any) -> Any:
-    """The model through ``torch.compile``."""
-    return torch.compile(model, dynamic=True)
-
-
 def pruned(model: Any, share: float) -> Any:
     """The model with the smallest weights of all its matrices and kernels set to zero; the tensors stay dense."""
     weights = [tensor for tensor in model.parameters() if tensor.ndim > 1]

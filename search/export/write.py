@@ -176,7 +176,6 @@ def _read_back(exporter: Exporter, trained: TrainedModel, folder: Path) -> Predi
 
 def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:
     """Return commands that predict, for a shell: with joulefront, and without."""
-    packages = {"image": "pillow", "audio": "soundfile", "table": "pandas"}.get(model.takes, "")
     if file is not None and file.startswith(f"{Path.cwd()}/"):
         file = str(Path(file).relative_to(Path.cwd()))
     named = file or {"image": "PHOTO.jpg", "audio": "SOUND.wav", "table": "ROWS.csv"}.get(model.takes, "ARRAY.npy")
@@ -187,7 +186,7 @@ def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:
     return (
         following,
         "or, where joulefront is not installed:",
-        f"  pip install onnxruntime numpy {packages}".rstrip(),
+        f"  pip install {' '.join(dict.fromkeys(('onnxruntime', 'numpy', predict.READS[model.takes][1])))}",
         f"  python {quote(str(out / SCRIPT))} {quote(named)}",
     )
 
@@ -195,11 +194,10 @@ def _use(model: predict.Model, out: Path, file: str | None) -> tuple[str, ...]:
 def _preprocessing(trained: TrainedModel) -> dict[str, Any]:
     task = trained.task
     resized = trained.is_torch and trained.input_shape != tuple(task.input_shape)
+    then = f"resize the normalised image to {trained.input_shape[1:]} with antialiased bilinear interpolation"
     return {
         **task.preprocessing,
-        **(
-            {"then": f"resize the normalised image to {trained.input_shape[1:]} with antialiased bilinear interpolation"} if resized else {}
-        ),
+        **({"then": then} if resized else {}),
         "input_shape": list(trained.input_shape),
         "dtype": "float32",
         **({"target_mean": task.target_scale[0], "target_std": task.target_scale[1]} if task.target_scale is not None else {}),

@@ -32,6 +32,20 @@ def machine_names(hardware: Mapping[str, Any] | str) -> list[str]:
     return [str(name) for one in named if (name := one.get("name") if isinstance(one, Mapping) else one)]
 
 
+#: What an epoch of a family, or of an estimator of ``classical``, is where it is no pass over the data.
+EPOCHS_OF = {
+    **dict.fromkeys(("lightgbm", "xgboost", "catboost", "gradient_boosting"), "some rounds of boosting"),
+    **dict.fromkeys(("random_forest", "extra_trees", "isolation_forest"), "some trees"),
+    "linear": "some solver steps",
+    **dict.fromkeys(("decision_tree", "k_neighbours", "local_outlier_factor", "one_class_svm"), "a share of the data that grows"),
+}
+
+
+def learner(trial: Trial) -> str:
+    """Name what learns: the estimator of a family that has several, else the family."""
+    return str(trial.params.get("estimator") or trial.params.get(f"{trial.family}.estimator") or trial.family)
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything known of one run of a study.

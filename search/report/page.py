@@ -25,7 +25,7 @@ from ..front import Front
 from ..pareto import FRACTIONS
 from ..records.examples import SHARES
 from ..records.files import finite
-from ..records.run import machine_names
+from ..records.run import EPOCHS_OF, learner, machine_names
 from ..records.run_folder import Run
 from ..records.trial import Trial
 from ..whole_file import whole_file
@@ -34,7 +34,7 @@ from .facts import TYPICAL_MEDIAN, how_energy_is_known, hypervolume_trace, scale
 from .pricing import hours, places
 from .sections import sections
 from .statement import forms
-from .table import EPOCHS_OF, learner, marks_of
+from .table import marks_of
 from .view import View, choose_ticks, is_stretched, tick_candidates
 
 #: Scripts of the page in the order in which they run.

@@ -18,6 +18,7 @@ from ..formatting import Unit, digits, percent, plain, unit_for
 from ..lifetime import to_csv as rows_to_csv
 from ..pareto import LOGARITHMIC
 from ..records.replicates import ENOUGH, row_of
+from ..records.run import EPOCHS_OF, learner
 from .facts import TYPICAL_SPREAD, over_default, scale_share
 
 if TYPE_CHECKING:
@@ -325,20 +326,6 @@ def _spread_text(front: Front) -> str:
         return f"Energies of the same model trained again spread by {percent(min(shares))} to {percent(max(shares))} % here (sd)."
     low, high = map(percent, TYPICAL_SPREAD)
     return f"Energies of one model trained again spread by {low} to {high} % in the digits study (sd); joulefront repeat measures yours."
-
-
-#: What an epoch of a family, or of an estimator of ``classical``, is where it is no pass over the data.
-EPOCHS_OF = {
-    **dict.fromkeys(("lightgbm", "xgboost", "catboost", "gradient_boosting"), "some rounds of boosting"),
-    **dict.fromkeys(("random_forest", "extra_trees", "isolation_forest"), "some trees"),
-    "linear": "some solver steps",
-    **dict.fromkeys(("decision_tree", "k_neighbours", "local_outlier_factor", "one_class_svm"), "a share of them that grows"),
-}
-
-
-def learner(trial: Trial) -> str:
-    """Name what learns: the estimator of a family that has several, else the family."""
-    return str(trial.params.get("estimator") or trial.params.get(f"{trial.family}.estimator") or trial.family)
 
 
 def epochs_note(front: Front) -> str:

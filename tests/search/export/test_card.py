@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.trials import make_trial
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -308,6 +309,24 @@ def cells(tokens: list[Any]) -> Iterator[list[Any]]:
     for begin in opened:
         end = next(k for k in range(begin, len(tokens)) if tokens[k].type == "tr_close")
         yield [one for one in tokens[begin:end] if one.type in ("td_open", "th_open")]
+
+
+@pytest.mark.parametrize(
+    ("family", "is_torch", "reason", "recipe", "said"),
+    [
+        ("xgboost", False, None, Recipe(patience=4), "9 epochs (each some rounds of boosting), patience = 4"),
+        ("convnet", True, "solved: more epochs change nothing", Recipe(), "9 epochs"),
+        ("mlp", True, None, Recipe(threads=2), "9 epochs, accumulation = 1, augment = none"),
+        ("mlp", True, None, Recipe(optimizer="sgd"), "momentum = 0.9"),
+        ("ensemble", False, None, Recipe(), "9 epochs"),
+    ],
+)
+def test_a_card_states_what_the_training_has_read_of_its_recipe_and_what_an_epoch_was(family, is_torch, reason, recipe, said):
+    trial = make_trial(number=1, state="complete", params={"family": family}, epochs=9, reason=reason)
+    trained: Any = SimpleNamespace(trial=trial, candidate=Candidate({"family": family}, recipe), is_torch=is_torch, study="s")
+    (line,) = [line for line in card._origin(trained, None, 0).splitlines() if line.startswith("- recipe: ")]
+    assert said in line.replace("\\", "")
+    assert ("learning" in line, "momentum" in line) == (is_torch and reason is None, recipe.optimizer == "sgd")
 
 
 @pytest.mark.parametrize(
