@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from operator import mul
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import Unit, plain, printable
@@ -174,17 +176,29 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     for text in figure.findobj(Text):  # names come from folders and studies: a $ in them is no formula, and XML holds no escape sequence
         text.set_parse_math(False)
         text.set_text(printable(text.get_text()))
-    with rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"}), whole_file(target) as unfinished:
+    look = rc_context({"svg.hashsalt": "joulefront", "svg.fonttype": "none"})
+    with look, whole_file(target) as unfinished, warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", "Glyph ")
         figure.savefig(unfinished, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    lacking = len({str(one.message) for one in said if "missing from font" in str(one.message)})
+    if kind == "png" and lacking:
+        warnings.warn(
+            f"{target}: matplotlib's font lacks {lacking} of its letters, drawn as boxes; write .svg, which has them", stacklevel=2
+        )
     return target
 
 
 def set_titles(figure: Figure, name: str, title: str, caption: str, *, size: float) -> None:
-    """Write the bold name of a run with the title above a figure, and a caption below it."""
+    """Write the bold name of a run with the title above a figure, in two lines where they need them, and a caption below it."""
     from matplotlib.text import Annotation
 
-    bold = figure.suptitle(name, x=0.01, ha="left", fontsize=size, fontweight="bold", color=INK)
-    figure.add_artist(Annotation(f"  {title}", (1, 0), xycoords=bold, ha="left", va="bottom", fontsize=size, color=INK))
+    room = 72.0 * figure.get_figwidth() / size  # in letters as wide as they are high, which few are
+    beside, name = len(name) + 0.6 * len(title) <= room, fill(printable(name), int(0.85 * room))
+    bold = figure.suptitle(name if beside else f"{name}\n", x=0.01, ha="left", fontsize=size, fontweight="bold", color=INK)
+    figure.add_artist(
+        Annotation(f"  {title}" if beside else title, (float(beside), 0), xycoords=bold, ha="left", va="bottom", fontsize=size, color=INK)
+    )
+    caption = "\n".join(fill(line, int(14.5 * figure.get_figwidth())) for line in caption.splitlines())
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=MUTED)
 
 

@@ -180,19 +180,20 @@ def _layout(figure: Any, view: View) -> None:
     every = tick_candidates(view.front)
     mass, factor = view.carbon or (None, 1.0)
     shift = log10(factor)
+    heading = [escape(text) for text in (view.front.name, f"{view.quality_title} against training energy", view.subtitle)]
     figure.update_layout(
         title={
-            "text": f"<b>{escape(view.front.name)}</b>  {view.quality_title} against training energy"
-            f"<br><span style='font-size:12px;color:{MUTED}'>{escape(view.subtitle)}</span>",
+            "text": f"<b>{heading[0]}</b>  {heading[1]}<br><span style='font-size:12px;color:{MUTED}'>{heading[2]}</span>",
             "x": 0.01,
             "xanchor": "left",
-            "y": 0.97,
+            "y": 1,
             "yanchor": "top",
+            "pad": {"t": 40},  # below the buttons
             "font": {"size": 18},
         },
         **STYLE,
         legend={"x": 0.99, "y": 0.03, "xanchor": "right", "yanchor": "bottom", "bgcolor": "rgba(255,255,255,0.85)"},
-        margin={"l": 70, "r": 30, "t": 118 if mass else 80, "b": 60},
+        margin={"l": 70, "r": 30, "t": 136 if mass else 98, "b": 60},
         xaxis={
             **AXIS,
             "type": "log",
@@ -201,7 +202,7 @@ def _layout(figure: Any, view: View) -> None:
             **_log_ticks(low, high),
         },
         yaxis={**AXIS, "range": list(view.y_limits), "title": view.axis_title},
-        meta={"ticks": every, "gap": TICK_GAP, "enough": ENOUGH_TICKS, "carbon_shift": shift},
+        meta={"ticks": every, "gap": TICK_GAP, "enough": ENOUGH_TICKS, "carbon_shift": shift, "heading": heading},
     )
     ticks = choose_ticks(every, *view.y_limits)
     if ticks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,3 +69,21 @@ def test_two_names_of_neighbours_do_not_cover_each_other(fake_run: Run, monkeypa
     figure.canvas.draw()
     one, other = (text.get_window_extent() for text in figure.axes[0].findobj(Annotation))
     assert not one.overlaps(other)
+
+
+@pytest.mark.slow
+def test_a_long_name_cuts_no_title_and_letters_that_the_font_lacks_are_one_warning(fake_run: Run, tmp_path: Path) -> None:
+    from matplotlib.text import Text
+
+    figure = front_figure(Front.of(replace(fake_run, name="名前 " + "W" * 120)))
+    with pytest.warns(UserWarning, match=r"lacks 2 of its letters, drawn as boxes; write \.svg") as said:
+        save_figure(figure, tmp_path / "front.png")
+    assert len(said) == 1
+    save_figure(figure, tmp_path / "front.svg")  # whose font is its reader's
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        name, title, caption = (next(t for t in figure.findobj(Text) if word in t.get_text()) for word in ("WW", "against", "trials"))
+        assert max(text.get_window_extent().x1 for text in (name, title, caption)) <= figure.bbox.width
+        assert name.get_text().replace("\n", "").count("W") == 120
+        axes = figure.axes[0]
+        assert title.get_window_extent().y0 >= axes.get_window_extent().y1

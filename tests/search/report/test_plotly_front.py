@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.browser import Opened, browser
 
 from joulefront.search.front import Front
 from joulefront.search.records.run_folder import Run
@@ -77,3 +78,22 @@ def test_trials_below_the_axis_the_best_and_the_sensible_one_are_named_in_the_br
     shown = [annotation.text for annotation in figure.layout.annotations]
     assert any(text.startswith("<b>sensible") for text in shown)
     assert any("best</b>" in text for text in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_long_name_the_labels_and_the_buttons_have_room_on_a_phone_and_when_it_is_turned(fake_run: Run, tmp_path: Path) -> None:
+    page = front_html(Front.of(replace(fake_run, name="<b>&amp; " + "long" * 30)), tmp_path / "front.html")
+    with browser() as chrome, Opened(chrome, page, width=400) as opened:
+        for width in (400, 1200, 400):
+            opened.page.set_viewport_size({"width": width, "height": 900})
+            opened.page.wait_for_timeout(150)
+            names = "['.gtitle', '.annotation-text-g', '.modebar']"
+            boxes = "[...document.querySelectorAll(name)].map(e => e.getBoundingClientRect().toJSON())"
+            (title,), words, (buttons,) = opened.page.evaluate(f"{names}.map(name => {boxes})")
+            assert len(words) >= 1
+            assert all(one["left"] >= 0 and one["right"] <= width for one in [title, *words])
+            assert title["top"] >= buttons["bottom"] - 4
+            assert title["bottom"] < opened.page.evaluate("document.querySelector('.xy').getBoundingClientRect().top")
+        assert opened.complaints == []
+        assert opened.page.locator(".gtitle").text_content().startswith("<b>&amp; long")
