@@ -44,8 +44,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= flatten(value, key)
         elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
-            for place, item in enumerate(value):
-                found |= flatten(item, f"{key} {place}") if isinstance(item, Mapping) else {f"{key} {place}": str(item)}
+            found |= flatten({str(place): item for place, item in enumerate(value)}, key)
         elif isinstance(value, (list, tuple)):
             found |= {key: ", ".join(map(str, value))} if value else {}
         elif value is not None and value != "":

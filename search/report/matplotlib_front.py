@@ -195,9 +195,8 @@ def set_titles(figure: Figure, name: str, title: str, caption: str, *, size: flo
     room = 72.0 * figure.get_figwidth() / size  # in letters as wide as they are high, which few are
     beside, name = len(name) + 0.6 * len(title) <= room, fill(printable(name), int(0.85 * room))
     bold = figure.suptitle(name if beside else f"{name}\n", x=0.01, ha="left", fontsize=size, fontweight="bold", color=INK)
-    figure.add_artist(
-        Annotation(f"  {title}" if beside else title, (float(beside), 0), xycoords=bold, ha="left", va="bottom", fontsize=size, color=INK)
-    )
+    title = f"  {title}" if beside else title
+    figure.add_artist(Annotation(title, (float(beside), 0), xycoords=bold, ha="left", va="bottom", fontsize=size, color=INK))
     caption = "\n".join(fill(line, int(14.5 * figure.get_figwidth())) for line in caption.splitlines())
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8.5, color=MUTED)
 

@@ -146,10 +146,7 @@ def page_data(run: Run, *, ranking: bool = True) -> dict[str, Any]:
 def _limits(front: Front) -> tuple[float, float]:
     """Ends of the quality axis: those of the picture, or of the intervals of the members."""
     view = View.of(front)
-    ends = list(view.y_limits)
-    for trial in front:
-        one = front.choice.standings[trial.number]
-        ends += [view.y_of(end) for end in (one.low, one.high) if end is not None]
+    ends = [*view.y_limits, *(view.y_of(end) for one in map(front.standing, front) for end in (one.low, one.high) if end is not None)]
     low, high = min(ends), max(ends)
     lacking = LEAST_STRETCH * (1.0 if is_stretched(front) else max(abs(low), abs(high))) - (high - low)
     return (low - lacking / 2, high + lacking / 2) if lacking > 0 else (low, high)
@@ -333,15 +330,13 @@ def _column(values: Sequence[Any]) -> dict[str, Any]:
 
 def _bill(run: Run) -> dict[str, Any]:
     bill = run.bill
-    members = tuple(Front.of(run))
-    paid = [trial for trial in run.trials if trial.increment_joules is not None]
     wall = bill.at_wall
     return {
         "total": bill.total_joules,
         "u": bill.u_joules,
         "seconds": bill.seconds,
-        "uses": uses_of(run, members),
-        "validation": sum(trial.energy.evaluation_joules or 0.0 for trial in paid),
+        "uses": uses_of(run, tuple(Front.of(run))),
+        "validation": sum(trial.energy.evaluation_joules or 0.0 for trial in run.trials if trial.increment_joules is not None),
         "parts": [
             [short_component(name), part.joules, part.quality, part.source]
             for name, part in sorted(bill.components.items(), key=lambda item: -(item[1].joules or 0.0))

@@ -70,10 +70,8 @@ def front_plotly(front: Front) -> Figure:
         figure.add_trace(edge)
     if view.line:
         x, y = view.steps
-        corners_x = [value for pair in zip(x, x[1:] + x[-1:], strict=True) for value in pair]
-        corners_y = [value for value in y for _ in range(2)]
-        area = {"fill": "toself", "fillcolor": "rgba(11,110,105,0.06)", "mode": "none", "hoverinfo": "skip", "showlegend": False}
-        figure.add_trace(go.Scatter(x=[*corners_x, x[-1], x[0]], y=[*corners_y, view.bottom, view.bottom], **area))
+        area = {"fill": "toself", "fillcolor": "rgba(11,110,105,0.06)", "mode": "lines", "hoverinfo": "skip", "showlegend": False}
+        figure.add_trace(go.Scatter(x=[*x, x[-1], x[0]], y=[*y, view.bottom, view.bottom], line={"shape": "hv", "width": 0}, **area))
         line = {"shape": "hv", "color": STRONG, "width": 2.5}
         figure.add_trace(go.Scatter(x=x[:-1], y=y[:-1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
         member = _markers(view, front.members, "front", {"color": STRONG, "size": 11, "line": {"color": "white", "width": 1.2}})

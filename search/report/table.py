@@ -116,11 +116,8 @@ def _repeat_keys(front: Front) -> list[str]:
 
 
 def _repeated(front: Front, trial: Trial) -> dict[str, Any]:
-    comparison = front.repeated
-    if comparison is None:
-        return {}
-    member = comparison.summary_of(trial.number)
-    known = {} if member is None else row_of(comparison, member)
+    member = None if front.repeated is None else front.repeated.summary_of(trial.number)
+    known = {} if front.repeated is None or member is None else row_of(front.repeated, member)
     return {key: known.get(key) for key in _repeat_keys(front)}
 
 

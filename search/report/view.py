@@ -185,8 +185,7 @@ class View:
         text = f"{len(self.front)} of {len(trials)} trials on the front" + (f", {failed} failed" if failed else "")
         if (default := self.front.baseline) is not None and self.front.why_not(default) is None:
             text += f" · default model {self.label(default)}"
-        how = how_energy_is_known(self.front)
-        scale = scale_share(self.front)
+        how, scale = how_energy_is_known(self.front), scale_share(self.front)
         known = "" if scale is None else f", common scale ±{percent(scale)} %"
         return f"{text} · energy {how}{known}" if how else text
 
@@ -300,9 +299,8 @@ def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
     if high == low:  # a single level is no scale: show how the better half of the others did
         low, high = (median_low(values), high) if _more_is_better(front) else (low, median_high(values))
     height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
-    again = [one for one, _ in (_repeated(front, trial) for trial in front) if one is not None]
-    ends = [stretch(front.objectives[0], end) for one in again for end in (one.low, one.high) if end is not None]
-    ends = [min(max(end, low - height), high + height) for end in ends]
+    again = [end for one, _ in (_repeated(front, trial) for trial in front) if one is not None for end in (one.low, one.high)]
+    ends = [min(max(stretch(front.objectives[0], end), low - height), high + height) for end in again if end is not None]
     # Models that were stopped early may be better than all members where these must be complete.
     if _more_is_better(front):
         return min([max(min(values), low - 0.45 * height), *ends]) - 0.07 * height, max([*values, *ends]) + 0.12 * height
