@@ -7,10 +7,10 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from .sources.source import NANO, Clock
 
@@ -204,20 +204,14 @@ class Section:
             call()
 
 
-class _HasSection(Protocol):
-    _section: Section
-
-
-S = TypeVar("S", bound=_HasSection)
-
-
-def whole(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+def whole(method: Callable[P, R]) -> Callable[P, R]:
     """Make a method run inside of its object's section."""
 
     @wraps(method)
-    def call(self: S, /, *arguments: P.args, **named: P.kwargs) -> R:
-        with self._section:
-            return method(self, *arguments, **named)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        owner: Any = arguments[0]
+        with owner._section:
+            return method(*arguments, **named)
 
     return call
 
@@ -247,13 +241,15 @@ class Warnings:
             if times or len(self._seen) < MOST:
                 self._seen[text] = first, now, times + 1
 
-    def ask(self, source: object, what: str, take: Callable[[Any], T]) -> dict[str, T]:
-        """Return what a source's method gives by component, as ``take`` makes it, or nothing, with a note, when one of both raises."""
-        try:
-            return {str(component): take(value) for component, value in dict(getattr(source, what)()).items()}
-        except Exception as error:  # whatever somebody else's meter does, the measuring continues
-            self.note(f"{getattr(source, 'name', None) or type(source).__name__} failed at {what}: {error!r}")
-            return {}
+    def ask(self, sources: Iterable[object], what: str, take: Callable[[Any], T]) -> dict[str, T]:
+        """Return what a method of the sources gives by component, as ``take`` makes it; what one of both raises is noted."""
+        found: dict[str, T] = {}
+        for source in sources:
+            try:
+                found |= {str(component): take(value) for component, value in dict(getattr(source, what, dict)()).items()}
+            except Exception as error:  # whatever somebody else's meter does, the measuring continues
+                self.note(f"{getattr(source, 'name', None) or type(source).__name__} failed at {what}: {error!r}")
+        return found
 
     def during(self, t0_ns: int, t1_ns: int) -> list[str]:
         """Return what was noted between two instants, shortly before them, or both before and after them."""

@@ -191,9 +191,8 @@ class WallCalibration:
         wall = record.component("wall")
         if record.joules is None or record.u_random_joules is None or record.seconds <= 0 or (wall is not None and wall.joules is not None):
             return None
-        if record.hardware_id != self.hardware_id or parts_of(record) != self.parts:
-            return None
-        if any(part.attribution != "exclusive" for part in record.counting):
+        shared = any(part.attribution != "exclusive" for part in record.counting)
+        if shared or record.hardware_id != self.hardware_id or parts_of(record) != self.parts:
             return None
         watts = record.joules / record.seconds
         found = self.line.predict(watts)

@@ -6,12 +6,12 @@ import math
 import statistics
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from itertools import pairwise
 
+from .counter import CounterState, Event
 from .curve import REACH_SECONDS, Curve, Point, PowerIntegral
 from .host import Idle
-from .readings import GAP_SECONDS, MOST_WATTS, Event, Fall, UpdatePeriod, fall, turned
+from .readings import GAP_SECONDS, UpdatePeriod
 from .record import Component, at_once
 from .sources.source import NANO, POWER_TICK_SECONDS, Capability, Quality, Reading
 
@@ -28,35 +28,10 @@ DROPPED = (0.4, 2.5)
 CHECK_SECONDS = 9.0
 #: Counter over integrated power: outside of this range the record notes that the two differ.
 REMARKED = (0.85, 1.15)
-#: Readings further from a window than this (seconds) are dated by another clock.
-FAR_SECONDS = 86400.0
 #: Nodes that tell how often a meter is read.
 RECENT = 12
 #: A sensor that works part of the time does so once in this time. Source: Yang et al. 2024, arXiv:2312.02741.
 SEEN_EVERY_SECONDS = 0.1
-
-
-@dataclass(slots=True)
-class CounterState:
-    """What is known of a counter by its last reading.
-
-    Attributes:
-        moved_ns: When it was last seen to have moved.
-        checked_ns: Until when it was compared with the integrated power.
-        agreed: Whether the two agreed over such a stretch.
-        total: Energy since its first reading, wraps and restarts corrected, in joules.
-        doubt: Variance of increments that no node of the curve shows yet, in J^2.
-        widest_ns: Longest time between two readings since it moved.
-    """
-
-    joules: float
-    seen_ns: int
-    moved_ns: int
-    checked_ns: int
-    total: float = 0.0
-    doubt: float = 0.0
-    widest_ns: int = 0
-    agreed: bool = False
 
 
 class MeterChannel:
@@ -66,6 +41,7 @@ class MeterChannel:
 
     Attributes:
         period: When the counter is refreshed, as far as it must be learnt; None when it is known beforehand or there is no counter.
+        curves: The counter's account, and beside it the integrated power where each reading is that of an instant.
         integrating: Whether the curve is the integrated power.
         revision: How often its past was written anew.
         idle: What it draws while nothing is done; None before the first idle window.
@@ -81,6 +57,7 @@ class MeterChannel:
         self._power = PowerIntegral(capability)
         self._range = (math.inf, 0.0)
         self.curve = Curve(self.period, capability.resolution_joules, shape=self._power.curve)
+        self.curves = (self.curve,) if self._power.ripple is None else (self.curve, self._power.curve)
         self.reads = array("q")
         self.events: list[Event] = []
         self.integrating, self.revision = False, 0
@@ -90,11 +67,6 @@ class MeterChannel:
     def idle_watts(self) -> float | None:
         """Power while nothing is done, or None while it is not known."""
         return None if self.idle is None else self.idle.watts
-
-    @property
-    def curves(self) -> tuple[Curve, ...]:
-        """The account, and beside it the integrated power where each reading is that of an instant."""
-        return (self.curve,) if self._power.ripple is None else (self.curve, self._power.curve)
 
     @property
     def needs_burst(self) -> bool:
@@ -114,10 +86,6 @@ class MeterChannel:
         if not self.period.learnt:
             return now_ns - max(since_ns - 5 * ASSUMED_TICK_NS, first) < LEARNING_NS
         return self._counter.moved_ns <= since_ns and now_ns - since_ns < 1.5 * self.period.period_ns + self._delay_ns
-
-    def reaches(self, t_ns: int) -> bool:
-        """Whether there is a node at or after an instant."""
-        return len(self.curve) > 0 and self.curve.t[-1] >= t_ns
 
     def add(self, reading: Reading) -> None:
         """Enter one reading; what cannot be energy is an error, never a number."""
@@ -152,7 +120,7 @@ class MeterChannel:
             self.curve.append(now - longest - slack, now + slack, 0.0)
             self._counter = CounterState(joules, now, now, now)
             return
-        delta = self._gained(state, joules, now, slack)
+        delta, state = self._gained(state, joules, now, slack), self._counter or state
         state.widest_ns = max(state.widest_ns, now - state.seen_ns)
         low = state.seen_ns
         if self.period is None:
@@ -168,9 +136,11 @@ class MeterChannel:
         elif delta > 0:
             sharp = self.period.period_ns / 4
             granted = self.period.jitter_ns
-            self.period.observe(low, now, unbroken=state.widest_ns <= sharp)
+            if not state.odd:  # else it may be no refresh
+                self.period.observe(low, now, unbroken=state.widest_ns <= sharp)
             if self.period.jitter_ns > granted:
-                self.curve.loosen(int(self.period.jitter_ns - granted))
+                for i in range(len(self.curve)):  # refreshes turned out to be less regular than they were taken for
+                    self.curve.half[i] += int(self.period.jitter_ns - granted)
             if self.period.learnt:
                 low = max(low, now - self.period.longest_ns)
             self._move(state, low - slack, now + slack, delta)
@@ -201,19 +171,19 @@ class MeterChannel:
         state.doubt = 0.0
 
     def _gained(self, state: CounterState, joules: float, now: int, slack: int) -> float:
-        """Return the increment to a reading; behind one that went down, jumped, or turned unseen, what it is worth."""
-        known, delta, seconds = self.capability, joules - state.joules, (now - state.seen_ns) / NANO
-        most = MOST_WATTS * (1 + (now - state.moved_ns) / NANO)
-        if self._fixed_period_ns is not None and known.most_watts is not None:
-            most = known.most_watts * (now - state.moved_ns + 2 * (self._fixed_period_ns + slack)) / NANO
-        if 0 <= delta <= most and seconds <= GAP_SECONDS:
-            return delta
-        watts = self.curve.watts(len(self.curve) - 2) if len(self.curve) > 1 else None
-        if 0 <= delta <= most:
-            found = turned(Fall(delta, 0.0, ()), now, seconds, watts or 0.0, known.range_joules)
-        else:
-            period = self.period.period_ns / NANO if self.period else 0.0
-            found = fall(known.source, state.joules, joules, now, seconds, watts, known.range_joules, period)
+        """Return the increment to a reading; readings that it shows to have been wrong are taken back."""
+        period_ns = self._fixed_period_ns if self.period is None else self.period.period_ns
+        found = state.worth(self.capability, joules, now, (period_ns or 0) + slack, self.curve)
+        if isinstance(found, CounterState):
+            wrong = f"counter gave {state.joules:.0f} J between {found.joules:.0f} and {joules:.0f} J: left out as wrong"
+            lasting = {("error", True), ("switch", True), ("gap", False)}
+            self.events = [one for one in self.events if one.t_ns <= found.seen_ns or (one.kind, bool(one.text)) in lasting]
+            self.events.append(Event(now, "gap", text=f"{self.capability.source} {wrong}"))
+            self._counter = found
+            if found.nodes < len(self.curve):
+                self.curve.cut(self.curve.t[found.nodes - 1])
+                self.revision += 1
+            return joules - found.joules
         self.events.extend(found.events)
         state.doubt += found.variance
         return found.joules
@@ -382,7 +352,7 @@ def _why_unknown(channel: MeterChannel, t0_ns: int, t1_ns: int) -> str:
     if len(channel.reads) < 2:
         return f"{channel.capability.source} was read {len(channel.reads)} times; an energy needs two readings"
     away = max(channel.reads[0] - t1_ns, t0_ns - channel.reads[-1]) / NANO
-    clock = f", but {away:.2g} s away from it: t_ns of its readings must be of time.monotonic_ns()" if away > FAR_SECONDS else ""
+    clock = f", but {away:.2g} s away from it: t_ns of its readings must be of time.monotonic_ns()" if away > 86400 else ""  # a day
     return f"{channel.capability.source} was not read within reach of the window's edges{clock}"
 
 

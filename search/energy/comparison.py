@@ -254,15 +254,12 @@ def compare_meters(
                 windows[name].append(window)
     gone = {(item.source, item.component) for item in absent}
     records = {name: [window.record for window in several] for name, several in windows.items()}
-    line, why_not = _line([record for several in records.values() for record in several]) if wall else (None, None)
-    return Comparison(tuple(compared(several, gone) for several in records.values()), absent, line, why_not)
-
-
-def _line(records: Sequence[Record]) -> tuple[WallCalibration | None, str | None]:
+    line = why_not = None
     try:
-        return calibrate_wall(records), None
+        line = calibrate_wall([record for several in records.values() for record in several]) if wall else None
     except ValueError as error:  # the table of the meters stands without the line
-        return None, str(error)
+        why_not = str(error)
+    return Comparison(tuple(compared(several, gone) for several in records.values()), absent, line, why_not)
 
 
 def _usual(seconds: float, wall: bool) -> list[tuple[str, Callable[[], object]]]:

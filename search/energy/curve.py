@@ -108,11 +108,6 @@ class Curve:
             if high - low < 2 * self.half[i] and (i == 0 or t > self.t[i - 1]) and (i + 1 == len(self.t) or t < self.t[i + 1]):
                 self.t[i], self.half[i] = t, (high - low) // 2
 
-    def loosen(self, more_ns: int) -> None:
-        """Widen the bounds of every node: refreshes turned out to be less regular than they were taken for."""
-        for i in range(len(self.half)):
-            self.half[i] += more_ns
-
     def cut(self, since_ns: int) -> None:
         """Forget every node after an instant."""
         keep = bisect_right(self.t, since_ns)
@@ -197,18 +192,11 @@ class Curve:
             bounds.append((joules / (span + doubt), joules / max(span - doubt, span / 4)))
         return max(bounds[0][0] - bounds[1][1], bounds[1][0] - bounds[0][1], 0.0)
 
-    def straight(self, t_ns: int) -> float | None:
-        """Return the value on the straight line between the nodes around an instant, or None outside of the nodes."""
-        i = bisect_right(self.t, t_ns) - 1
-        if i < 0 or i + 1 >= len(self.t):
-            return None
-        return self.joules[i] + (t_ns - self.t[i]) / (self.t[i + 1] - self.t[i]) * (self.joules[i + 1] - self.joules[i])
-
     def _bend(self, segment: int, t_ns: int, share: float) -> float:
         """Return by how much the shape lies above the straight line at an instant, in joules; 0.0 where there is no shape."""
         if self.shape is None or not 0.0 < share < 1.0:
             return 0.0
-        a, b, c = (self.shape.straight(t) for t in (self.t[segment], t_ns, self.t[segment + 1]))
+        a, b, c = (self.shape._value(t, 0.0) for t in (self.t[segment], t_ns, self.t[segment + 1]))
         if a is None or b is None or c is None or c <= a:
             return 0.0
         return ((b - a) / (c - a) - share) * (self.joules[segment + 1] - self.joules[segment])

@@ -128,7 +128,7 @@ def examine(
     has facts to be shown on top.
     """
     present = [item for item in available if item.available]
-    missing = [item for item in (*absent, *(item for item in available if not item.available))]
+    missing = [*absent, *(item for item in available if not item.available)]
     findings: list[Finding] = []
     for family in FAMILIES:
         found = [_finding(family, item, cpu_watts_known, virtual) for item in present if _family(item) == family]
@@ -137,9 +137,8 @@ def examine(
         news = missing if family == "gpu" or not counted else []
         lost = [_finding(family, item, cpu_watts_known, virtual) for item in news if _family(item) == family]
         findings += found + lost or [Finding(family, family, "absent", reason=REASONS[family], remedy=REMEDIES[family])]
-    known = {_family(item) for item in (*present, *missing)}
-    for family in sorted(known - set(FAMILIES)):
-        findings += [_finding(family, item, cpu_watts_known, virtual) for item in (*present, *missing) if _family(item) == family]
+    others = sorted((item for item in (*present, *missing) if _family(item) not in FAMILIES), key=_family)
+    findings += [_finding(_family(item), item, cpu_watts_known, virtual) for item in others]
     place = Finding("carbon", "carbon", "absent", counts=False, reason=REASONS["carbon"], remedy=REMEDIES["carbon"])
     findings.append(place if carbon is None else replace(place, quality="estimated", boundary=carbon, reason=None, remedy=None))
     return Diagnosis(tuple(findings), _verdict(findings), dict(machine or {}))

@@ -141,9 +141,7 @@ class Utilisation:
         """Poll the drivers, unless that was done a moment ago."""
         if t_ns < self.due_ns:
             return
-        found: dict[str, float] = {}
-        for source in self._sources:
-            found.update(self._warnings.ask(source, "utilisation", _share))
+        found = self._warnings.ask(self._sources, "utilisation", _share)
         with self._lock:
             self.due_ns = t_ns + EVERY_NS
             for name in found.keys() | self._lines.keys():
@@ -239,21 +237,17 @@ class HostMonitor:
         In a container the driver may name processes by numbers of the host, our own among them: what ``/proc`` does not show here
         cannot be told from ourselves and is left out.
         """
-        for observer in self._observers:
-            for component, pids in self._warnings.ask(observer, "foreign", lambda pids: tuple(map(index, pids))).items():
-                others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
-                with self._lock:
-                    known = self._foreign.setdefault(component, [])
-                    if not known or known[-1][1] != others:
-                        known.append((max(t_ns, known[-1][0]) if known else t_ns, others))
+        for component, pids in self._warnings.ask(self._observers, "foreign", lambda pids: tuple(map(index, pids))).items():
+            others = tuple(pid for pid in pids if stat_fields(pid, self._proc) is not None and pid not in self.tree)
+            with self._lock:
+                known = self._foreign.setdefault(component, [])
+                if not known or known[-1][1] != others:
+                    known.append((max(t_ns, known[-1][0]) if known else t_ns, others))
 
     def edges(self, t_ns: int) -> dict[str, dict[str, Any]]:
         """Return temperature, clocks and throttling of every device at an edge of a window, and note who else uses them."""
         self.note_foreign(t_ns)
-        found: dict[str, dict[str, Any]] = {}
-        for observer in self._observers:
-            found.update(self._warnings.ask(observer, "edges", plain_facts))
-        return found
+        return self._warnings.ask(self._observers, "edges", plain_facts)
 
     def cpu_seconds(self, t0_ns: int, t1_ns: int) -> tuple[float | None, float | None]:
         """Return CPU-seconds of the machine and of this process tree between two instants."""

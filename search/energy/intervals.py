@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 #: Confidence of every interval.
@@ -204,7 +204,11 @@ class Difference:
         """
         if one is None or two is None or one.sd is None or two.sd is None:
             return None
-        return cls._welch(two.mean - one.mean, (one.sd**2 / one.n, two.sd**2 / two.n), (one.n - 1, two.n - 1))
+        parts = one.sd**2 / one.n, two.sd**2 / two.n
+        total, mean = sum(parts), two.mean - one.mean
+        df = total**2 / (parts[0] ** 2 / (one.n - 1) + parts[1] ** 2 / (two.n - 1)) if total > 0 and total**2 > 0 else float("inf")
+        half = _t(df) * math.sqrt(total)
+        return cls(mean, mean - half, mean + half, df)
 
     @classmethod
     def of_logarithms(cls, one: Spread | None, two: Spread | None) -> Difference | None:
@@ -212,18 +216,9 @@ class Difference:
 
         The standard deviation of a logarithm is taken for that of the value over its mean. Otherwise as `of`.
         """
-        if one is None or two is None or one.sd is None or two.sd is None or not (one.mean > 0 and two.mean > 0):
+        if one is None or two is None or not (one.mean > 0 and two.mean > 0):
             return cls.of(one, two)
-        parts = (one.sd / one.mean) ** 2 / one.n, (two.sd / two.mean) ** 2 / two.n
-        return cls._welch(math.log(two.mean / one.mean), parts, (one.n - 1, two.n - 1))
-
-    @classmethod
-    def _welch(cls, mean: float, parts: tuple[float, float], free: tuple[int, int]) -> Difference:
-        """Return the interval around a difference from the variances of its two parts and their degrees of freedom."""
-        total = sum(parts)
-        df = total**2 / (parts[0] ** 2 / free[0] + parts[1] ** 2 / free[1]) if total > 0 and total**2 > 0 else float("inf")
-        half = _t(df) * math.sqrt(total)
-        return cls(mean, mean - half, mean + half, df)
+        return cls.of(*(replace(each, mean=math.log(each.mean), sd=each.sd and each.sd / each.mean) for each in (one, two)))
 
     @property
     def clear(self) -> bool:

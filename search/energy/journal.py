@@ -206,14 +206,9 @@ _ENCODER = json.JSONEncoder(
 )
 
 
-def plain(value: Any, number: Callable[[str], float | None] = float) -> Any:
-    """Return what a meter tells in JSON's types, others as text; what is no finite ``number`` is made of its name."""
-    return json.loads(_ENCODER.encode(value), parse_constant=number)
-
-
 def plain_facts(value: Any) -> dict[str, Any]:
-    """Return what a meter tells of a device in JSON's types; None in the place of what is no finite number."""
-    return dict(plain(value, lambda _: None))
+    """Return what a meter tells of a device in JSON's types: text in the place of any other, None in that of no finite number."""
+    return dict(json.loads(_ENCODER.encode(value), parse_constant=lambda _: None))
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

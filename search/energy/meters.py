@@ -14,7 +14,7 @@ from typing import Any, SupportsFloat
 from .background import BURST_SECONDS, Warnings
 from .channel import MeterChannel, component, interval_seconds, reach_seconds
 from .host import Idle
-from .journal import LARGEST, fitted, plain, plain_facts
+from .journal import LARGEST, fitted, plain_facts
 from .record import Component, sum_known
 from .sources.source import NANO, Capability, Clock, Reading, Source
 
@@ -150,13 +150,9 @@ class MeterSet:
         """Return what was found, available or not."""
         return [channel.capability for channel in self._channels.values()] + self.absent
 
-    def devices(self) -> dict[str, Mapping[str, Any]]:
+    def devices(self) -> dict[str, dict[str, Any]]:
         """Return what the sources know of their devices, for the description of the hardware."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for source in self.sources:
-            if hasattr(source, "devices"):
-                found.update(self._warnings.ask(source, "devices", plain_facts))
-        return found
+        return self._warnings.ask(self.sources, "devices", plain_facts)
 
     def set_idle(self, found: Mapping[str, Idle]) -> None:
         """Take over the idle power of components."""
@@ -246,7 +242,7 @@ class MeterSet:
             return not any(self._awaits(channel, t_ns, now) for channel in self._apply_pending().values())
 
     def _awaits(self, channel: MeterChannel, t_ns: int, now_ns: int) -> bool:
-        if channel.reaches(t_ns):
+        if len(channel.curve) and channel.curve.t[-1] >= t_ns:
             return False
         silent_ns = now_ns - min(t_ns, channel.reads[-1] if channel.reads else self._began_ns)
         if silent_ns <= LEAST_PATIENCE_NS:
@@ -275,7 +271,8 @@ def checked(sources: Iterable[Source]) -> tuple[Source, ...]:
 
 def _possible(found: Capability) -> Capability:
     """Return a capability in Python's own types; a ``ValueError`` where it would make an energy zero, or known beyond doubt."""
-    known = fitted(Capability, plain(vars(found) if isinstance(found, Capability) else found), "capability")
+    entries = {name: value.item() if hasattr(value, "item") else value for name, value in vars(found).items()}  # NumPy's as Python's
+    known = fitted(Capability, entries, "capability")
     for name, value in vars(known).items():
         most = 1 if name in ("sees", "counter_sees") else LARGEST
         if isinstance(value, float | int) and not (0 <= value <= most and (value or name not in ("range_joules", "most_watts"))):

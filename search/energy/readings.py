@@ -1,4 +1,4 @@
-"""What readings tell of the time between them: how a power comes and goes, when a counter was refreshed, what it means that one fell.
+"""What readings tell of the time between them: how a power comes and goes, and when a counter was refreshed.
 
 A driver updates its energy counter periodically (NVML: about every 100 ms); in between a read returns the old number. A read
 that finds a new number says only that the refresh fell between it and the read before. Refreshes are periodic, so the narrow
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter, mul, or_
 
@@ -19,92 +18,6 @@ from .sources.source import NANO
 
 #: Readings further apart than this leave a gap in the record.
 GAP_SECONDS = 2.0
-#: A package may go from idle to this power between two readings; more between them is no wrap.
-SUDDEN_WATTS = 1000.0
-#: Over a gap the mean power may be so many times the last one.
-RISE = 10.0
-#: No component draws so much over a second: a counter that gains more is another one.
-MOST_WATTS = 1e6
-#: Relative standard uncertainty of the power over a gap, by the one before it.
-GAP_U = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a component's readings.
-
-    Attributes:
-        t_ns: When it was noticed; a gap ends then.
-        kind: ``wrap``, ``reset``, ``gap``, ``error`` or ``switch``.
-        seconds: How long the readings were missing, where that applies.
-    """
-
-    t_ns: int
-    kind: str
-    seconds: float = 0.0
-    text: str = ""
-
-    def overlap(self, t0_ns: int, t1_ns: int) -> float:
-        """Return for how many seconds of a window the readings were missing."""
-        begin_ns = self.t_ns - int(self.seconds * NANO)
-        return max(min(t1_ns, self.t_ns) - max(t0_ns, begin_ns), 0) / NANO
-
-
-@dataclass(frozen=True, slots=True)
-class Fall:
-    """The increment behind a counter that went down or jumped, its squared standard uncertainty in J^2 and what a record shows of it."""
-
-    joules: float
-    variance: float
-    events: tuple[Event, ...]
-
-
-def fall(
-    source: str, before: float, after: float, now_ns: int, seconds: float, watts: float | None, reach: float | None, tick_seconds: float
-) -> Fall:
-    """Tell a wrap from a counter that started again, as after a suspend or a reload of the driver, and both from another counter.
-
-    Wrap and restart are taken for granted only where the power that they imply is one. A virtual machine that was moved goes on with a
-    counter that has nothing to do with the one before, and what a laptop draws while it sleeps is counted in a moment of the monotonic
-    clock, which stands still meanwhile: the last power is then all that is known. The reading ``before`` and the smaller
-    one ``after``, or one that is impossibly larger, are in joules and so many seconds apart; ``watts`` is the power before, or None when
-    it is not known yet; ``reach`` is the range of the counter in joules, or None when it does not wrap; ``tick_seconds`` is the refresh
-    period.
-    """
-    usual = watts or 0.0
-    # Lost at a restart is what was drawn since the last refresh before, and what the restarted counter has not shown yet.
-    restarted = (usual * (seconds + tick_seconds)) ** 2
-    wrapped = None if reach is None else after - before + reach
-    likely = SUDDEN_WATTS * (seconds if watts is None else min(seconds, GAP_SECONDS))
-    if reach is None or wrapped is None or wrapped > max(likely, RISE * usual * seconds) or after > before:
-        text = "at zero" if wrapped is None else f"for a wrap it would have counted {wrapped / seconds:.0f} W"
-        text, joules = f"{source} counter started again{' ' if wrapped is None else ': '}{text}", after
-        if after > before or after > max(SUDDEN_WATTS, RISE * usual) * (seconds + tick_seconds):
-            text = (
-                f"{source} counter went from {before:.0f} to {after:.0f} J within {seconds:.2g} s: another machine's, "
-                "or this one slept; by its last power"
-            )
-            joules = usual * seconds
-        return Fall(joules, restarted, (Event(now_ns, "reset", seconds, text),))
-    return turned(Fall(wrapped, 0.0, (Event(now_ns, "wrap"),)), now_ns, seconds, usual, reach)
-
-
-def turned(seen: Fall, now_ns: int, seconds: float, watts: float, reach: float | None) -> Fall:
-    """Return an increment over so many seconds with the wraps in it that nobody saw: as many as the last power ``watts`` says.
-
-    Where they are to be expected, what was drawn meanwhile may be as different as over any gap, see `GAP_U`.
-    """
-    if reach is None or watts * seconds <= reach / 2:
-        return seen
-    missed = max(round((watts * seconds - seen.joules) / reach), 0)
-    wraps = missed + len(seen.events)
-    text = f"{seconds:.0f} s without a reading: the counter wrapped more than once, {wraps} times by its last power"
-    if wraps < 2:
-        text = f"{seconds:.0f} s without a reading: the counter may have wrapped unseen, by its last power it did not"
-    events = (*seen.events, *(Event(now_ns, "wrap") for _ in range(missed)), Event(now_ns, "gap", text=text))
-    return Fall(seen.joules + missed * reach, max(reach**2 / 12, (GAP_U * watts * seconds) ** 2), events)
-
-
 #: Irregularity of a driver that is granted from the start, between two refreshes.
 JITTER_NS = 500_000
 #: After so many refreshes seen sharply the rhythm is trusted to say when the next one comes.

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections import deque
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,12 +50,11 @@ class CodeCarbon:
             return self.found
         self.pending.clear()
         self.last.clear()
-        remedy = "pip install 'codecarbon>=3,<4'"
+        absent = Capability("cpu:codecarbon", self.name, False, "estimated", remedy="pip install 'codecarbon>=3,<4'")
         try:
             from codecarbon import OfflineEmissionsTracker
         except ImportError as error:
-            reason = f"codecarbon cannot be imported: {error}"
-            return (Capability("cpu:codecarbon", self.name, False, "estimated", reason=reason, remedy=remedy),)
+            return (replace(absent, reason=f"codecarbon cannot be imported: {error}"),)
         # It logs its first lines before it looks at its own log_level.
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         # Every option that a stray configuration file or environment variable could turn into a file or a connection is set here.
@@ -82,7 +82,7 @@ class CodeCarbon:
         if not self.pending:
             self.close()
             reason = "CodeCarbon's tracker gave no totals after its start; it logs the cause with CODECARBON_LOG_LEVEL=debug"
-            return (Capability("cpu:codecarbon", self.name, False, "estimated", reason=reason, remedy=remedy),)
+            return (replace(absent, reason=reason),)
         seen = {reading.component for reading in self.pending}
         boundary = "whole machine as CodeCarbon models it"
         self.found = tuple(

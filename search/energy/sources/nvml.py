@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -87,7 +88,7 @@ class Nvml:
     ) -> None:
         self.sleep, self._lag_of = sleep, lag_of
         self._counter_lag = counter_lag_seconds
-        self.clock, self._environment, self._used = clock, environment, used
+        self.clock, self._environment, self._used = clock, os.environ if environment is None else environment, used
         self._nvml: Any = None
         self._devices: tuple[Device, ...] = ()
         self._powered_ns: dict[str, int] = {}

@@ -254,7 +254,7 @@ def _known(value: Any, kind: type) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def visible(uuids: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the UUIDs of the GPUs that CUDA shows to this process, in CUDA's order.
 
     NVML sees every GPU of the machine, CUDA only those of ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or beginnings of UUIDs. As CUDA
@@ -264,8 +264,7 @@ def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) 
     Source: CUDA C++ Programming Guide, "CUDA Environment Variables"; what it does not say, as tried for PyTorch's ``torch.cuda``
     (``_parse_visible_devices``, github.com/pytorch/pytorch/pull/84879).
     """
-    variables = os.environ if environment is None else environment
-    text = variables.get("CUDA_VISIBLE_DEVICES")
+    text = environment.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return tuple(uuids)
     chosen: list[str] = []
@@ -286,15 +285,14 @@ def visible(uuids: Sequence[str], environment: Mapping[str, str] | None = None) 
     return tuple(several) if len(several) == len(chosen) or kind == "MIG-" else ()
 
 
-def other_order(names: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:
+def other_order(names: Sequence[str], environment: Mapping[str, str]) -> str | None:
     """Return why a number in ``CUDA_VISIBLE_DEVICES`` may be another GPU's for CUDA than for NVML, or None.
 
     Source: CUDA C++ Programming Guide, "CUDA Environment Variables": by default CUDA counts unlike GPUs by speed, the fastest first.
     """
-    variables = os.environ if environment is None else environment
-    text = variables.get("CUDA_VISIBLE_DEVICES", "")
+    text = environment.get("CUDA_VISIBLE_DEVICES", "")
     numbered = any(entry.strip().lstrip("+-").isdigit() for entry in text.split(","))
-    if not numbered or len(set(names)) < 2 or variables.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+    if not numbered or len(set(names)) < 2 or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return None
     return (
         f"CUDA_VISIBLE_DEVICES={text} is taken as the driver counts, by place on the bus, while CUDA counts unlike GPUs by speed: another "
@@ -302,7 +300,6 @@ def other_order(names: Sequence[str], environment: Mapping[str, str] | None = No
     )
 
 
-def instances(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def instances(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the MIG instances that ``CUDA_VISIBLE_DEVICES`` names; none where its first entry is of another kind."""
-    variables = os.environ if environment is None else environment
-    return tuple(takewhile(lambda entry: entry.startswith("MIG-"), variables.get("CUDA_VISIBLE_DEVICES", "").split(",")))
+    return tuple(takewhile(lambda entry: entry.startswith("MIG-"), environment.get("CUDA_VISIBLE_DEVICES", "").split(",")))

@@ -20,10 +20,7 @@ PARTS = {"cpu": ("packages", "CPU"), "dram": ("memory counters", "memory")}
 #: Neither a package, nor the memory of a socket, nor a server draws more: what gained more was counted while the machine slept.
 MOST_WATTS = {"cpu": 1000.0, "dram": 1000.0, "platform": 10_000.0}
 #: Source: Linux documentation, power/powercap; the counters are readable by root alone since CVE-2020-8694.
-REMEDY = (
-    "sudo chmod a+r /sys/class/powercap/*/energy_uj (until the next boot; to keep it, a udev rule: "
-    'SUBSYSTEM=="powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj")'
-)
+REMEDY = 'sudo chmod a+r /sys/class/powercap/*/energy_uj (udev keeps it: SUBSYSTEM=="powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj")'
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,8 @@ def parse_plug(text: str) -> Sample:
 
 
 def _tasmota(energy: Mapping[str, Any]) -> Sample:
-    total = energy.get("Total")
-    total = total[0] if isinstance(total, list) and total else total
-    power = energy.get("Power")
-    power = power[0] if isinstance(power, list) and power else power
+    several = energy.get("Power"), energy.get("Total")
+    power, total = (value[0] if isinstance(value, list) and value else value for value in several)
     # kWh with as many decimals as EnergyRes says: 3.6 kJ for the usual three.
     digits = -int(total.as_tuple().exponent) if isinstance(total, Decimal) else 0
     return _sample(power, total, JOULES_PER_KWH, Decimal(1).scaleb(-max(digits, 3)))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from joulefront.search.energy import Capability, Ledger, Reading
 from joulefront.search.energy.background import due
 from joulefront.search.energy.channel import MeterChannel, component
+from joulefront.search.energy.counter import Event, fall
 from joulefront.search.energy.curve import Curve
-from joulefront.search.energy.readings import JITTER_NS, Event, UpdatePeriod, fall
+from joulefront.search.energy.readings import JITTER_NS, UpdatePeriod
 from joulefront.search.energy.sources.rapl import Rapl
 
 MS = 1_000_000
@@ -136,7 +137,7 @@ SECOND = 10**9
 
 
 def explain(before, after, seconds, watts, reach=REACH):
-    return fall("rapl", before, after, 50 * SECOND, seconds, watts, reach, 0.001)
+    return fall("rapl", before, after, 50 * SECOND, seconds, watts, reach)
 
 
 @given(st.floats(1, 900), st.floats(0.05, 2), st.floats(0, 1))
@@ -271,3 +272,64 @@ def test_a_logger_that_writes_a_row_every_five_seconds_leaves_no_gap():
     assert (regular.gap_seconds, regular.reads) == (0.0, 13)
     assert late.gap_seconds == pytest.approx(40.0)
     assert regular.joules == pytest.approx(3000)
+
+
+def read_at_10_hz(readings, **facts):
+    """Return a window from 2 s on over a counter that gave these readings, a tenth of a second apart."""
+    channel = MeterChannel(Capability("board", "bench", True, **({"tick_seconds": 0.1} | facts)), counts=True)
+    for step, joules in enumerate(readings):
+        channel.add(Reading("board", (100 * SECOND) + step * SECOND // 10, 1000, joules))
+    return component(channel, 102 * SECOND, 100 * SECOND + (len(readings) - 10) * SECOND // 10)
+
+
+@pytest.mark.parametrize("facts", [{}, {"most_watts": 400.0}, {"range_joules": REACH}, {"range_joules": REACH, "most_watts": 400.0}])
+@pytest.mark.parametrize("start", [1000.0, 1e5])
+@pytest.mark.parametrize("wrong", [[0.0], [3.0] * 3, [3.0, 7.0, 1.0], [9e5], [9e5, 9e5 + 5, 9e5 + 10], [-300.0], [0.0, 9e5]])
+def test_wrong_readings_between_right_ones_are_no_energy_and_said_to_be_left_out(wrong, start, facts):
+    readings = [start + 5.0 * step for step in range(80)]
+    readings[40 : 40 + len(wrong)] = [readings[40] + joules if joules < 0 else joules for joules in wrong]
+    found = read_at_10_hz(readings, **facts)
+    assert found.joules == pytest.approx(250, abs=0.01)
+    assert found.u_random_joules < 5
+    assert (found.resets, found.wraps) == (0, 0)
+    assert "left out as wrong" in found.reason
+
+
+def test_a_rise_that_stays_counts_as_far_as_it_may_be_one_and_says_that_it_is_uncertain():
+    small, large = (read_at_10_hz([1000 + 5.0 * step + (jump if step >= 40 else 0) for step in range(80)]) for jump in (3e3, 1e6))
+    assert small.joules == pytest.approx(3250)
+    assert 2 * small.u_random_joules > 2700
+    assert "more than it usually does: uncertain" in small.reason
+    assert large.joules == pytest.approx(250, abs=2 * large.u_random_joules)
+    assert "another machine's" in large.reason
+
+
+@pytest.mark.parametrize("facts", [{}, {"most_watts": 750.0}, {"range_joules": REACH}, {"tick_seconds": None}])
+def test_bursts_of_a_gpu_and_readers_that_sleep_are_as_they_were(facts):
+    powers = [20.0] * 40 + [700.0] * 10 + [20.0] * 30
+    readings = [10.0 + sum(powers[:step]) / 10 for step in range(len(powers) + 1)]
+    found = read_at_10_hz(readings, **facts)
+    assert found.joules == pytest.approx(2.1 * 20 + 700 + 20 * 2, abs=2 * found.u_random_joules + 1e-6)
+    assert (found.reason, found.resets) == (None, 0)
+
+
+@pytest.mark.parametrize("step_joules", [25.0, 3600.0])
+def test_the_steps_of_a_coarse_counter_are_no_jumps(step_joules):
+    readings = [0.7 * 100 * step // step_joules * step_joules for step in range(400)]
+    found = read_at_10_hz(readings, tick_seconds=0.0, resolution_joules=step_joules, most_watts=800.0)
+    assert found.joules == pytest.approx(70 * 370, abs=step_joules)
+    assert found.reason is None
+
+
+def test_a_counter_that_falls_by_rounding_has_not_fallen():
+    readings = [1e5 + 5.0 * (step // 2) - (1e-9 if step % 2 else 0.0) for step in range(80)]
+    found = read_at_10_hz(readings)
+    assert (found.joules, found.reason) == (pytest.approx(125), None)
+
+
+def test_a_counter_that_turns_faster_than_it_is_read_says_so():
+    found = read_at_10_hz([70.0 * step % 100 for step in range(80)], range_joules=100.0)
+    assert found.joules == pytest.approx(3500)
+    assert found.u_random_joules > 100
+    assert "the counter, which turns every 100 J, may have wrapped unseen" in found.reason
+    assert "read it more often" in found.reason
