@@ -30,7 +30,7 @@ ERRORS = (
     (0.8, 0.3, 0.03, 0.003, 0.7, 0.4, 0.04, 0.004, 0.9, 0.6, 0.07, 0.15),
     tuple(n / 100 for n in range(1, 100)),
     tuple(n / 200 for n in range(1, 200)),
-    tuple(n / 1000 for n in range(1, 1000)),
+    tuple(n / 1000 for n in range(1000)),
 )
 ENOUGH_TICKS = 5
 #: Smallest distance between two ticks, as a share of the axis.
@@ -298,7 +298,8 @@ def _quality_limits(front: Front, values: list[float]) -> tuple[float, float]:
     low, high = min(members), max(members)
     if high == low:  # a single level is no scale: show how the better half of the others did
         low, high = (median_low(values), high) if _more_is_better(front) else (low, median_high(values))
-    height = max(high - low, 0.02 * max(abs(high), abs(low)), 1e-6)
+    # One level alone on the scale of errors has ticks only where the axis is long enough.
+    height = max(high - low, 0.5 if is_stretched(front) and high == low else 0.02 * max(abs(high), abs(low)), 1e-6)
     again = [end for one, _ in (_repeated(front, trial) for trial in front) if one is not None for end in (one.low, one.high)]
     ends = [min(max(stretch(front.objectives[0], end), low - height), high + height) for end in again if end is not None]
     # Models that were stopped early may be better than all members where these must be complete.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.trials import changed, make_trial
+from helpers.trials import TWO, changed, make_trial
 
 from joulefront.search.certainty import Evidence
 from joulefront.search.front import Front
@@ -168,6 +168,14 @@ def test_both_pictures_show_the_crosses_and_neither_does_without_repeats(fake_ru
     assert REPEATS_LABEL not in [trace.name for trace in front_plotly(Front.of(fake_run)).data]
     assert crosses(View.of(Front.of(fake_run))) == ()
     assert crosses(View.of(Front.of(repeated(fake_run, times=1)))) == ()  # one repeat has no interval
+
+
+@pytest.mark.parametrize("accuracy", [0.1, 0.5, 0.9, 0.97, 0.994, 1.0])
+def test_the_axis_of_a_single_model_has_ticks_of_its_quality(accuracy: float) -> None:
+    view = View.of(Front((make_trial(0, "complete", {}, 1, values=(accuracy, 5.0), train_joules=5.0),), *TWO))
+    labels = [float(label) for _, label in choose_ticks(tick_candidates(view.front), *view.y_limits)]
+    assert len(labels) >= (1 if accuracy == 1 else 2)
+    assert max(abs(label - accuracy) for label in labels) < 0.3, "qualities, and no places on the axis"
 
 
 def test_the_axes_hold_the_whiskers_and_the_crosses_but_no_endless_ones(fake_run: Run, repeated: Callable[..., Run]) -> None:
