@@ -17,6 +17,8 @@ class EnergyUnknownError(RuntimeError):
 
 def remedy(found: Discovery) -> str:
     """Return what `joulefront doctor` proposes where the energy is unknown."""
+    if any(source.name == "wall" for source in found.sources):
+        return "a wall meter has a line of its own and is in no sum; name the components' meters beside it: --meter auto,wall=..."
     from ..energy.doctor import examine  # which only a machine without meters needs
 
     found_out = examine((), found.absent).findings

@@ -16,8 +16,10 @@ from helpers.command_line import say
 from joulefront.search.carbon.intensity import Intensity
 from joulefront.search.cli import main
 from joulefront.search.energy import Discovery, Record
+from joulefront.search.energy.sources.wall import open_wall
 from joulefront.search.formatting import digits
 from joulefront.search.integrations.command import CommandError, measure_command
+from joulefront.search.integrations.metering import remedy
 from joulefront.search.threads import ADDED
 
 BUSY = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass"
@@ -149,6 +151,12 @@ def test_a_signal_reaches_the_command_once_and_what_was_measured_is_returned(num
         signal.signal(number, inherited)
     assert (done.exit_code, got.read_text()) == (code, "1")
     assert done.record.joules is not None
+
+
+def test_a_wall_meter_that_is_named_is_not_proposed_but_said_to_be_in_no_sum() -> None:
+    said = remedy(Discovery((open_wall(lambda: 50.0),), ()))
+    assert said == "a wall meter has a line of its own and is in no sum; name the components' meters beside it: --meter auto,wall=..."
+    assert "plug the machine into a metering plug" in remedy(Discovery((), ()))
 
 
 def test_energy_that_nothing_reads_is_unknown_with_a_remedy_and_never_zero() -> None:
