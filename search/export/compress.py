@@ -368,6 +368,5 @@ def _per_1000(joules: float | None) -> str:
 
 
 def _share(row: AfterTraining, plain: AfterTraining) -> str:
-    if row.saving_joules is None or not plain.joules_per_prediction:
-        return ""
-    return f"{row.saving_joules / plain.joules_per_prediction:.0%}"
+    saved, before = row.saving_joules, plain.joules_per_prediction
+    return "" if saved is None or not before else f"{saved / before:.0%}"

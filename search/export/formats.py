@@ -8,6 +8,7 @@ boosted trees the file of their own library.
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 import io
 import json
@@ -78,6 +79,8 @@ class Pt2(Exporter):
 
 
 SAFETENSORS_FILE = "model.safetensors"
+#: In the metadata of that file: the SHA-256 of what builds its model, so that weights are not loaded into another one of the same shapes.
+BUILT = "joulefront_model_sha256"
 
 
 class Safetensors(Exporter):
@@ -91,7 +94,7 @@ class Safetensors(Exporter):
         from safetensors.torch import save_model
 
         try:
-            save_model(trained.model, str(folder / SAFETENSORS_FILE), metadata={"format": "pt"})
+            save_model(trained.model, str(folder / SAFETENSORS_FILE), metadata={"format": "pt", BUILT: _built(folder)})
         except Exception as error:
             raise ExportFailed(
                 f"trial {trained.trial.number} ({trained.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"
@@ -254,14 +257,10 @@ def _loaded(folder: Path, study: Study | None) -> Any:
     config = read_config(folder)
     if not (folder / SAFETENSORS_FILE).is_file():
         raise ValueError(f"{str(folder)!r} must hold {SAFETENSORS_FILE}; give a folder written by joulefront export --to safetensors")
-    task = recorded_task(folder)
-    if study is None:
-        return _load(folder, _builder(config), task)
-    if config["space"] != study.space.name:
-        raise ValueError(
-            f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}; give its own study"
-        )
-    return _load(folder, study.space, task)
+    if study is not None and config["space"] != study.space.name:
+        said = f"the model was built by space {config['space']!r}, study {study.name!r} has {study.space.name!r}"
+        raise ValueError(f"{said}; give its own study")
+    return _load(folder, _builder(config) if study is None else study.space, recorded_task(folder))
 
 
 def builder_of(space: Space, candidate: Candidate) -> str | None:
@@ -336,10 +335,21 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     return found
 
 
+def _built(folder: Path) -> str:
+    """Return the SHA-256 of what builds the model of an export, as its ``config.json`` has it."""
+    config = read_config(folder)
+    built = {name: config.get(name) for name in ("builder", "architecture")} | {"shape": config["task"]["shape"]}
+    return hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()
+
+
 def _load(folder: Path, space: Space, task: Task) -> Any:
+    from safetensors import safe_open
     from safetensors.torch import load_file
     from safetensors.torch import load_model as load_into
 
+    with safe_open(folder / SAFETENSORS_FILE, "pt") as file:
+        if (file.metadata() or {}).get(BUILT, _built(folder)) != _built(folder):  # earlier versions wrote none
+            raise ValueError(f"{str(folder)!r} is damaged, or of another version ({CONFIG} is of another model); export the model again")
     model = build(space, Candidate.from_json(read_config(folder)), task)
     state = load_file(folder / SAFETENSORS_FILE)
     for name, buffer in list(model.named_buffers()):

@@ -200,8 +200,7 @@ def torch_predictor(model: Any) -> Predictor:
         import torch
 
         with torch.no_grad():
-            outputs: np.ndarray = model(torch.from_numpy(inputs)).float().numpy()
-        return outputs
+            return np.asarray(model(torch.from_numpy(inputs)).float().numpy())
 
     return predict
 

@@ -329,9 +329,7 @@ def example(data: Data) -> str | None:
 def origin(data: Data) -> str:
     """Say what the examples of a split are read from."""
     raw = getattr(data, "raw", None)
-    if raw is None:
-        return "arrays"
-    return "raw files" if raw.names else "rows of the table"
+    return "arrays" if raw is None else "raw files" if raw.names else "rows of the table"
 
 
 def _feeds(model: predict.Model, data: Data, trained: TrainedModel) -> Iterator[dict[str, np.ndarray]]:

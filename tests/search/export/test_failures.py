@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from joulefront.search.export import FORMATS, ExportFailed, export, load_model
@@ -354,3 +355,19 @@ def test_a_damaged_export_is_refused_in_one_line_and_nothing_that_it_names_is_lo
             assert len(str(said.value).splitlines()) == 1, damage
         (folder / name).write_bytes(before)
     load_model(folder)
+
+
+def test_weights_are_not_loaded_into_another_model_of_the_same_shapes_and_those_of_earlier_versions_are_loaded(make, tmp_path):
+    ready = make("mlp", "rows", space=Mlp(recipe=FIXED), params=dict(Mlp(recipe=FIXED).defaults()), epochs=1)
+    folder = export(**ready.arguments, to="safetensors", out=tmp_path / "model").path
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    other = {"relu": "gelu"}.get(config["architecture"]["activation"], "relu")
+    for changed in ({"activation": other}, {"width": 10**9}):
+        text = json.dumps({**config, "architecture": {**config["architecture"], **changed}})
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"config.json is of another model\); export the model again"):
+            load_model(folder)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    before = load_model(folder).state_dict()
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in load_model(folder).state_dict().items())
