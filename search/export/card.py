@@ -205,9 +205,8 @@ def _standing(trained: TrainedModel, run: Run | None) -> list[str]:
         picked = f", {' and '.join(named)}" if named else ""
         which = f"number {place} from the cheapest of the {len(front)} models on the front of {name} against energy"
         lines.append(f"{subject} is {which}{picked}.")
-        lines += (
-            [markdown(front.choice.why[:1].upper() + front.choice.why[1:].rstrip(".") + ".")] if front.choice.pick == trial.number else []
-        )
+        if front.choice.pick == trial.number:
+            lines.append(markdown(front.choice.why[:1].upper() + front.choice.why[1:].rstrip(".") + "."))
     return [" ".join(lines)]
 
 
@@ -230,11 +229,9 @@ def _quality(trained: TrainedModel, check: Check, run: Run | None) -> str:
             rows.append(f"| {stored}{optimised} | {counted:,} | {METRICS.get(key) or markdown(key)} | {_shown(key, value)} |")
     if check.quality_test is not None:
         rows.append(f"| test (never seen by the search) | {check.test_examples:,} | {name} | {_shown(check.metric, check.quality_test)} |")
-    notes = (
-        []
-        if check.quality_test is not None or trained.refitted
-        else ["There was no test split: the validation figure is optimistic, because the search selected by it."]
-    )
+    notes = []
+    if check.quality_test is None and not trained.refitted:
+        notes.append("There was no test split: the validation figure is optimistic, because the search selected by it.")
     if trained.variant is None and check.quality_recorded is not None and abs(check.quality_recorded - check.quality_model) > 1e-6:
         notes.append(
             f"The trial stored {check.quality_recorded:.6f}; in float32 on the CPU the same weights give {check.quality_model:.6f} "
