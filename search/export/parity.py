@@ -233,8 +233,7 @@ def _predict(exported: Predictor, inputs: np.ndarray, shape: tuple[int, ...]) ->
     try:
         outputs: Any = exported(inputs)
     except Exception as error:
-        line = " ".join(str(error).split())[:200]
-        raise ExportFailed(f"the exported file cannot predict a batch of {len(inputs)}: {line}") from error
+        raise ExportFailed(f"the exported file cannot predict a batch of {len(inputs)}: {first_line(error)}") from error
     if outputs.shape != shape and outputs.size != math.prod(shape):
         raise ExportFailed(f"the exported file must give outputs of shape {shape}, got {outputs.shape}")
     return np.asarray(outputs.reshape(shape))

@@ -36,7 +36,7 @@ from ..training.fit import fit
 from ..training.recipe import kept_for_caller
 from ..training.splits_data import training_and_validation
 from ..training.task import Data, Task
-from .model import ExportFailed, TrainedModel, rebuild
+from .model import ExportFailed, TrainedModel, first_line, rebuild
 from .onnx_format import quiet, torch_core
 
 #: Variants that can be exported, and the format that takes each.
@@ -151,8 +151,7 @@ def variant_of(trained: TrainedModel, variant: str, to: str) -> TrainedModel:
         feed = inputs_of(trained.task.validation, trained.candidate.recipe.resolution)
         made = InBfloat16(trained.model) if variant == "bfloat16" else in_int8(trained.model, trained.input_shape, feed)
     except Exception as error:
-        line = " ".join(str(error).split())[:150]
-        raise ExportFailed(f"trial {trained.trial.number} has no variant {variant}: {line}; leave out --variant") from error
+        raise ExportFailed(f"trial {trained.trial.number} has no variant {variant}: {first_line(error)}; leave out --variant") from error
     return replace(trained, model=made.eval(), variant=variant, original=trained.model)
 
 

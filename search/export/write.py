@@ -10,7 +10,7 @@ import os
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -135,10 +135,9 @@ def export(
 
 def describe(trained: TrainedModel, exporter: Exporter, run: Run | None) -> dict[str, Any]:
     """Everything that is needed to build the model again, as JSON."""
-    try:
+    ours = None
+    with suppress(PackageNotFoundError):
         ours = version("joulefront")
-    except PackageNotFoundError:
-        ours = None
     task, trial = trained.task, trained.trial
     return {
         "joulefront": {"version": ours, "format": exporter.name, "files": []},
