@@ -199,10 +199,7 @@ class EnergyBudgetCallback:
     joules: float = field(init=False)
 
     def __post_init__(self) -> None:
-        amount = read_amount(self.budget, "budget", "5Wh", kinds=("joules",))
-        if not amount.value > 0:
-            raise ValueError(f"budget must be > 0, got {self.budget!r}; for example '5Wh'")
-        self.joules = amount.value
+        self.joules = read_amount(self.budget, "budget", "5Wh", kinds=("joules",)).value
 
     def spent(self, study: optuna.Study) -> float:
         """Return the joules of all trials so far.
@@ -237,18 +234,18 @@ class MarginalGainCallback:
             one median complete training.
 
     Raises:
-        ValueError: If the share is no number from 0 to below 1.
+        ValueError: If the share is no number from 0 to below 1, or what remains none from 0.
     """
 
     share: float | str = 0.005
     remaining: float | Callable[[optuna.Study], float] | None = None
 
     def __post_init__(self) -> None:
-        from ..stopping.rules import refuse_wrong_limits, share_of
+        from ..stopping.rules import share_of
 
         refuse_wrong_types(MarginalGainCallback, vars(self))
-        self.share = share_of(self.share) if isinstance(self.share, str) else self.share
-        refuse_wrong_limits(None, None, self.share)
+        self.share = share_of(self.share, "share")
+        _refuse_wrong_rest(None if callable(self.remaining) else self.remaining)
 
     def __call__(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Look after a trial whether going on is worth it; during the initial design it is."""
@@ -258,10 +255,16 @@ class MarginalGainCallback:
             said = f"MarginalGainCallback needs a sampler that can look ahead, got {type(study.sampler).__name__}"
             raise ValueError(f"{said}; create the study with sampler=FreezeThawSampler(rungs=[1, 3, 9])")
         left = self.remaining(study) if callable(self.remaining) else self.remaining
+        _refuse_wrong_rest(left)
         view = remaining_gain(study.sampler, study, left)
-        threshold = float(self.share)
-        if view is not None and not view.worth(threshold):
-            _end(study, view.why_not(threshold, plain))
+        if view is not None and not view.worth(float(self.share)):
+            _end(study, view.why_not(float(self.share), plain))
+
+
+def _refuse_wrong_rest(left: Any) -> None:
+    refuse_wrong_types(MarginalGainCallback, {"remaining": left})
+    if left is not None and not 0 <= left < float("inf"):
+        raise ValueError(f"remaining must be a finite number >= 0, in the unit of the energy objective, got {left!r}; None if unknown")
 
 
 def _end(study: optuna.Study, reason: str, level: str = "info") -> None:

@@ -58,7 +58,6 @@ class CarbonLog:
     _wait_joules: float | None = 0.0
     _wait_grams: float | None = 0.0
     _waited: dict[int, float] = field(default_factory=dict)
-    _until: float = -math.inf
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def over(self, start_hour: float, stop_hour: float) -> Intensity | None:
@@ -101,13 +100,14 @@ class CarbonLog:
         name = threading.get_ident()
         with self._lock:
             self._waited[name] = self._waited.get(name, 0.0) + stop_hour - start_hour
+            alone = [(start_hour, stop_hour)] if start_hour < stop_hour else []
+            for begin, end in self._waits:
+                alone = [(a, b) for low, high in alone for a, b in ((low, min(high, begin)), (max(low, end), high)) if a < b]
             self._waits.append((start_hour, stop_hour))
-            first = min(max(start_hour, self._until), stop_hour)
-            self._until = max(self._until, stop_hour)
-            if first < stop_hour:
-                own = None if joules is None else joules * (stop_hour - first) / (stop_hour - start_hour)
+            for first, last in alone:
+                own = None if joules is None else joules * (last - first) / (stop_hour - start_hour)
                 self._wait_joules = sum_known((self._wait_joules, own))
-                self._wait_grams = sum_known((self._wait_grams, self._price(own, first, stop_hour)))
+                self._wait_grams = sum_known((self._wait_grams, self._price(own, first, last)))
 
     @property
     def all_grams(self) -> float | None:

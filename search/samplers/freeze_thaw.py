@@ -62,7 +62,7 @@ class FreezeThawSampler(BaseSampler):
         rungs: Ascending epochs at which models are measured, e.g. ``[4, 12, 36, 108]``.
         resume: Whether checkpoints can be resumed. True climbs rung by rung and pays increments; False trains every budget from scratch and
             may skip rungs.
-        seed: Equal seeds and equal results give equal proposals; None seeds from the operating system.
+        seed: Equal seeds and equal results give equal proposals of one sampler or its copies; None seeds from the operating system.
         min_accuracy: Quality from which a model is of use (in the user's unit and direction): the reference of the hypervolume. None
             estimates the 10th percentile of completely trained random configurations.
         features: Function of the parameters that returns numbers known without training (parameter count, FLOPs, ...); called hundreds

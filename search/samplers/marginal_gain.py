@@ -52,12 +52,13 @@ class RemainingGain:
         Where noise alone could make as much of a hypervolume as there is, shares of it mean nothing and are left out.
         """
         step = "" if self.next_step is None else f" (the next training alone {energy(self.next_step)})"
-        adds = f"{energy(self.energy)} more{step} would add"
+        adds = f"{energy(self.energy)} more{step} is expected to add"
         if self.noise >= 1.0:
             return f"{adds} less than the noise of validation hides: no quality is surely better than the reference of the hypervolume"
-        noisy = self.noise > threshold
-        limit = f"what the noise of validation makes of it ({self.noise:.2%})" if noisy else f"{name} {threshold:.2%}".lstrip()
-        return f"{adds} {self.share:.2%} to the hypervolume at most, less than {limit}"
+        limit = (
+            f"what the noise of validation makes of it ({self.noise:.2%})" if self.noise > threshold else f"{name} {threshold:.2%}".lstrip()
+        )
+        return f"{adds} {self.share:.2%} to the hypervolume, less than {limit}"
 
 
 def remaining_gain(sampler: FreezeThawSampler, study: Study, remaining: float | None = None) -> RemainingGain | None:

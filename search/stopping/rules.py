@@ -102,8 +102,8 @@ def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, 
         return budget.joules
     if budget.grams_co2e is not None:
         if not grams_per_kwh:
-            remedy = "add --zone FR or --intensity 56 (g/kWh)"
-            raise ValueError(f"--budget {budget.to_text()} needs the carbon intensity of the place, above 0: {remedy}")
+            said = f"--budget {budget.to_text()} needs the carbon intensity of the place, above 0"
+            raise ValueError(f"{said}: add --zone FR or --intensity 56 (g/kWh)")
         return budget.grams_co2e / (grams_per_kwh * pue) * JOULES_PER_KWH
     assert budget.money is not None
     amount, currency = budget.money
@@ -142,13 +142,12 @@ def limits_of(
     budget, trials = budget or study.budget, trials or study.trials
     if budget is None and trials is None and timeout_seconds is None:
         raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
-    if budget is None:
-        return Limits(None, trials, timeout_seconds, own=own)
-    return Limits(worth(budget), trials, timeout_seconds, budget.to_text(), own)
+    joules, label = (None, "") if budget is None else (worth(budget), budget.to_text())
+    return Limits(joules, trials, timeout_seconds, label, own)
 
 
-def share_of(text: str) -> float:
-    """Read a share: ``0.5%`` or ``0.005``.
+def share_of(given: str | float, name: str = "--stop-gain") -> float:
+    """Read a share, the value of ``name``: ``0.5%`` or ``0.005``.
 
     >>> share_of("0.5%")
     0.005
@@ -156,12 +155,13 @@ def share_of(text: str) -> float:
     Raises:
         ValueError: If it is not a share between 0 and 1.
     """
+    text = str(given)
     try:
         value = float(text.rstrip()[:-1]) / 100 if text.rstrip().endswith("%") else float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value < 1:
-        raise ValueError(f"--stop-gain must be a share between 0 and 1 or a percentage, got {text!r}; for example 0.5%")
+        raise ValueError(f"{name} must be a share between 0 and 1 or a percentage, got {given!r}; for example 0.5%")
     return value
 
 
@@ -187,15 +187,13 @@ class StopGain:
         ``trials_left`` are those that a limit on trials allows. Looking ahead costs as much as a decision, so it is done after ``LEAST``
         trials, and then every time that their number has grown by ``GROWTH``.
         """
-        if self.stop_gain is None:
+        sampler = self.optuna_study.sampler
+        if self.stop_gain is None or not isinstance(sampler, FreezeThawSampler):  # others cannot tell
             return None
         finished = sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
         if finished < max(LEAST, self._looked_at * (1.0 + GROWTH)):
             return None
         self._looked_at = finished
-        sampler = self.optuna_study.sampler
-        if not isinstance(sampler, FreezeThawSampler):  # others cannot tell
-            return None
         view = remaining_gain(sampler, self.optuna_study, self._rest(sampler.remaining, trials_left))
         if view is None or view.worth(self.stop_gain):
             return None

@@ -254,16 +254,22 @@ def test_a_study_ends_when_the_rest_is_not_worth_it() -> None:
     study = two_objectives(FreezeThawSampler(rungs=[1, 2, 4], seed=0))
     study.optimize(saturating, n_trials=60, callbacks=[MarginalGainCallback("90%", remaining=0.5)])
     assert 8 <= len(study.trials) < 60
-    assert "to the hypervolume at most, less than 90.00%" in study.user_attrs["stopped_because"]
+    assert "to the hypervolume, less than 90.00%" in study.user_attrs["stopped_because"]
 
 
 def test_marginal_gain_needs_a_sampler_that_looks_ahead_and_a_share() -> None:
     with pytest.raises(ValueError, match="got RandomSampler; create the study with"):
         two_objectives().optimize(saturating, n_trials=2, callbacks=[MarginalGainCallback()])
-    with pytest.raises(ValueError, match="stop-gain"):
+    with pytest.raises(ValueError, match=r"^share must be a share between 0 and 1 or a percentage, got 'lots'"):
         MarginalGainCallback("lots")
-    with pytest.raises(ValueError, match="stop_gain"):
+    with pytest.raises(ValueError, match=r"^share must be a share between 0 and 1 or a percentage, got 2.0"):
         MarginalGainCallback(2.0)
+
+
+@pytest.mark.parametrize("left", [-5.0, float("nan"), float("inf"), lambda study: "5J", lambda study: True])
+def test_what_remains_is_a_finite_number_from_zero(left: Any) -> None:
+    with pytest.raises(ValueError, match=r"remaining must be (a finite number >= 0|float)"):
+        two_objectives(FreezeThawSampler(rungs=[1, 2, 4])).optimize(saturating, 1, callbacks=[MarginalGainCallback(remaining=left)])
 
 
 def test_a_lineage_costs_what_all_its_trainings_took() -> None:

@@ -62,7 +62,13 @@ def test_hours_in_which_two_workers_wait_are_paid_once_and_an_unknown_energy_sta
     found = book.to_json()
     assert found["wait_joules"] == pytest.approx(1.5 * KWH)
     assert found["wait_grams"] == pytest.approx(DAY.mean(2.0, 4.0) + DAY.mean(4.0, 5.0) / 2)
-    book.waited(6.0, 7.0, None)
+    book.waited(1.0, 7.0, 3 * KWH)  # the others ended within it
+    found = book.to_json()
+    assert found["wait_joules"] == pytest.approx(3 * KWH)
+    assert found["wait_grams"] == pytest.approx(
+        sum(DAY.mean(*span) * hours for span, hours in (((2, 4), 1), ((4, 5), 0.5), ((1, 2), 0.5), ((5, 7), 1)))
+    )
+    book.waited(6.0, 8.0, None)
     assert book.to_json()["wait_joules"] is None
 
 

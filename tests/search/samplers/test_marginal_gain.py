@@ -128,13 +128,15 @@ def test_the_reason_names_what_the_gain_is_less_than() -> None:
     def said(gain: float, noise: float, name: str = "--stop-gain") -> str:
         return RemainingGain(1.0, gain, 9.0, None, 3.0, noise).why_not(0.005, "{:g} J".format, name)
 
-    start = "9 J more (the next training alone 3 J) would add"
-    assert said(0.001, 0.0) == f"{start} 0.10% to the hypervolume at most, less than --stop-gain 0.50%"
-    assert said(0.001, 0.0, "") == f"{start} 0.10% to the hypervolume at most, less than 0.50%"
-    assert said(0.03, 0.05) == f"{start} 3.00% to the hypervolume at most, less than what the noise of validation makes of it (5.00%)"
+    start = "9 J more (the next training alone 3 J) is expected to add"
+    assert said(0.001, 0.0) == f"{start} 0.10% to the hypervolume, less than --stop-gain 0.50%"
+    assert said(0.001, 0.0, "") == f"{start} 0.10% to the hypervolume, less than 0.50%"
+    assert said(0.03, 0.05) == f"{start} 3.00% to the hypervolume, less than what the noise of validation makes of it (5.00%)"
 
 
 def test_shares_of_a_hypervolume_that_noise_could_make_are_not_named() -> None:
     said = RemainingGain(1e-9, 4e-10, 9.0, None, None, 41_606.7).why_not(0.005, "{:g} J".format)
-    assert said.startswith("9 J more would add less than the noise of validation hides: no quality is surely better than the reference")
+    assert said.startswith(
+        "9 J more is expected to add less than the noise of validation hides: no quality is surely better than the reference"
+    )
     assert "%" not in said
