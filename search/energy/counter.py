@@ -104,13 +104,13 @@ class CounterState:
         else:
             found = fall(known.source, self.joules, joules, now_ns, (now_ns - self.moved_ns) / NANO, watts, known.range_joules)
         self.odd = delta > likely or (delta < 0 and found.events[0].kind != "wrap")
-        here = replace(self, nodes=len(curve), watts=late, most=most, before=())
+        here = replace(self, nodes=len(curve), watts=mean, most=most, before=())
         states = []
         for place, state in enumerate(self.before):
             back, seconds = joules - state.joules, (now_ns - state.moved_ns + 2 * tick_ns) / NANO
             off = abs(back - state.watts * seconds)
             if delta > 0:
-                wrong = self.joules < state.joules and (self.odd or off < abs(delta - state.watts * since))
+                wrong = self.joules < state.joules and (self.odd or (state.odd and off < abs(delta - state.watts * since)))
             else:  # what a counter shows that began again at zero is no sign that usual gains before were wrong
                 wrong = self.odd and (state.odd or joules > state.most * (now_ns - self.seen_ns + 2 * tick_ns) / NANO)
             if wrong and 0 <= back <= state.most * seconds + step:

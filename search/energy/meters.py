@@ -290,10 +290,10 @@ def _plain(reading: Reading, source: str, clock: Clock) -> Reading:
         try:
             if value is not None or take is int:
                 found[name] = take(value if isinstance(value, SupportsFloat) else "no number")
-                if take is int and abs(found[name]) > LATEST_NS:
+                if take is int and not (0 if name == "half_width_ns" else -LATEST_NS) <= found[name] <= LATEST_NS:
                     raise OverflowError
         except (ValueError, OverflowError):
-            said = f"{source} must give numbers, and its time by time.monotonic_ns(), got {name}={value!r}; refused"
+            said = f"{source} must give numbers, and its time by time.monotonic_ns(), got {name}={value!r:.9}; refused"
             return Reading(reading.component, clock(), error=said)
     return Reading(**found)
 

@@ -321,6 +321,22 @@ def test_the_steps_of_a_coarse_counter_are_no_jumps(step_joules):
     assert found.reason is None
 
 
+@pytest.mark.parametrize("reach", [20.0, 23.0])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_small_wraps_are_no_wrong_readings_however_close_the_readings_are(reach, seed):
+    rng, channel, seconds = (
+        random.Random(seed),
+        MeterChannel(Capability("board", "bench", True, tick_seconds=0.05, range_joules=reach), counts=True),
+        100.0,
+    )
+    for _ in range(300):
+        seconds += rng.choice([0.00005, 0.03, 0.1, 0.15])
+        channel.add(Reading("board", round(seconds * SECOND), 1000, 50 * seconds % reach))
+    found = component(channel, 101 * SECOND, 110 * SECOND)
+    assert found.joules == pytest.approx(450, abs=2)
+    assert "left out" not in (found.reason or "")
+
+
 def test_a_counter_that_falls_by_rounding_has_not_fallen():
     readings = [1e5 + 5.0 * (step // 2) - (1e-9 if step % 2 else 0.0) for step in range(80)]
     found = read_at_10_hz(readings)

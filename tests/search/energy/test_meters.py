@@ -81,7 +81,8 @@ def test_readings_are_made_when_they_are_read_and_in_pythons_own_numbers():
         ({"watts": 1j}, "watts=1j"),
         ({"t_ns": None}, "t_ns=None"),
         ({"t_ns": math.nan}, "t_ns=nan"),
-        ({"t_ns": 10**30}, "t_ns=1000000000000000000000000000000"),
+        ({"t_ns": 10**30}, "t_ns=100000000;"),
+        ({"half_width_ns": -1}, "half_width_ns=-1"),
         ({"half_width_ns": "wide"}, "half_width_ns='wide'"),
     ],
 )
