@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any, Literal
 
@@ -58,11 +58,15 @@ class LimitReachedError(ValueError):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a study may spend, exactly one of three currencies; grams need an intensity, and money a price per kWh in its ISO currency."""
+    """What a study may spend, exactly one of three currencies; grams need an intensity, and money a price per kWh in its ISO currency.
+
+    ``text`` is the amount as its user wrote it.
+    """
 
     joules: float | None = None
     grams_co2e: float | None = None
     money: tuple[float, str] | None = None
+    text: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Refuse, with a ValueError, anything but one positive amount."""
@@ -83,17 +87,17 @@ class Budget:
             ValueError: If the number or its unit cannot be read; the message lists the units.
         """
         amount = read_amount(text, "--budget", "--budget 5Wh")
-        if amount.kind == "joules":
-            return cls(joules=amount.value)
-        return cls(grams_co2e=amount.value) if amount.kind == "grams_co2e" else cls(money=(amount.value, amount.kind))
+        value, kind = amount.value, amount.kind
+        found = cls(joules=value) if kind == "joules" else cls(grams_co2e=value) if kind == "grams_co2e" else cls(money=(value, kind))
+        return replace(found, text=str(text).strip())
 
     def to_text(self) -> str:
-        """Return text that ``parse`` reads back."""
+        """Return text that ``parse`` reads back, that of the user where there is one."""
         if self.money is not None:
-            return f"{self.money[0]:.10g}{self.money[1]}"
+            return self.text or f"{self.money[0]:.10g}{self.money[1]}"
         value, unit = (self.joules, "Wh") if self.joules is not None else (self.grams_co2e or 0.0, "gCO2e")
         found = unit_for([value], unit)
-        return f"{found.of(value):.10g}{found.name}"
+        return self.text or f"{found.of(value):.10g}{found.name}"
 
 
 #: Units of time -> seconds.
@@ -293,11 +297,8 @@ class Study:
         known = [name for name in qualities(task.kind, len(task.classes)) if name in OBJECTIVES]
         strange = [name for name in self.objectives if OBJECTIVES[name][1:2] == ("",) and name not in (*known, "parameters")]
         if strange:
-            raise ValueError(
-                f"objectives (--objectives): {strange[0]} is not known of a {task.kind} task"
-                + (f" with {len(task.classes)} classes" if task.classes else "")
-                + f"; choose {' or '.join(known)} (--objectives {known[0]},train_energy)"
-            )
+            said = f"{strange[0]} is not known of a {task.kind} task" + (f" with {len(task.classes)} classes" if task.classes else "")
+            raise ValueError(f"objectives (--objectives): {said}; choose {' or '.join(known)} (--objectives {known[0]},train_energy)")
         return task
 
 
@@ -312,10 +313,8 @@ def parse_rungs(text: str) -> tuple[int, ...]:
     except ValueError:
         rungs = ()
     if not _ascending(rungs):
-        raise ValueError(
-            f"--rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, separated by commas, got {text!r}; "
-            "for example --rungs 1,3,9,27"
-        )
+        said = f"--rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, separated by commas, got {text!r}"
+        raise ValueError(f"{said}; for example --rungs 1,3,9,27")
     return rungs
 
 

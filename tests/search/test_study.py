@@ -173,5 +173,5 @@ def test_numbers_of_numpy_in_what_a_study_begins_with_are_plain() -> None:
 def test_a_budget_is_one_finite_amount_that_is_written_as_it_is_read(amount: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="exactly one amount > 0, and finite"):
         Budget(**amount)
-    for text in ("5Wh", "12.5mgCO2e", "2EUR"):
+    for text in ("5Wh", "12.5mgCO2e", "2EUR", "20J", "0.02 kWh", "50ct", "1,234 kJ"):
         assert Budget.parse(text).to_text() == text
