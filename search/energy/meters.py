@@ -99,7 +99,7 @@ class MeterSet:
     """
 
     def __init__(self, sources: Iterable[Source], absent: Iterable[Capability], clock: Clock, warnings: Warnings | None = None) -> None:
-        self.sources = tuple(sources)
+        self.sources = checked(sources)
         self._warnings = warnings or Warnings(clock)
         self.absent = list(absent)
         self._channels: dict[str, MeterChannel] = {}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefront.search.energy import Ledger
+from joulefront.search.energy import Discovery, Ledger
 from joulefront.search.energy.meters import MOST_PENDING, ActiveSource, MeterSet
 from joulefront.search.energy.sources.source import Capability, Reading
 
@@ -149,7 +149,7 @@ def test_a_probe_that_answers_nonsense_is_an_absent_meter(answer, clock):
     assert "told failed: " in window.record.component("told").reason
 
 
-@pytest.mark.parametrize("sources", [Told(), "nvml", ["nvml"], None, [object()]])
+@pytest.mark.parametrize("sources", [Told(), "nvml", ["nvml"], None, [object()], Discovery((5,), ())])
 def test_a_ledger_takes_several_meters_and_nothing_else(sources):
     with pytest.raises(ValueError, match=r"sources must be a list of meters .* or what discover\(\) found, got"):
         Ledger(sources)
