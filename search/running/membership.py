@@ -150,7 +150,7 @@ class Membership:
             if before is not None and not given:
                 return before["budget"] and Budget.parse(before["budget"]), before["trials"]
             budget, trials = budget or study.budget, trials or study.trials
-            limits = {"budget": None if budget is None else budget.to_text(), "trials": trials}
+            limits = {"budget": None if budget is None else replace(budget, text="").to_text(), "trials": trials}
             if limits != before:
                 self.shared.describe({**known, "limits": limits})
                 self.shared.stop("")

@@ -20,6 +20,7 @@ from joulefront.search.running.identity import study_folder
 from joulefront.search.running.membership import GRACE_BEATS, Membership, Refusal
 from joulefront.search.samplers.factory import keep_apart, make_sampler
 from joulefront.search.stopping.rules import Limits
+from joulefront.search.study import Budget
 
 BEAT = 1.0
 
@@ -177,6 +178,16 @@ def test_who_must_have_the_lock_to_join_waits_no_longer_than_until_its_holder_co
         assert joining.limits(None, 5, sleeping_study("random", name="s")) == (None, 5)
     assert time.monotonic() - began >= GRACE_BEATS * 0.05
     assert (shared.description() or {})["limits"] == {"budget": None, "trials": 5}
+
+
+def test_one_budget_in_several_spellings_is_no_new_limit_of_a_study(shared: SharedStudy) -> None:
+    said = {"name": "s", "objectives": ["accuracy", "train_energy"], "directions": ["maximize", "minimize"], "rungs": [1]}
+    shared.describe({"format": 1, "study": said})
+    member, found = Membership(shared, WorkerState("one", "here"), 0.05), []
+    for text in ("20J", "20 J", "0.02 kJ"):
+        member.limits(Budget.parse(text), None, sleeping_study("random", name="s"))
+        found.append((shared.description() or {})["limits"])
+    assert found == [found[0]] * 3
 
 
 def test_a_worker_that_dies_before_its_first_beat_is_on_the_bill_with_all_that_it_has_told(shared: SharedStudy) -> None:
