@@ -317,7 +317,7 @@ class FreezeThawSampler(BaseSampler):
         if self._storage is None or self._storage() is not study._storage or self._study_id != study._study_id:
             minimized = [direction.name == "MINIMIZE" for direction in study.directions]
             if self._energy >= len(minimized):
-                said = f"FreezeThawSampler needs two or more objectives, the energy as number {self._energy}, got {len(minimized)}"
+                said = f"FreezeThawSampler needs two or more objectives, got {len(minimized)} objectives and energy={self._energy}"
                 raise ValueError(f'{said}; write directions=["maximize", "minimize"]')
             self._study_id, self._storage, self._planner, self._ahead = study._study_id, weakref.ref(study._storage), None, {}
             self._history = History(self._key, self.epochs_name, self._energy)
