@@ -216,10 +216,9 @@ def test_the_order_of_the_objectives_after_the_first_changes_nothing(objective: 
     assert [trial.params for trial in one.trials] == [trial.params for trial in two.trials]
 
 
-def test_an_energy_that_is_not_another_objective_is_rejected() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS, energy=2))
+def test_an_energy_that_is_not_another_objective_is_rejected(objective: Objective) -> None:
     with pytest.raises(ValueError, match="got 2 objectives and energy=2"):
-        study.optimize(lambda trial: (0.0, 1.0), 1)
+        searched(objective, 1, energy=2)
 
 
 @pytest.mark.slow
