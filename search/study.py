@@ -137,6 +137,7 @@ class Study:
             them by the number of steps.
         budget: What the search may spend, or None for ``trials`` alone.
         trials: Number of trials, or None.
+        default_trials: Number of trials where no other limit is set or given, as for the bundled studies; None is no limit.
         sampler: One of ``SAMPLERS``. ``grid`` trains every combination of a finite space on every rung.
         seed: Seeds the sampler, the weights and the batches.
         min_accuracy: Quality under which a model is of no use, or None to let the sampler learn a floor.
@@ -166,6 +167,7 @@ class Study:
     rungs: tuple[int, ...] = None  # type: ignore[assignment]  # None until the data is known: whoever trains asks `fitted_to` before
     budget: Budget | None = None
     trials: int | None = None
+    default_trials: int | None = None
     sampler: str = "freeze-thaw"
     seed: int = 0
     min_accuracy: float | None = None
@@ -208,7 +210,7 @@ class Study:
             raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler (--sampler) must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        for name in ("trials", "max_parameters", "max_flops", "max_memory_bytes"):
+        for name in ("trials", "default_trials", "max_parameters", "max_flops", "max_memory_bytes"):
             if (most := getattr(self, name)) is not None and not most >= 1:
                 raise ValueError(f"study.{name} must be >= 1, got {most!r}; None is no limit")
         for name in ("max_trial_joules", "max_trial_seconds"):
@@ -226,6 +228,11 @@ class Study:
     def directions(self) -> tuple[Direction, ...]:
         """Optuna's direction of each objective."""
         return tuple(OBJECTIVES[name][0] for name in self.objectives)
+
+    def limits(self, budget: Budget | None = None, trials: int | None = None) -> tuple[Budget | None, int | None]:
+        """Return the budget and the number of trials that end the study: its own where none is given here."""
+        budget, trials = budget or self.budget, trials or self.trials
+        return budget, self.default_trials if budget is None and trials is None else trials
 
     @property
     def stops_dominated(self) -> bool:

@@ -45,7 +45,7 @@ def study(data: str | None = None, target: str | None = None, seed: int = 0) -> 
         space=Union(Classical(kind="anomaly"), Mlp(depths=(0, 3), widths=(8, 128), recipe=recipe)),
         objectives=("auc", "train_energy", "inference_energy"),
         rungs=(1, 3, 9, 27),
-        trials=60,
+        default_trials=60,
         seed=seed,
         description="Which detector finds anomalies for the fewest joules, in training and in use (arXiv 2307.00361)?",
     )

@@ -42,7 +42,7 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, weights: 
             recipe=recipe,
         ),
         rungs=(1, 3, 9, 27, 50),
-        trials=30,
+        default_trials=30,
         seed=seed,
         description="VGG16, VGG19 or ResNet50: which is worth its energy, frozen or trained whole (arXiv 2302.00967)? "
         + ("Trained from scratch: no pretrained weights were given." if weights == "none" else f"Weights: {weights}."),

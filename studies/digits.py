@@ -29,7 +29,7 @@ def study(seed: int = 0) -> Study:
         task=lambda: task(seed),
         space=Union(Convnet(depths=(1, 3), widths=(8, 48), kernels=(3,), poolings=("max", "stride"), recipe=recipe), Mlp(recipe=recipe)),
         rungs=(1, 3, 9, 27),
-        trials=40,
+        default_trials=40,
         seed=seed,
         description="Which small network reads digits for the fewest joules?",
     )

@@ -43,7 +43,7 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, power_lim
         task=lambda: photographs(data, seed=seed, smoke=smoke),
         space=TimmZoo(models=("test_resnet", "test_efficientnet") if smoke else NETWORKS, recipe=recipe),
         rungs=(1, 3, 9, 27),
-        trials=40,
+        default_trials=40,
         seed=seed,
         description="How do threads, precision, batch size and power limit change what a network costs, and is the best setting the same "
         "for all networks (arXiv 2307.05520)?",

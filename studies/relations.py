@@ -52,7 +52,7 @@ def study(data: str | None = None, seed: int = 0, smoke: bool = False, examples:
             Vit(patches=2, depths=(1, 6), heads=(1, 4), head_widths=8 if smoke else (8, 16, 32), ratios=2, recipe=RECIPE),
         ),
         rungs=(3,),
-        trials=60,
+        default_trials=60,
         sampler="random",
         seed=seed,
         description="Do FLOPs, parameters and utilisation predict the energy of a training, within a family and across families "

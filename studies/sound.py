@@ -114,7 +114,7 @@ def study(
         name="sound",
         task=load,
         space=Union(*families),
-        trials=40,
+        default_trials=40,
         seed=seed,
         description="Which small network tells sounds apart for the fewest joules?" + made,
         first=tuple({"family": "transfer", "transfer.side": side, **FIRST_HEAD, **own} for side, own in FIRST)

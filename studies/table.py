@@ -101,7 +101,7 @@ def study(
         space=space,
         objectives=(metric or task.metric, "train_energy", "inference_energy"),
         rungs=(1, 3, 9, 27, 81),
-        trials=40,
+        default_trials=40,
         ensemble=5,
         seed=seed,
         first=defaults(space, boosted, task.kind, len(task.train)),

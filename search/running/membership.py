@@ -149,7 +149,7 @@ class Membership:
             before = known.get("limits")
             if before is not None and not given:
                 return before["budget"] and Budget.parse(before["budget"]), before["trials"]
-            budget, trials = budget or study.budget, trials or study.trials
+            budget, trials = study.limits(budget, trials)
             limits = {"budget": None if budget is None else replace(budget, text="").to_text(), "trials": trials}
             if limits != before:
                 self.shared.describe({**known, "limits": limits})

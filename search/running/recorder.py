@@ -189,7 +189,7 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
     """
     facts = folder.facts
     reason = str(last_session(facts).get("reason") or "")
-    if not reason.startswith(REACHED) or (study.budget is None and study.trials is None):
+    if not reason.startswith(REACHED) or study.limits() == (None, None):
         over = (*REACHED, EXHAUSTED) if no_stop else (*REACHED, EXHAUSTED, NOT_WORTH_IT)
         return reason if reason.startswith(over) else None
     run, grams, price = folder.run(), dict(facts.get("intensity") or {}).get("grams_per_kwh"), facts.get("price_per_kwh")
@@ -197,7 +197,7 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
     if study.budget is not None:
         with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
             joules = joules_of(study.budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
-    own = Limits(joules, study.trials)
+    own = Limits(joules, study.limits()[1])
     return reason if own.reached(joules=run.bill.total_joules, trials=counted(run.trials), seconds=0.0) else None
 
 

@@ -139,7 +139,7 @@ def limits_of(
         ValueError: If there is no limit at all.
     """
     own = tuple(name for name, given in (("joules", budget), ("trials", trials)) if given is None)
-    budget, trials = budget or study.budget, trials or study.trials
+    budget, trials = study.limits(budget, trials)
     if budget is None and trials is None and timeout_seconds is None:
         raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")
     joules, label = (None, "") if budget is None else (worth(budget), budget.to_text())

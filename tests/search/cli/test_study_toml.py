@@ -224,7 +224,7 @@ def test_a_limit_in_the_file_holds_unless_the_same_one_is_typed(
 
 
 def test_the_limits_of_a_file_stand_in_place_of_those_of_the_study_that_it_is_based_on(write: Callable[[str], str]) -> None:
-    assert find_study("digits", {}).trials is not None
+    assert find_study("digits", {}).default_trials is not None
     study = find_study(write('study = "digits"\nbudget = "2Wh"'), {})
     assert (study.trials, study.budget and study.budget.to_text()) == (None, "2Wh")
 

@@ -74,6 +74,14 @@ def test_a_limit_of_the_studys_own_holds_beside_another_one_that_is_given_and_gr
     assert (more.joules, more.trials, said) == (60.0, 40, "all 20 trials are done; continuing for as much again")
 
 
+def test_trials_by_default_end_a_study_where_no_other_limit_is_set_or_given(rings: Callable[..., Study]) -> None:
+    study, budget = rings(trials=None, default_trials=20), Budget(joules=60.0)
+    assert [study.limits(), study.limits(budget), study.limits(None, 5)] == [(None, 20), (budget, None), (None, 5)]
+    assert rings(trials=3, default_trials=20).limits(budget) == (budget, 3)
+    limits = limits_of(study, None, None, 9.0, partial(joules_of, grams_per_kwh=None))
+    assert limits.continued(10.0, 20)[0].trials == 40
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
