@@ -54,7 +54,8 @@ def ended(reason: str | None, *, trials: int = 40, joules: float | None = 9.0, *
 
 def own(trials: int | None, budget: str | None = None) -> Any:
     """The limits of a study itself."""
-    return SimpleNamespace(trials=trials, budget=None if budget is None else Budget.parse(budget))
+    said = None if budget is None else Budget.parse(budget)
+    return SimpleNamespace(budget=said, limits=lambda: (said, trials))
 
 
 def test_a_study_is_finished_when_its_own_limits_are_reached_or_the_rest_is_not_worth_it() -> None:
