@@ -150,8 +150,7 @@ class Study:
         stop_dominated: Whether a training is ended at a rung on its way when it cannot reach the front any more (see ``dominated``); None
             leaves that to the sampler: yes for ``freeze-thaw``, no for the others, which learn from exactly the trials they proposed.
             One of perfect quality ends there, too (see ``is_perfect``).
-        sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares. Off by default: counting
-            builds each of these networks, which takes longer than deciding.
+        sizes: Whether ``freeze-thaw`` gets parameters and FLOPs of every candidate that it compares: each network is built for them.
         ensemble: Most members of an ensemble that is tried when the search has ended, see ``running/ensemble.py``; 0 for none.
         description: One or two sentences: which question the study asks.
         first: Parameters of the trials to begin with, before the sampler decides; what an entry leaves out is drawn.
@@ -194,8 +193,7 @@ class Study:
             raise ValueError(f"study.name must be printable and usable as the name of a folder, without / or \\, got {self.name!r}")
         if (size := len(self.name.encode())) > 200:  # folders have at most 255, and there is more in the name of a copy
             raise ValueError(f"study.name must have at most 200 bytes, got {size} ({self.name[:40]}...); shorten it")
-        unknown = [name for name in self.objectives if name not in OBJECTIVES]
-        if unknown:
+        if unknown := [name for name in self.objectives if name not in OBJECTIVES]:
             raise ValueError(f"objectives (--objectives): unknown {unknown}; choose from {', '.join(OBJECTIVES)}")
         if len(self.objectives) < 2 or len(set(self.objectives)) != len(self.objectives):
             raise ValueError(f"objectives (--objectives) needs at least two different names, got {self.objectives}")
@@ -206,8 +204,7 @@ class Study:
         if self.rungs is not None and not _ascending(self.rungs):
             raise ValueError(f"study.rungs must be ascending whole numbers from 1 to {MOST_EPOCHS:,}, got {self.rungs}")
         if not hasattr(self.space, "sample"):
-            said = f"study.space must be a space, got {type(self.space).__name__}"
-            raise ValueError(f"{said}; several are Union(...), your own functions Own(...)")
+            raise ValueError(f"study.space must be a space, got {type(self.space).__name__}; several are Union(...), your own Own(...)")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler (--sampler) must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         for name in ("trials", "default_trials", "max_parameters", "max_flops", "max_memory_bytes"):
@@ -243,9 +240,8 @@ class Study:
         """Return the study without models that cannot take the data, and with rungs: its own, those ``known``, or threefold ones.
 
         Those ``known`` are of earlier sessions, the threefold ones follow from the steps of an epoch. With ``whole`` no model is left out.
-        The lowest is the first at which a training has taken ``USEFUL_STEPS``: 300 examples in batches of 64 are 5 steps an epoch: after
-        5 steps no model says what it is worth. Spaces whose epochs are not passes over the data (``epochs_are_passes``) begin at one epoch.
-        Trials that the study begins with get at least the lowest rung.
+        The lowest is the first at which a training has taken ``USEFUL_STEPS``, and one epoch where those are no passes over the data
+        (``epochs_are_passes``). Trials that the study begins with get at least the lowest rung.
         """
         rungs = self.rungs or tuple(known or ())
         if not rungs:
@@ -373,7 +369,6 @@ def rejection_of(study: Study, candidate: Candidate, task: Task, device: str = "
         return f"refused before training: {' '.join(str(error).split())}"
     cost = count(model, task, candidate.recipe, memory=study.max_memory_bytes is not None)
     for name, most in limits.items():
-        have = getattr(cost, name)
-        if most is not None and have is not None and have > most:
+        if most is not None and (have := getattr(cost, name)) is not None and have > most:
             return f"refused before training: {have:,} {name}, more than max_{name} = {most:,}"
     return None

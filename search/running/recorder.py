@@ -194,11 +194,10 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
         return reason if reason.startswith(over) else None
     run, grams, price = folder.run(), dict(facts.get("intensity") or {}).get("grams_per_kwh"), facts.get("price_per_kwh")
     priced, joules = None if price is None else (float(price[0]), str(price[1])), None
-    if study.budget is not None:
-        with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
-            joules = joules_of(study.budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
-    own = Limits(joules, study.limits()[1])
-    return reason if own.reached(joules=run.bill.total_joules, trials=counted(run.trials), seconds=0.0) else None
+    budget, trials = study.limits()
+    with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
+        joules = budget and joules_of(budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
+    return reason if Limits(joules, trials).reached(joules=run.bill.total_joules, trials=counted(run.trials), seconds=0.0) else None
 
 
 def recent_gain(front: Front) -> str | None:
