@@ -196,7 +196,7 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
     priced, joules = None if price is None else (float(price[0]), str(price[1])), None
     budget, trials = study.limits()
     with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
-        joules = budget and joules_of(budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
+        joules = None if budget is None else joules_of(budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
     return reason if Limits(joules, trials).reached(joules=run.bill.total_joules, trials=counted(run.trials), seconds=0.0) else None
 
 
