@@ -79,7 +79,7 @@ class Pt2(Exporter):
 
 
 SAFETENSORS_FILE = "model.safetensors"
-#: In the metadata of that file: the SHA-256 of what builds its model, so that weights are not loaded into another one of the same shapes.
+#: The metadata of that file, with one key, since more are in any order: the SHA-256 of what builds the model that the weights are of.
 BUILT = "joulefront_model_sha256"
 
 
@@ -94,7 +94,7 @@ class Safetensors(Exporter):
         from safetensors.torch import save_model
 
         try:
-            save_model(trained.model, str(folder / SAFETENSORS_FILE), metadata={"format": "pt", BUILT: _built(folder)})
+            save_model(trained.model, str(folder / SAFETENSORS_FILE), metadata={BUILT: _built(folder)})
         except Exception as error:
             raise ExportFailed(
                 f"trial {trained.trial.number} ({trained.type_name}) cannot be written as safetensors: {first_line(error)}; use --to pt2"

@@ -45,9 +45,9 @@ def open_(self, number, *args, **kwargs):
     at_start[number] = set(sys.modules)
     return opened(self, number, *args, **kwargs)
 
-def close(self, number, *args, **kwargs):
-    loaded.extend(sorted(set(sys.modules) - at_start[number]))
-    return closed(self, number, *args, **kwargs)
+def close(self, meter, *args, **kwargs):
+    loaded.extend(sorted(set(sys.modules) - at_start[int(meter.window.name.split()[-1])]))
+    return closed(self, meter, *args, **kwargs)
 
 Account.open, Account.close = open_, close
 
