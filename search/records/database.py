@@ -113,13 +113,16 @@ def given_before() -> tuple[Path, list[str]]:
 
 
 def note_given(url: str) -> None:
-    """Keep a URL that a session was given, so that what reads its run folder later need not be given it again."""
+    """Keep a URL that a session was given, so that what reads its run folder later need not be given it again; warn where it cannot."""
     file, before = given_before()
     if (public := public_url(url)) not in before:
-        with contextlib.suppress(OSError):
+        try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as opened:
                 opened.write(f"{public}\n")
+        except OSError as error:
+            if STORAGE_VARIABLE not in os.environ:
+                warnings.warn(f"{str(file)!r}: {error.strerror}; set {STORAGE_VARIABLE} to {public} for front or export", stacklevel=2)
 
 
 def same_database(one: str | URL, other: str | URL) -> bool:
@@ -335,7 +338,7 @@ def not_given(url: str, folder: Path) -> str:
     """Return in one line why the storage that only a run folder names is not contacted, and what to do."""
     return (
         f"the storage of {str(folder)!r} must be one that you have given to a session here, got {without_password(url)!r}, which the "
-        f"folder alone names: it is not contacted; if it is yours, set {STORAGE_VARIABLE} to its URL, with its password"
+        f"folder alone names: it is not contacted; if it is yours, set {STORAGE_VARIABLE} to this URL, spelt so, with its password"
     )
 
 

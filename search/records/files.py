@@ -233,7 +233,7 @@ def digest(*values: Any) -> str:
 def read_snapshot(file: Path, facts: Mapping[str, Any]) -> Snapshot:
     """Read ``trials.json``; a ``ValueError`` where it is damaged, was altered, or is not of the run of this ``study.json``."""
     kept = read_json(file, Snapshot, "delete it")
-    if kept.get("run_id") != facts.get("run_id"):
+    if kept.get("run_id", facts.get("run_id")) != facts.get("run_id"):  # earlier versions wrote none
         raise ValueError(f"{str(file)!r} must be of the run {facts.get('run_id')!r}, got one of {kept.get('run_id')!r}")
     if "digest" in kept and kept["digest"] != digest(kept["trials"], kept.get("optuna")):
         raise ValueError(f"{str(file)!r} was altered after it was written; delete it")

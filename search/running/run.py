@@ -154,8 +154,8 @@ def run(
 ) -> FrontView:
     """Run a study until a limit is reached, and return the front of all measured trials.
 
-    The limits are totals of the study, whose own hold for those that are not given here. Called again on the same folder it continues,
-    and where a limit of the study's own is reached, for as much again.
+    The limits are totals of the study, whose own hold for those that are not given here. Called again on the same folder it continues;
+    where the study's own are reached and none is given, for as much again.
 
     Args:
         study: What to search.

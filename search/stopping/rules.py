@@ -51,14 +51,14 @@ class Limits:
     """Totals of a study; None is no limit.
 
     The joules are those of the whole search, the seconds the wall time of this session; the label is the budget as the user wrote it.
-    Limits that are the study's ``own``, by name, grow when it goes on.
+    Those of a study that nothing else limits, its ``own``, grow when it goes on.
     """
 
     joules: float | None = None
     trials: int | None = None
     seconds: float | None = None
     label: str = ""
-    own: tuple[str, ...] = ()
+    own: bool = False
 
     def reached(self, *, joules: float | None, trials: int, seconds: float) -> str | None:
         """Return which limit is reached, or None.
@@ -77,19 +77,16 @@ class Limits:
         """Return the limits of a session that goes on: a study that has reached its own may take as much again, as the sentence says.
 
         Raises:
-            LimitReachedError: If a limit that was given for this session is reached already.
+            LimitReachedError: If one is reached already, and any was given for this session.
         """
-        given = Limits(None if "joules" in self.own else self.joules, None if "trials" in self.own else self.trials, label=self.label)
-        if (over := given.reached(joules=spent_joules, trials=finished, seconds=0.0)) is not None:
-            raise LimitReachedError(f"{over} already (limits count the whole study); give a larger one to continue")
         if (reached := self.reached(joules=spent_joules, trials=finished, seconds=0.0)) is None:
             return self, None
-        more = self
-        if "joules" in self.own and self.joules is not None:
-            joules = self.joules + (spent_joules or 0.0)
-            more = replace(more, joules=joules, label=joules_text(joules))
-        trials = self.trials and self.trials + finished * ("trials" in self.own)
-        return replace(more, trials=trials), f"{reached}; continuing for as much again"
+        if not self.own:
+            raise LimitReachedError(f"{reached} already (limits count the whole study); give a larger one to continue")
+        joules = None if self.joules is None else self.joules + (spent_joules or 0.0)
+        trials = None if self.trials is None else self.trials + finished
+        label = "" if joules is None else joules_text(joules)
+        return replace(self, joules=joules, trials=trials, label=label), f"{reached}; continuing for as much again"
 
 
 def joules_of(budget: Budget, *, grams_per_kwh: float | None, pue: float = 1.0, price_per_kwh: tuple[float, str] | None = None) -> float:
@@ -138,7 +135,7 @@ def limits_of(
     Raises:
         ValueError: If there is no limit at all.
     """
-    own = tuple(name for name, given in (("joules", budget), ("trials", trials)) if given is None)
+    own = budget is None and trials is None
     budget, trials = study.limits(budget, trials)
     if budget is None and trials is None and timeout_seconds is None:
         raise ValueError("a study needs an end: give --budget 5Wh, --trials 40 or --timeout 30m, or set it in the study")

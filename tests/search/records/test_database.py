@@ -118,7 +118,9 @@ def test_what_a_session_was_given_is_known_later_without_its_password_and_withou
 def test_without_a_place_for_what_was_given_nothing_is_known(state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", state)
     monkeypatch.setenv("HOME", "/dev/null")
-    note_given("mysql+pymysql://me@host/db")
+    monkeypatch.delenv("JOULEFRONT_STORAGE", raising=False)
+    with pytest.warns(UserWarning, match=r"set JOULEFRONT_STORAGE to mysql\+pymysql://me@host/db for front or export"):
+        note_given("mysql+pymysql://me:secret@host/db")
     assert own_url("mysql+pymysql://me@host/db", None, {}) is None
 
 

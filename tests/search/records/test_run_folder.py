@@ -293,6 +293,12 @@ def test_a_database_that_is_deleted_while_it_is_used_is_named_and_repaired_from_
         for name in ("number", "state", "params", "distributions", "values", "user_attrs", "system_attrs"):
             assert getattr(new, name) == getattr(old, name), name
     (tmp_path / "r" / "study.db").write_bytes(b"nonsense" * 999)
+    kept = json.loads((tmp_path / "r" / "trials.json").read_text())
+    write_json(tmp_path / "r" / "trials.json", {**kept, "run_id": "another"})
+    with pytest.raises(StoreError, match="must be of the run"):
+        RunFolder.repair(tmp_path / "r")
+    del kept["run_id"]  # as versions wrote it that had none
+    write_json(tmp_path / "r" / "trials.json", kept)
     assert RunFolder.repair(tmp_path / "r")[0].run().trials == before
     assert (tmp_path / "r" / "study.db.damaged").exists()
     (tmp_path / "r" / "study.db").unlink()

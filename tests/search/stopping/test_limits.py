@@ -62,7 +62,7 @@ def test_a_budget_without_its_factor_names_the_option() -> None:
         joules_of(Budget(money=(1.0, "EUR")), grams_per_kwh=None, price_per_kwh=(0.0, "EUR"))
 
 
-def test_a_limit_of_the_studys_own_holds_beside_another_one_that_is_given_and_grows_alone(rings: Callable[..., Study]) -> None:
+def test_a_limit_of_the_studys_own_holds_beside_another_one_that_is_given_and_ends_the_study(rings: Callable[..., Study]) -> None:
     study, worth = rings(trials=20, budget=Budget(joules=100.0)), partial(joules_of, grams_per_kwh=None)
     limits = limits_of(study, Budget(joules=60.0), None, None, worth)
     assert (limits.joules, limits.trials) == (60.0, 20)
@@ -70,8 +70,10 @@ def test_a_limit_of_the_studys_own_holds_beside_another_one_that_is_given_and_gr
     assert limits.continued(10.0, 7) == (limits, None)
     with pytest.raises(LimitReachedError, match=r"budget of .* is spent already"):
         limits.continued(60.0, 20)
-    more, said = limits.continued(10.0, 20)
-    assert (more.joules, more.trials, said) == (60.0, 40, "all 20 trials are done; continuing for as much again")
+    with pytest.raises(LimitReachedError, match="all 20 trials are done already"):
+        limits.continued(10.0, 20)
+    more, said = limits_of(study, None, None, 9.0, worth).continued(10.0, 20)
+    assert (more.joules, more.trials, said) == (110.0, 40, "all 20 trials are done; continuing for as much again")
 
 
 def test_trials_by_default_end_a_study_where_no_other_limit_is_set_or_given(rings: Callable[..., Study]) -> None:
