@@ -105,9 +105,9 @@ def _projection(values: np.ndarray) -> float:
 
 
 def _words(value: Any) -> Any:
-    """What preprocessing is made of, without its means and deviations: they are seen in the normalised inputs."""
+    """What preprocessing is made of, without means and deviations, which are seen in the normalised inputs, and what only warns."""
     if isinstance(value, Mapping):
-        return {str(key): _words(one) for key, one in value.items()}
+        return {str(key): _words(one) for key, one in value.items() if key != "zone"}
     if isinstance(value, list | tuple):
         return [_words(one) for one in value]
     return "a number" if isinstance(value, float) else value

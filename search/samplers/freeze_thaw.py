@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -118,6 +118,8 @@ class FreezeThawSampler(BaseSampler):
         paid: Callable[[Sequence[FrozenTrial]], Callable[[Mapping[str, Any]], float] | None] | None = None,
         withheld: Callable[[Sequence[FrozenTrial], float | None], Callable[[Mapping[str, Any]], bool] | None] | None = None,
     ) -> None:
+        if isinstance(rungs, Iterable):  # NumPy's whole numbers may be floats
+            rungs = [int(one) if isinstance(one, float) and one % 1 == 0 else one for one in rungs]
         refuse_wrong_types(FreezeThawSampler.__init__, locals(), rungs="write [4, 12, 36, 108]")
         if not len(rungs) or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
@@ -136,7 +138,7 @@ class FreezeThawSampler(BaseSampler):
         self.largest_step: float | None = None
         self.last_decision: Decision | None = None
         self.comparable: Comparable = tuple
-        self.exhausted = False
+        self.exhausted, self._without_epochs = False, 0
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._settings = SearchSettings(self.rungs, resume, (), complete_only, min_accuracy, startup, ladders, hedge)
         self._features, self._key, self._proposal = features, key, proposal
@@ -171,9 +173,8 @@ class FreezeThawSampler(BaseSampler):
         with self.lock:
             self._update(study, exclude=trial.number)
             space, epochs = self._space(), self._history.epochs_distribution
-            first = next((one for one in self._trials(study) if one.state == TrialState.COMPLETE), None) if epochs is None else None
-            if first is not None and self.epochs_name not in first.params:
-                said = f"the objective must suggest {self.epochs_name!r} (epochs_name), got {list(first.params)} in trial {first.number}"
+            if epochs is None and self._without_epochs >= self._settings.startup:
+                said = f"the objective must suggest {self.epochs_name!r} (epochs_name), got {self._without_epochs} trials without"
                 raise ValueError(f'{said}; add trial.suggest_int("{self.epochs_name}", {self.rungs[0]}, {self.rungs[-1]})')
         if not space and not self._history.observations:
             return {}
@@ -210,6 +211,7 @@ class FreezeThawSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """End ``Study.optimize`` when the space is exhausted; with ask and tell the caller reads ``exhausted``."""
+        self._without_epochs += state == TrialState.COMPLETE and self.epochs_name not in trial.params
         earlier = (one for one in self._trials(study) if one.number < trial.number)
         if self.exhausted and all(one.distributions != trial.distributions for one in earlier):
             self.exhausted = False  # the objective has just asked for another space

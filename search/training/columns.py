@@ -168,12 +168,10 @@ def infer(values: np.ndarray, styles: tuple[str, ...] = (".,", ",.")) -> Reading
     if not len(levels):
         return Reading()
     # Patterns over texts of pages take long, and what is so long is known by its ends.
-    short = [text if len(text) <= LONGEST or text.isdecimal() else f"{text[:LONGEST]} ... {text[-1]}" for text in levels]
+    short = [text if len(text) <= LONGEST or re.fullmatch(r"[\d.,eE+-]+", text) else f"{text[:LONGEST]} ... {text[-1]}" for text in levels]
     column = _Column(pd.Series(short, dtype=object), np.bincount(codes[codes >= 0], minlength=len(levels)), styles)
     found = next(found for reads in _READERS if (found := reads(column)) is not None)
-    return (
-        replace(found, gaps=tuple(whole for whole, text in zip(levels, short, strict=True) if text in found.gaps)) if found.gaps else found
-    )
+    return replace(found, gaps=tuple(whole for whole, text in zip(levels, short, strict=True) if text in found.gaps))
 
 
 @dataclass(frozen=True)

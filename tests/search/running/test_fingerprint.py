@@ -95,3 +95,10 @@ def test_how_a_file_is_written_is_no_difference() -> None:
     old = task()
     new = replace(old, preprocessing={**old.preprocessing, "file": {"encoding": "utf-16", "separator": ";"}})
     assert differences(of_task(old), of_task(new)) == []
+
+
+def test_what_a_column_of_times_says_of_its_zone_is_no_difference() -> None:
+    old = task()
+    columns = [{"name": "when", "type": "numeric", "calendar": ["hour"]}]
+    old, new = (replace(old, preprocessing={**old.preprocessing, "columns": one}) for one in (columns, [{**columns[0], "zone": False}]))
+    assert differences(of_task(old), of_task(new)) == []

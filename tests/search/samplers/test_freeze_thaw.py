@@ -331,11 +331,24 @@ def test_rungs_that_the_objective_cannot_suggest_are_refused_before_anything_is_
 
 def test_an_objective_without_epochs_is_told_how_to_suggest_them():
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler(RUNGS))
-    with pytest.raises(
-        ValueError, match=r"must suggest 'epochs' \(epochs_name\), got \['x', 'n'\] in trial 0; add trial.suggest_int\(\"epochs\", 1, 27"
-    ):
-        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0 + trial.suggest_int("n", 1, 9)), 3)
-    assert len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE])) == 1
+    said = r"must suggest 'epochs' \(epochs_name\), got 8 trials without; add trial.suggest_int\(\"epochs\", 1, 27"
+    with pytest.raises(ValueError, match=said):
+        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0 + trial.suggest_int("n", 1, 9)), 12)
+    assert len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE])) == 8
+
+
+def test_an_objective_that_returns_before_it_asks_for_epochs_is_none_without_them():
+    def early(trial):
+        width, depth = trial.suggest_int("width", 8, 1024, log=True), trial.suggest_int("depth", 1, 8)
+        if width * width * depth > 200_000:
+            return 0.0, 1e4
+        epochs = trial.suggest_int("epochs", 1, 9)
+        return 1 - 1 / width - 1 / (epochs + 1), width * epochs * 0.01
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=FreezeThawSampler([1.0, 3.0, 9.0], seed=0))
+    study.optimize(early, 12)
+    assert "epochs" not in study.trials[0].params
+    assert sum("epochs" in trial.params for trial in study.trials) > 6
 
 
 @pytest.mark.parametrize("features", [lambda params: "a", lambda params: [1.0] * (1 + int(params["lr"] > 0.01)), lambda params: [[1.0]]])

@@ -217,3 +217,8 @@ def test_texts_of_pages_are_not_searched_for_dates_and_are_missing_as_a_whole_am
     assert not seen
     found = columns.infer(np.array([*map(str, range(60)), pages[0].strip()], dtype=object))
     assert (found.kind, found.gaps) == ("number", (pages[0].strip(),))
+
+
+def test_numbers_of_many_digits_are_numbers():
+    values = np.array([f"0.{'1' * 140}{digit}" for digit in range(9)], dtype=object)
+    assert (columns.infer(values).kind, columns.infer(values).note) == ("number", None)
