@@ -119,7 +119,7 @@ class FreezeThawSampler(BaseSampler):
         withheld: Callable[[Sequence[FrozenTrial], float | None], Callable[[Mapping[str, Any]], bool] | None] | None = None,
     ) -> None:
         if isinstance(rungs, Iterable):  # NumPy's whole numbers may be floats
-            rungs = [int(one) if isinstance(one, float) and one % 1 == 0 else one for one in rungs]
+            rungs = tuple(int(one) if isinstance(one, float) and one % 1 == 0 else one for one in rungs)
         refuse_wrong_types(FreezeThawSampler.__init__, locals(), rungs="write [4, 12, 36, 108]")
         if not len(rungs) or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must be ascending integers >= 1, got {list(rungs)}; for example [4, 12, 36, 108]")
