@@ -189,12 +189,12 @@ def finished(folder: RunFolder, study: Study, *, no_stop: bool = False) -> str |
     """
     facts = folder.facts
     reason = str(last_session(facts).get("reason") or "")
-    if not reason.startswith(REACHED) or study.limits() == (None, None):
+    budget, trials = study.limits()
+    if not reason.startswith(REACHED) or (budget is None and trials is None):
         over = (*REACHED, EXHAUSTED) if no_stop else (*REACHED, EXHAUSTED, NOT_WORTH_IT)
         return reason if reason.startswith(over) else None
     run, grams, price = folder.run(), dict(facts.get("intensity") or {}).get("grams_per_kwh"), facts.get("price_per_kwh")
     priced, joules = None if price is None else (float(price[0]), str(price[1])), None
-    budget, trials = study.limits()
     with suppress(ValueError):  # its money or grams cannot be told: the run itself says so
         joules = None if budget is None else joules_of(budget, grams_per_kwh=grams, pue=facts.get("pue") or 1.0, price_per_kwh=priced)
     return reason if Limits(joules, trials).reached(joules=run.bill.total_joules, trials=counted(run.trials), seconds=0.0) else None

@@ -144,7 +144,7 @@ def dataset(
     item, other = named["train"][0], named["validation"][0]
     if (item[0].dtype == torch.uint8) != (other[0].dtype == torch.uint8):
         raise ValueError(f"items of all splits must be uint8 or none, got {item[0].dtype} and {other[0].dtype}; convert one of them")
-    if len(train) > 1 and item[0].numel() and item[0].data_ptr() == named["train"][1][0].data_ptr():  # type: ignore[arg-type]
+    if len(train) > 1 and item[0].numel() and item[0].data_ptr() == named["train"][1][0].data_ptr():  # type: ignore[arg-type]  # is Sized
         raise ValueError("items of train must be tensors of their own, got the memory of the first again; return its clone()")
     if classes is None and kind != "regression":
         classes, of_validation = classes_of(train), classes_of(validation)

@@ -252,7 +252,7 @@ class Embedding(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the features ``(b, d)`` of inputs as the task hands them out."""
-        features: torch.Tensor = self.backbone.embed(self.backbone.prepare(inputs), self.feature_set)  # type: ignore[operator]
+        features: torch.Tensor = self.backbone.embed(self.backbone.prepare(inputs), self.feature_set)  # type: ignore[operator]  # a method
         return features
 
 
